@@ -1,0 +1,20 @@
+"""modelkeep keeps a model working as a service. ``Keep`` is the one door: every verb is a method of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from modelkeep.keep import Keep as Keep
+
+__version__ = "0.1.0"
+__all__ = ["Keep", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use, so that ``import modelkeep`` costs the standard library only."""
+    if name == "Keep":
+        from modelkeep.keep import Keep
+
+        return Keep
+    raise AttributeError(f"module 'modelkeep' has no attribute '{name}'")

@@ -1,0 +1,5 @@
+"""``python -m modelkeep``."""
+
+from modelkeep.cli import main
+
+main()

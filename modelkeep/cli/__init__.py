@@ -1,0 +1,1 @@
+"""A person at a terminal: a table of verbs, one file per verb."""

@@ -1,0 +1,68 @@
+"""Optional libraries, and things named by a string. The error names the pip extra, never a traceback."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from modelkeep.errors import BadModel, MissingExtra
+
+
+def need(module: str, *, extra: str) -> ModuleType:
+    """Import a library that an extra brings. Raises MissingExtra with the command that installs it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingExtra(
+            f"this needs {module.partition('.')[0]} ({error}); install it with: pip install 'modelkeep[{extra}]'"
+        ) from error
+
+
+def has(module: str) -> bool:
+    """Whether a library is installed, without importing it."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # the parent of a dotted name is missing
+        return False
+
+
+def load(target: str, *, beside: Path | None = None) -> Any:
+    """What ``module:Name`` names. With ``beside``, a file module.py in that folder wins over sys.path.
+
+    Raises BadModel for text of another form, a module that cannot be imported, or a name that it lacks.
+    """
+    module_name, colon, name = target.partition(":")
+    if not (module_name and colon and name):
+        raise BadModel(f"'{target}' is not of the form module:Name")
+    file = beside / f"{module_name}.py" if beside else None
+    try:
+        module = _from_file(module_name, file) if file and file.is_file() else importlib.import_module(module_name)
+    except Exception as error:  # a person's module may raise anything while it is imported
+        raise BadModel(f"module '{module_name}' of '{target}' cannot be imported: {error!r}") from error
+    found: Any = module
+    for part in name.split("."):
+        if not hasattr(found, part):
+            raise BadModel(f"module '{module_name}' has no '{name}'")
+        found = getattr(found, part)
+    return found
+
+
+def _from_file(module_name: str, file: Path) -> ModuleType:
+    """Two versions may keep different files under one module name, so each file gets a name of its own."""
+    unique = f"_modelkeep_{abs(hash(str(file.resolve())))}_{module_name}"
+    if unique in sys.modules:
+        return sys.modules[unique]
+    spec = importlib.util.spec_from_file_location(unique, file)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[unique] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[unique]
+        raise
+    return module

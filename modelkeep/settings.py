@@ -1,0 +1,82 @@
+"""modelkeep.toml and MODELKEEP_* → one frozen Settings.
+
+The order, later wins: the defaults here, ``modelkeep.toml`` in the working folder, the environment.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from modelkeep.errors import BadSettings
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a person may set for all verbs at once. Sizes are bytes, times are seconds.
+
+    ``home`` holds the registry; ``store`` the artifacts (a folder or any fsspec URL; by default inside home).
+    """
+
+    home: Path = Path(".modelkeep")
+    store: str = ""
+    database: str = ""
+    host: str = "127.0.0.1"
+    port: int = 8080
+    max_queue_requests: int = 1024
+    max_queue_bytes: int = 256 * 1024**2
+    max_body_bytes: int = 64 * 1024**2
+    request_timeout: float = 30.0
+    capture_share: float = 1.0
+    capture_rows: int = 50_000
+    capture_bytes: int = 512 * 1024**2
+
+    @property
+    def database_url(self) -> str:
+        """An SQLAlchemy URL; SQLite inside home unless ``database`` says otherwise."""
+        return self.database or f"sqlite:///{self.home.absolute() / 'registry.db'}"
+
+    @property
+    def store_url(self) -> str:
+        """Where artifacts lie; a folder inside home unless ``store`` says otherwise."""
+        return self.store or str(self.home.absolute() / "store")
+
+
+def read(folder: Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+    """The Settings in force. Raises BadSettings that names the file or variable, the key and its kind."""
+    folder = Path.cwd() if folder is None else folder
+    environ = os.environ if environ is None else environ
+    settings = Settings()
+    file = folder / "modelkeep.toml"
+    if file.is_file():
+        try:
+            table = tomllib.loads(file.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise BadSettings(f"{file} is not TOML: {error}") from error
+        settings = _with(settings, table, str(file))
+    prefix = "MODELKEEP_"
+    # MODELKEEP_DATA points benchmarks at real data sets; it is no setting of the product
+    given = {
+        key.removeprefix(prefix).lower(): value
+        for key, value in environ.items()
+        if key.startswith(prefix) and key != "MODELKEEP_DATA"
+    }
+    return _with(settings, given, "the environment")
+
+
+def _with(settings: Settings, given: Mapping[str, Any], source: str) -> Settings:
+    known = {f.name: type(getattr(settings, f.name)) for f in fields(Settings)}
+    changes: dict[str, Any] = {}
+    for key, value in given.items():
+        if key not in known:
+            raise BadSettings(f"{source} sets '{key}', which is no setting; there are: {', '.join(known)}")
+        kind = Path if issubclass(known[key], Path) else known[key]
+        try:
+            changes[key] = kind(value)
+        except (TypeError, ValueError) as error:
+            raise BadSettings(f"{source} sets '{key}' to {value!r}, which is not of kind {kind.__name__}") from error
+    return replace(settings, **changes)
