@@ -1,1 +1,96 @@
-"""A person at a terminal: a table of verbs, one file per verb."""
+"""A person at a terminal: a table of verbs in the order of a model's life, one file per verb.
+
+The help of a verb stands here, so that ``modelkeep --help`` imports none of them.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any, NoReturn
+
+import click
+
+from modelkeep import __version__
+from modelkeep.errors import ModelkeepError
+from modelkeep.extras import load
+
+VERBS: dict[str, tuple[str, str]] = {
+    "doctor": ("modelkeep.cli.doctor:doctor", "Say what this machine has, and what is missing."),
+    "add": ("modelkeep.cli.add:add", "Register a trained model as a new version."),
+    "list": ("modelkeep.cli.list:list_", "List the models, or the versions of one."),
+    "show": ("modelkeep.cli.show:show", "Show a version: signature, lineage, reports, route."),
+    "convert": ("modelkeep.cli.convert:convert", "Same weights, new format, with proof that the answers agree."),
+    "score": ("modelkeep.cli.score:score", "How good is a version on labelled rows?"),
+    "optimize": ("modelkeep.cli.optimize:optimize", "Same answers, cheaper weights: distil, quantize."),
+    "tune": ("modelkeep.cli.tune:tune", "Find the fastest settings that keep a latency promise."),
+    "serve": ("modelkeep.cli.serve:serve", "Answer over HTTP (Open Inference Protocol v2)."),
+    "label": ("modelkeep.cli.label:label", "Hand in the truth for requests that were answered."),
+    "monitor": ("modelkeep.cli.monitor:monitor", "Has the world or the quality of the answers changed?"),
+    "update": ("modelkeep.cli.update:update", "New knowledge: fine-tune, or grow new classes."),
+    "rollout": ("modelkeep.cli.rollout:rollout", "Give a version a share of the traffic, judge it, promote it or not."),
+    "promote": ("modelkeep.cli.promote:promote", "Make a version live at once, with no canary."),
+    "rollback": ("modelkeep.cli.rollback:rollback", "End a canary, or bring the previous version back: one write."),
+    "operate": ("modelkeep.cli.operate:operate", "Do monitor, update and rollout by itself, from a policy file."),
+    "journal": ("modelkeep.cli.journal:journal", "What happened, in order."),
+}
+
+
+class Verbs(click.Group):
+    """Commands from the table, imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the table's order, which is the order of a model's life."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The verb's command; its module is imported here and nowhere else."""
+        if cmd_name not in VERBS:
+            return None
+        command: click.Command = load(VERBS[cmd_name][0])
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """One line each, from the table."""
+        with formatter.section("Verbs, in the order of a model's life"):
+            formatter.write_dl([(verb, text) for verb, (_, text) in VERBS.items()])
+
+
+@click.command(
+    cls=Verbs,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 ok, 1 the answer is no, 2 wrong use. modelkeep VERB --help says more.",
+)
+@click.version_option(__version__, prog_name="modelkeep")
+def group() -> None:
+    """Keep a model working as a service: deploy it, watch it, and replace it safely."""
+
+
+def fail(message: str, kind: str, code: int) -> NoReturn:
+    """One sentence to stderr, or JSON to stdout where the caller asked for JSON; then exit."""
+    if "--json" in sys.argv:
+        click.echo(json.dumps({"error": message, "kind": kind}))
+    else:
+        click.echo(f"modelkeep: {message}", err=True)
+    sys.exit(code)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run one verb. A person never sees a traceback for what modelkeep expects."""
+    try:
+        outcome: Any = group.main(args=argv, prog_name="modelkeep", standalone_mode=False)
+    except ModelkeepError as error:
+        fail(str(error), type(error).__name__, error.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        sys.exit(2)
+    except click.ClickException as error:
+        fail(f"{error.format_message()} (see modelkeep --help)", "Usage", 2)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("modelkeep: stopped", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(0)
+    except OSError as error:
+        fail(f"{error.strerror or error}: {error.filename or 'no file named'}", type(error).__name__, 2)
+    sys.exit(outcome if isinstance(outcome, int) else 0)

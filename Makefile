@@ -1,0 +1,42 @@
+# Two commands do everything, set-up included: make demo, make test.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: help demo test check lock clean
+help:
+	@echo "make demo    set up, then run the whole life of a model (KEEP=1 leaves the service running)"
+	@echo "make test    set up, then check floors, types, style and budgets, and run the tests"
+	@echo "make check   the same without the tests"
+	@echo "make lock    write the newest versions that fit into constraints.txt"
+	@echo "make clean   remove .venv and what the demo left"
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@echo "Setting up .venv from constraints.txt: about 1.3 GB, mostly PyTorch and OpenVINO; once."
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[all,dev]'
+	@touch $@
+
+demo: $(INSTALLED)
+	@$(BIN)/python examples/digits/demo.py $(if $(KEEP),--keep)
+
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python scripts/budgets.py
+
+test: check
+	$(BIN)/python -m pytest
+
+lock:
+	rm -rf .venv-lock
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --quiet 'torch==2.13.0' '.[all,dev]'
+	( echo "# The exact versions that make uses. To renew: make lock"; \
+	  .venv-lock/bin/python -m pip freeze --exclude modelkeep | sed 's/+cpu$$//' ) > constraints.txt
+	rm -rf .venv-lock
+
+clean:
+	rm -rf .venv .venv-lock build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

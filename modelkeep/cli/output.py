@@ -1,0 +1,179 @@
+"""What verbs print: tables and sentences for a person, one JSON document for a machine."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.table import Table
+
+    from modelkeep.keep import Keep
+    from modelkeep.types import Report, Version
+
+as_json = click.option("--json", "json_", is_flag=True, help="One JSON document on stdout, for a machine.")
+
+
+def open_keep() -> Keep:
+    """The Keep of the working folder."""
+    from modelkeep.keep import Keep
+
+    return Keep()
+
+
+def dump(value: Any) -> None:
+    """One JSON document to stdout."""
+    click.echo(json.dumps(plain(value), indent=2))
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses, paths, arrays and sets as what JSON knows; NaN and infinities as null."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, float):
+        return value if value == value and abs(value) != float("inf") else None
+    if isinstance(value, str | int | bool) or value is None:
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    return [plain(v) for v in value] if isinstance(value, Iterable) else str(value)
+
+
+def version_json(version: Version) -> dict[str, Any]:
+    """What --json says of a version."""
+    return {
+        "ref": version.ref,
+        "name": version.name,
+        "number": version.number,
+        "digest": version.digest,
+        "format": version.model.format,
+        "signature": version.model.signature.to_json(),
+        "labels": list(version.model.labels),
+        "parent": version.parent,
+        "made_by": version.made_by,
+        "created": version.created,
+        "reports": [plain(report) for report in version.reports],
+    }
+
+
+def say(text: str) -> None:
+    """A sentence for the person, on stdout."""
+    click.echo(text)
+
+
+def say_reports(reports: Iterable[Report]) -> None:
+    """Each report's sentence, marked by its verdict."""
+    marks = {True: click.style("ok", fg="green"), False: click.style("no", fg="red"), None: "--"}
+    for report in reports:
+        click.echo(f"  {marks[report.ok]}  {report.kind}: {report.why}")
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """A table for a person."""
+    from rich.console import Console
+    from rich.table import Table as RichTable
+
+    drawn: Table = RichTable(title=title, title_justify="left", title_style="bold")
+    for column in columns:
+        drawn.add_column(column, overflow="fold")
+    for row in rows:
+        drawn.add_row(*(str(cell) for cell in row))
+    # a pipe has no width of its own: give the table what it needs, so that a log keeps whole lines
+    Console(width=None if sys.stdout.isatty() else 160).print(drawn)
+
+
+@contextmanager
+def progress(what: str, *, quiet: bool = False) -> Iterator[Callable[..., None]]:
+    """A progress bar on stderr: call the given function with (done, total, note). Silent where stderr is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True, quiet=quiet or not sys.stderr.isatty())
+    bar = Progress(TextColumn(what), BarColumn(), TextColumn("{task.fields[note]}"), TimeElapsedColumn(), console=console)
+    with bar:
+        task = bar.add_task(what, total=None, note="")
+
+        def advance(done: float, total: float, note: object = "") -> None:
+            bar.update(task, completed=done, total=total, note=f"{note:.4g}" if isinstance(note, float) else str(note))
+
+        yield advance
+
+
+def seconds(value: float) -> str:
+    """0.00123 → '1.23 ms'."""
+    return f"{value * 1e6:.0f} µs" if value < 1e-3 else f"{value * 1e3:.3g} ms" if value < 1 else f"{value:.3g} s"
+
+
+def size(value: float) -> str:
+    """1234 → '1.2 kB'."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:.3g} TB"
+
+
+def duration(text: str) -> float:
+    """'20ms', '5s', '2m', '1h' or plain seconds → seconds. Raises click.BadParameter."""
+    for unit, factor in (("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0), ("", 1.0)):
+        if text.endswith(unit):
+            try:
+                value = float(text.removesuffix(unit)) * factor
+            except ValueError:
+                break
+            if value >= 0:
+                return value
+            break
+    raise click.BadParameter(f"'{text}' is no time; write 20ms, 5s, 2m or 1h")
+
+
+def share(text: str) -> float:
+    """'0.5pp', '2%' or '0.02' → 0.02-like share between 0 and 1. Raises click.BadParameter."""
+    for unit, factor in (("pp", 0.01), ("%", 0.01), ("", 1.0)):
+        if text.endswith(unit):
+            try:
+                value = float(text.removesuffix(unit)) * factor
+            except ValueError:
+                break
+            if 0 <= value <= 1:
+                return value
+            break
+    raise click.BadParameter(f"'{text}' is no share; write 0.02, 2% or 2pp")
+
+
+class Duration(click.ParamType):
+    """A time on the command line."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Seconds."""
+        return value if isinstance(value, float) else duration(str(value))
+
+
+class Share(click.ParamType):
+    """A share on the command line."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Between 0 and 1."""
+        return value if isinstance(value, float) else share(str(value))
+
+
+DURATION = Duration()
+SHARE = Share()
+FILE = click.Path(path_type=Path)
