@@ -97,12 +97,14 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> 
 
 @contextmanager
 def progress(what: str, *, quiet: bool = False) -> Iterator[Callable[..., None]]:
-    """A progress bar on stderr: call the given function with (done, total, note). Silent where stderr is no terminal."""
+    """A progress bar on stderr: call the given function with (done, total, note). Silent without a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     console = Console(stderr=True, quiet=quiet or not sys.stderr.isatty())
-    bar = Progress(TextColumn(what), BarColumn(), TextColumn("{task.fields[note]}"), TimeElapsedColumn(), console=console)
+    bar = Progress(
+        TextColumn(what), BarColumn(), TextColumn("{task.fields[note]}"), TimeElapsedColumn(), console=console
+    )
     with bar:
         task = bar.add_task(what, total=None, note="")
 

@@ -1,0 +1,66 @@
+"""modelkeep add"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from modelkeep.cli.output import FILE, as_json, dump, open_keep, say, size, version_json
+
+
+@click.command(epilog="Example: modelkeep add digits digits.pt --factory digits_mlp:MLP --data train.npz")
+@click.argument("name")
+@click.argument("source", type=FILE)
+@click.option("--factory", metavar="MODULE:NAME", help="What builds the module that a state_dict belongs to.")
+@click.option("--factory-args", metavar="JSON", help="Keyword arguments for the factory, a JSON object.")
+@click.option(
+    "--data", type=FILE, help="Rows the model was made for (.npz, .csv): its reference, up to 1,024 are kept."
+)
+@click.option("--labels", metavar="A,B,…", help="Names of the classes, in the order of the output.")
+@click.option("--trust", is_flag=True, help="Unpickle the file. A pickle can run any code: only for files you made.")
+@as_json
+def add(
+    name: str,
+    source: Path,
+    factory: str | None,
+    factory_args: str | None,
+    data: Path | None,
+    labels: str | None,
+    trust: bool,
+    json_: bool,
+) -> None:
+    """Register a trained model: SOURCE becomes a new version of NAME."""
+    from modelkeep.data import dataset
+
+    with open_keep() as keep:
+        version = keep.add(
+            source,
+            name,
+            factory=factory,
+            factory_args=_arguments(factory_args),
+            data=dataset.read(data) if data else None,
+            labels=tuple(labels.split(",")) if labels else (),
+            trust=trust,
+        )
+    if json_:
+        return dump(version_json(version))
+    signature = version.model.signature
+    say(f"{version.ref}  {version.model.format}  {size(version.model.size)}  sha256 {version.digest[:12]}")
+    say(f"  takes {'; '.join(t.describe() for t in signature.inputs)}")
+    say(f"  gives {'; '.join(t.describe() for t in signature.outputs)}")
+    return None
+
+
+def _arguments(text: str | None) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise click.BadParameter(f"--factory-args is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise click.BadParameter('--factory-args must be a JSON object, such as {"hidden": 128}')
+    return value

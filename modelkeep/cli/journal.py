@@ -1,0 +1,26 @@
+"""modelkeep journal"""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from modelkeep.cli.output import as_json, dump, open_keep, table
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--kind", help="Only entries of this kind: add, route, finding, operate …")
+@click.option("--last", type=click.IntRange(min=1), default=50, show_default=True, help="The newest so many.")
+@as_json
+def journal(name: str | None, kind: str | None, last: int, json_: bool) -> None:
+    """What happened to NAME (or to every model), in order."""
+    with open_keep() as keep:
+        entries = keep.registry.journal(name, kind=kind)[-last:]
+    if json_:
+        return dump(entries)
+    rows = [
+        (e.id, time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(e.at)), e.who, e.name, e.kind, e.why) for e in entries
+    ]
+    return table("journal", ("", "when", "who", "model", "what", "why"), rows)

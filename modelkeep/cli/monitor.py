@@ -1,0 +1,41 @@
+"""modelkeep monitor"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import click
+
+from modelkeep.cli.output import DURATION, SHARE, as_json, dump, open_keep, say
+
+
+@click.command()
+@click.argument("ref")
+@click.option(
+    "--tolerance", type=SHARE, help="Share of requests that may move before it counts as drift (default 0.1)."
+)
+@click.option("--false-alarm-every", type=click.FloatRange(min=1), help="Requests per false alarm (default 1,000,000).")
+@click.option("--min-accuracy", type=SHARE, help="The accuracy that was promised, judged once labels come.")
+@click.option("--p99", type=DURATION, help="The latency that was promised.")
+@click.option("--watch", type=DURATION, metavar="TIME", help="Look again so often, until something is found.")
+@as_json
+def monitor(ref: str, watch: float | None, json_: bool, **given: Any) -> int:
+    """Compare the captured traffic of REF with its reference rows: inputs, answers, quality, health.
+
+    Exit code 1 when something was found. Looking often costs no false alarms: the evidence stays valid under peeking.
+    """
+    limits = {key: value for key, value in given.items() if value is not None}
+    with open_keep() as keep:
+        checked = keep.monitor(ref, **limits)
+        while watch and not checked.findings:
+            if sys.stderr.isatty():
+                click.echo(f"\r{time.strftime('%H:%M:%S')} nothing found in {checked.n} requests", nl=False, err=True)
+            time.sleep(watch)
+            checked = keep.monitor(ref, **limits)
+    if json_:
+        dump(checked)
+    else:
+        say(checked.describe())
+    return int(bool(checked.findings))

@@ -1,0 +1,59 @@
+"""modelkeep rollout"""
+
+from __future__ import annotations
+
+import click
+
+from modelkeep.cli.output import DURATION, SHARE, as_json, dump, open_keep, say
+
+
+@click.command(epilog="Example: modelkeep rollout digits@7 --steps 20,50 --p99 50ms --needs-labels")
+@click.argument("ref")
+@click.option("--steps", default="10,50", show_default=True, metavar="A,B,…", help="The canary's shares, in percent.")
+@click.option(
+    "--tolerance", type=SHARE, default=0.05, show_default="5pp", help="Harm over the live version that is borne."
+)
+@click.option("--alpha", type=SHARE, default=0.01, show_default=True, help="Chance of a wrong verdict.")
+@click.option("--max-time", type=DURATION, default="10m", show_default=True, help="Of one step; then it is undecided.")
+@click.option("--p99", type=DURATION, help="The latency that was promised; slower answers count as harm.")
+@click.option("--needs-labels", is_flag=True, help="Promote only on evidence from labels.")
+@as_json
+def rollout(
+    ref: str,
+    steps: str,
+    tolerance: float,
+    alpha: float,
+    max_time: float,
+    p99: float | None,
+    needs_labels: bool,
+    json_: bool,
+) -> int:
+    """Send shares of the live traffic to REF, judge it against the live version, and promote it or roll it back.
+
+    The verdict is on errors, slow answers and, where labels come, wrong answers; it may be looked at at any time.
+    Exit code 1 when it was rolled back or stayed undecided: the old version is live then.
+    """
+    from modelkeep.rollout.canary import Canary
+
+    plan = Canary(
+        steps=_shares(steps), tolerance=tolerance, alpha=alpha, max_seconds=max_time, p99=p99, needs_labels=needs_labels
+    )
+
+    def on_step(text: object) -> None:
+        if not json_:
+            say(f"  {text}")
+
+    with open_keep() as keep:
+        decision = keep.rollout(ref, plan, on_step=on_step)
+    dump(decision) if json_ else say(decision.why)
+    return int(decision.verdict != "promote")
+
+
+def _shares(text: str) -> tuple[float, ...]:
+    try:
+        shares = tuple(float(part) / 100 for part in text.split(","))
+    except ValueError:
+        shares = ()
+    if not shares or not all(0 < share < 1 for share in shares) or list(shares) != sorted(shares):
+        raise click.BadParameter(f"--steps '{text}' must be growing percentages below 100, such as 10,50")
+    return shares

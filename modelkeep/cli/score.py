@@ -1,0 +1,22 @@
+"""modelkeep score"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from modelkeep.cli.output import FILE, SHARE, as_json, dump, open_keep, say
+
+
+@click.command()
+@click.argument("ref")
+@click.option("--data", type=FILE, required=True, help="Labelled rows (.npz, .csv).")
+@click.option("--min", "floor", type=SHARE, help="The accuracy that was promised: exit code 1 below it.")
+@as_json
+def score(ref: str, data: Path, floor: float | None, json_: bool) -> int:
+    """Accuracy of REF on labelled rows, with n and its 95 % interval."""
+    with open_keep() as keep:
+        report = keep.score(ref, keep.read_data(data, ref))
+    dump(report) if json_ else say(f"{ref}: {report.why}")
+    return int(floor is not None and report.numbers["accuracy"] < floor)

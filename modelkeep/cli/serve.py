@@ -1,0 +1,48 @@
+"""modelkeep serve"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import click
+
+from modelkeep.cli.output import DURATION, say
+
+
+@click.command(epilog="Examples: modelkeep serve digits    modelkeep serve model.onnx --port 9000")
+@click.argument("what", nargs=-1, required=True)
+@click.option("--host", help="Address to listen on (default 127.0.0.1: this machine only).")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on (default 8080; 0: any free one).")
+@click.option("--engine", help="onnxruntime, openvino, torch; by default what tune found, else the format's first.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Threads of one run.")
+@click.option("--workers", type=click.IntRange(1, 256), help="Runs of one version at a time.")
+@click.option("--max-batch", type=click.IntRange(1, 65536), help="Rows of one run.")
+@click.option("--max-wait", type=DURATION, help="How long a batch may wait for company (default 0: never).")
+@click.option("--capture", type=click.FloatRange(0, 1), help="Share of requests kept for monitor (default 1; 0: none).")
+@click.option("--name", help="For a bare file: the model's name in the URL (default: the file's).")
+def serve(
+    what: tuple[str, ...], host: str | None, port: int | None, capture: float | None, name: str | None, **given: Any
+) -> None:
+    """Answer over HTTP for models of the registry, or for one bare model file.
+
+    Follows the registry: promote, rollout and rollback take effect within a second and lose no request.
+    Stops on Ctrl-C or SIGTERM once what was accepted is answered.
+    """
+    from modelkeep import settings as settings_
+    from modelkeep.keep import Keep
+    from modelkeep.serve import server
+
+    changes = {"host": host, "port": port, "capture_share": capture}
+    settings = dataclasses.replace(settings_.read(), **{k: v for k, v in changes.items() if v is not None})
+    options = {key: value for key, value in given.items() if value is not None}
+
+    def ready(url: str) -> None:
+        say(f"serving {', '.join(what)} on {url} (try {url}/v2, {url}/metrics; stop with Ctrl-C)")
+
+    if len(what) == 1 and (Path(what[0]).exists() or "." in Path(what[0]).suffix):
+        server.serve_file(Path(what[0]), settings, name=name, options=options, on_ready=ready)
+        return
+    with Keep(settings) as keep:
+        keep.serve(what, options=options, on_ready=ready)

@@ -1,0 +1,295 @@
+"""Keep, the one door: every verb is a method that resolves, calls and records, and nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from modelkeep import convert, optimize, update
+from modelkeep.data import dataset, labels, traffic
+from modelkeep.data.dataset import Dataset
+from modelkeep.errors import BadData, Unsupported
+from modelkeep.model import engines, folder, formats, score
+from modelkeep.provenance import rebuild
+from modelkeep.registry import Registry
+from modelkeep.settings import Settings, read
+from modelkeep.types import Model, Ref, Report, Route, Step, Version
+
+if TYPE_CHECKING:
+    from modelkeep.monitor.watch import Checked
+    from modelkeep.rollout.canary import Canary, Decision
+    from modelkeep.tune.search import Tune
+
+TRAINABLE = ("torch", "torch-export")
+STALE_WORK_SECONDS = 24 * 3600.0
+"""A workspace this old was left by a process that was killed."""
+
+
+class Made(NamedTuple):
+    """A step's result before the registry remembers it."""
+
+    model: Model
+    made_by: str
+    reports: tuple[Report, ...]
+
+
+class Keep:
+    """A registry and the verbs over it. ``who`` is written beside every journal entry.
+
+    Every method raises only what errors.py lists, each with one sentence that says what to do.
+    """
+
+    def __init__(self, settings: Settings | None = None, *, who: str | None = None) -> None:
+        self.settings = settings or read()
+        self.registry = Registry.open(self.settings)
+        self.who = {} if who is None else {"who": who}
+        self._sweep()
+
+    # ── what there is ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def get(self, ref: str | Ref | Version) -> Version:
+        """The version that a Ref names. Raises NotFound with what there is."""
+        return ref if isinstance(ref, Version) else self.registry.get(ref)
+
+    def model(self, ref: str | Ref | Version) -> Model:
+        """Its folder on this machine, every digest verified."""
+        return self.registry.checkout(self.get(ref))
+
+    @property
+    def traffic(self) -> Path:
+        """Where servers keep the requests that monitor and rollout read."""
+        return self.settings.home / "traffic.db"
+
+    def read_data(self, path: Path, ref: str | Ref | Version) -> Dataset:
+        """Rows from a file, fitted to the version's signature."""
+        return dataset.read(path, self.get(ref).model.signature)
+
+    def labelled(self, name: str, *, since: float = 0.0, limit: int | None = None) -> Dataset:
+        """Captured requests whose truth has come, newest ``limit``. Raises BadData when none."""
+        found = traffic.read(self.traffic, name, since=since)
+        usable = [e for e in found if e.label is not None and e.inputs is not None and e.track != "shadow"]
+        if not usable:
+            raise BadData(
+                f"no captured request of '{name}' has a label yet; hand labels in with: modelkeep label {name} FILE"
+            )
+        return dataset.from_exchanges(usable[-limit:] if limit else usable, source=f"labelled traffic of {name}")
+
+    # ── versions ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def add(
+        self,
+        source: Path,
+        name: str,
+        *,
+        factory: str | None = None,
+        factory_args: Mapping[str, Any] | None = None,
+        data: Dataset | None = None,
+        labels: Sequence[str] = (),
+        trust: bool = False,
+    ) -> Version:
+        """Register a trained model's file as a new version; ``data`` becomes its reference rows."""
+        Ref.parse(name)
+        with self._workspace() as room:
+            formats.adopt(
+                source, room, factory=factory, factory_args=factory_args, data=data, labels=labels, trust=trust
+            )
+            made_by = f"add({source.name!r}{f', factory={factory!r}' if factory else ''})"
+            return self.registry.add(name, room, made_by=made_by, **self.who)
+
+    def convert(self, ref: str | Ref | Version, to: str, *, rows: Dataset | None = None, **options: Any) -> Version:
+        """The same weights in another format, once the answers have been shown to agree. Raises Differs."""
+        base = self.get(ref)
+        step = convert.step(base.model.format, to, rows=rows or folder.reference(self.model(base).path), **options)
+        return self._make(base, [step])
+
+    def score(self, ref: str | Ref | Version, rows: Dataset) -> Report:
+        """Accuracy on labelled rows, with n and the interval."""
+        model = self.model(ref)
+        with contextlib.closing(engines.load(model)) as runner:
+            return score.score(runner, rows, model.labels)
+
+    def optimize(
+        self,
+        ref: str | Ref | Version,
+        rows: Dataset,
+        *,
+        max_drop: float,
+        student: str | None = None,
+        quantize: bool = True,
+        train_rows: Dataset | None = None,
+        **distil: Any,
+    ) -> list[tuple[str, Version | None, Report]]:
+        """Cheaper versions that lose at most ``max_drop`` of accuracy on ``rows``; a refused one has no Version."""
+        base = self.get(ref)
+        model = self.model(base)
+        recipes = optimize.recipes(
+            model.format,
+            train_rows or folder.reference(model.path),
+            student=student,
+            quantize=quantize,
+            export=lambda rows: convert.step("torch", model.format, rows=rows),
+            **distil,
+        )
+        found: list[tuple[str, Version | None, Report]] = []
+        for what, steps in recipes.items():
+            with self._workspace() as room:
+                made = self._run(base, steps, room)
+                verdict = optimize.judge(model, made[-1].model, rows, max_drop)
+                version = self._record(base, made, verdict) if verdict.ok else None
+            if version is None:
+                self.registry.note(base.name, "refused", f"{what}: {verdict.why}", {"base": base.number}, **self.who)
+            found.append((what, version, verdict))
+        return found
+
+    def update(
+        self,
+        ref: str | Ref | Version,
+        rows: Dataset,
+        *,
+        method: str = "finetune",
+        max_drop: float = 0.02,
+        **options: Any,
+    ) -> Version:
+        """New knowledge from labelled rows: trains the nearest trainable ancestor, then repeats the steps to ``ref``.
+
+        Raises Regressed when the result is not better on new rows, or forgets the old ones.
+        """
+        base = self.get(ref)
+        line = self.lineage(base)
+        at = next((i for i, v in reversed(list(enumerate(line))) if v.model.format in TRAINABLE), None)
+        if at is None:
+            raise Unsupported(
+                f"{base.ref} has no PyTorch ancestor to train; add the PyTorch model and convert it from there"
+            )
+        steps = [update.step(method, rows=rows, **options), *(rebuild(v.made_by, rows=rows) for v in line[at + 1 :])]
+        return self._make(line[at], steps)
+
+    def lineage(self, ref: str | Ref | Version) -> list[Version]:
+        """The version and its ancestors, the oldest first."""
+        line = [self.get(ref)]
+        while (parent := line[0].parent) is not None:
+            line.insert(0, self.registry.get(Ref(line[0].name, parent)))
+        return line
+
+    # ── settings, traffic and truth ──────────────────────────────────────────────────────────────────────────────
+
+    def tune(self, ref: str | Ref | Version, search: Tune, *, progress: Callable[..., None] | None = None) -> Report:
+        """The fastest settings of this machine that keep the promise, measured through the serving plane; stored."""
+        from modelkeep.tune import machine
+
+        version = self.get(ref)
+        config, report = search.run(self.model(version), progress=progress)
+        self.registry.set_config(version, machine.fingerprint(), config, report, **self.who)
+        return report
+
+    def serve(self, names: Sequence[str], *, on_ready: Callable[[str], None] | None = None, **options: Any) -> None:
+        """Answer for these models until SIGINT or SIGTERM. A model without a live version gets its newest."""
+        from modelkeep.serve import server
+        from modelkeep.tune import machine
+
+        for name in names:
+            if self.registry.route(name).live is None:
+                self.promote(Ref(name, "newest"), why="served with no live version: the newest")
+        server.serve_registry(
+            self.registry, names, self.settings, machine=machine.fingerprint(), on_ready=on_ready, **options
+        )
+
+    def label(self, name: str, truth: Mapping[str, Any]) -> int:
+        """Truth by request id; returns how many match a captured request."""
+        self.registry.versions(name)
+        return labels.record(self.traffic, name, truth)
+
+    def monitor(self, ref: str | Ref | Version, **limits: Any) -> Checked:
+        """Drift, quality and health of a version's captured traffic; a new finding goes to the journal once."""
+        from modelkeep.monitor import watch
+
+        version = self.get(ref)
+        checked = watch.check(version, self.model(version), self.traffic, **limits)
+        told = {
+            (e.data.get("kind"), e.data.get("subject"))
+            for e in self.registry.journal(version.name, kind="finding")
+            if e.data.get("version") == version.number
+        }
+        for finding in checked.findings:
+            if (finding.kind, finding.subject) not in told:
+                data = {**finding.to_json(), "version": version.number}
+                self.registry.note(version.name, "finding", finding.why, data, **self.who)
+        return checked
+
+    # ── who answers ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def rollout(
+        self, ref: str | Ref | Version, plan: Canary, *, on_step: Callable[..., None] | None = None
+    ) -> Decision:
+        """A canary in steps, judged on live outcomes: promoted, or ended with the old version live."""
+        version = self.get(ref)
+        self.model(version)  # a damaged version is refused before it gets any traffic
+        return plan.run(self.registry, version.name, version.number, self.traffic, on_step=on_step, **self.who)
+
+    def promote(self, ref: str | Ref | Version, *, why: str = "promoted by hand") -> Route:
+        """Live at once, with no canary."""
+        version = self.get(ref)
+        self.model(version)
+        return self.registry.promote(version.name, version.number, why=why, **self.who)
+
+    def rollback(self, name: str, *, why: str = "rolled back by hand") -> Route:
+        """End the canary or, where there is none, bring the previous version back: one write."""
+        return self.registry.rollback(name, why=why, **self.who)
+
+    # ── how a version is made ────────────────────────────────────────────────────────────────────────────────────
+
+    def _make(self, base: Version, steps: Sequence[Step]) -> Version:
+        with self._workspace() as room:
+            return self._record(base, self._run(base, steps, room))
+
+    def _run(self, base: Version, steps: Sequence[Step], room: Path) -> list[Made]:
+        """Run the steps one after the other, each into a folder of its own. Nothing is recorded yet."""
+        made: list[Made] = []
+        model = self.model(base)
+        for number, step in enumerate(steps):
+            (into := room / str(number)).mkdir()
+            model, reports = step.run(model, into)
+            made.append(Made(model, repr(step), reports))
+        return made
+
+    def _record(self, base: Version, made: Sequence[Made], *verdicts: Report) -> Version:
+        """Each result as a version whose parent is the one before it; the verdicts go to the last."""
+        version = base
+        for one in made:
+            version = self.registry.add(
+                base.name,
+                one.model.path,
+                parent=version.number,
+                made_by=one.made_by,
+                reports=(*one.reports, *(verdicts if one is made[-1] else ())),
+                **self.who,
+            )
+        return version
+
+    @contextlib.contextmanager
+    def _workspace(self) -> Iterator[Path]:
+        """An empty folder beside the registry, gone afterwards."""
+        rooms = self.settings.home.absolute() / "work"
+        rooms.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=rooms) as room:
+            yield Path(room)
+
+    def _sweep(self) -> None:
+        for room in (self.settings.home / "work").glob("*"):
+            if time.time() - room.stat().st_mtime > STALE_WORK_SECONDS:
+                shutil.rmtree(room, ignore_errors=True)  # another process may be sweeping it too
+
+    def __enter__(self) -> Keep:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the registry's database."""
+        self.registry.close()

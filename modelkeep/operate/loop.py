@@ -1,0 +1,139 @@
+"""The loop: it looks, and on a finding it updates, verifies and rolls out, through Keep alone.
+
+Level-triggered: each turn reads the journal, the route and the traffic and decides from them, so a loop that was killed
+goes on where it was. A person may promote, roll back or stop it at any time; the next turn starts from what is then so.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from modelkeep.data.dataset import Dataset
+from modelkeep.errors import BadData, ModelkeepError, No
+from modelkeep.keep import Keep
+from modelkeep.operate import budget
+from modelkeep.operate.policy import Policy
+from modelkeep.rollout.canary import Canary
+from modelkeep.types import Finding, Ref, Version
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run of the loop came to: finished cycles, how many of them were promoted, the live version at the end."""
+
+    cycles: int
+    promotions: int
+    live: int | None
+    last: str
+
+    @property
+    def promoted(self) -> bool:
+        """Whether every finished cycle ended with a new live version."""
+        return self.promotions == self.cycles
+
+
+@dataclass
+class Loop:
+    """One policy at work. ``tell`` gets a sentence for each step; ``sleep`` and ``now`` can be replaced in tests."""
+
+    keep: Keep
+    policy: Policy
+    tell: Callable[[str], None] = lambda text: None
+    sleep: Callable[[float], None] = time.sleep
+    now: Callable[[], float] = time.time
+    _said: str = field(default="", init=False)
+
+    def run(self, *, cycles: int | None = None, max_seconds: float | None = None) -> Outcome:
+        """Turn until ``cycles`` updates have ended, or for ``max_seconds``; for ever when neither is given."""
+        began, done, promotions = self.now(), 0, 0
+        self._say(f"watching {self.policy.model} every {self.policy.watch.every:g} s")
+        while (cycles is None or done < cycles) and (max_seconds is None or self.now() - began < max_seconds):
+            ended = self.turn()
+            if ended is not None:
+                done, promotions = done + 1, promotions + ended
+            else:
+                self.sleep(self.policy.watch.every)
+        live = self.keep.registry.route(self.policy.model).live
+        return Outcome(done, promotions, live, self._said)
+
+    def turn(self) -> bool | None:
+        """Look once, and act. True or False when an update ended (promoted or not), None when there was none."""
+        name = self.policy.model
+        route = self.keep.registry.route(name)
+        if route.canary is not None:
+            self._note("resumed", f"{name}@{route.canary} was left as a canary; judging it further")
+            return self._roll_out(self.keep.get(Ref(name, route.canary)))
+        finding = self._look()
+        if finding is None:
+            return None
+        entries = self.keep.registry.journal(name, kind="operate")
+        if refusal := budget.refusal(self.policy.budget, entries, now=self.now):
+            self._say(f"{finding.why}; not acting: {refusal}")
+            return None
+        rows = self._labelled(finding)
+        return None if rows is None else self._act(finding, rows)
+
+    def _look(self) -> Finding | None:
+        checked = self.keep.monitor(Ref(self.policy.model, "live"), **self.policy.watch.limits())
+        actionable = [f for f in checked.findings if f.kind in ("drift", "quality")]
+        self._say(checked.describe() if checked.findings else "nothing found")
+        return actionable[0] if actionable else None
+
+    def _labelled(self, finding: Finding) -> Dataset | None:
+        """The labelled requests since the change; None while they are too few."""
+        rules = self.policy.update
+        try:
+            rows = self.keep.labelled(self.policy.model, since=finding.since or 0.0, limit=rules.max_labels)
+        except BadData:
+            rows = None
+        have = 0 if rows is None else len(rows)
+        if rows is None or have < rules.min_labels:
+            self._say(f"waiting for labels: {have} of {rules.min_labels} since the change")
+            return None
+        return rows
+
+    def _act(self, finding: Finding, rows: Dataset) -> bool:
+        """Update, then roll out. Whatever modelkeep refuses ends the cycle with the old version live."""
+        base = self.keep.get(Ref(self.policy.model, "live"))
+        self._note(budget.STARTED, f"updating {base.ref} on {len(rows)} labelled requests: {finding.why}")
+        try:
+            version = self.keep.update(base, rows, method=self.policy.update.method, **self.policy.update.options())
+        except ModelkeepError as error:
+            self._note(budget.FAILED, f"the update was refused: {error}", refused=isinstance(error, No))
+            return False
+        for report in version.reports:
+            self._say(f"{report.kind}: {report.why}")
+        self._note("verified", f"{version.ref} was made from {base.ref} and passed its gates", version=version.number)
+        return self._roll_out(version)
+
+    def _roll_out(self, version: Version) -> bool:
+        rules = self.policy.rollout
+        plan = Canary(
+            steps=rules.steps,
+            tolerance=rules.tolerance,
+            alpha=rules.alpha,
+            max_seconds=rules.max_seconds,
+            p99=self.policy.watch.p99,
+            needs_labels=rules.needs_labels,
+        )
+        try:
+            decision = self.keep.rollout(version, plan, on_step=lambda text: self._say(str(text)))
+        except ModelkeepError as error:
+            self._note(budget.FAILED, f"the rollout of {version.ref} stopped: {error}", version=version.number)
+            return False
+        promoted = decision.verdict == "promote"
+        self._note(budget.PROMOTED if promoted else budget.FAILED, decision.why, version=version.number)
+        return promoted
+
+    def _note(self, stage: str, why: str, **data: Any) -> None:
+        self.keep.registry.note(self.policy.model, "operate", why, {"stage": stage, **data}, **self.keep.who)
+        self._say(why)
+
+    def _say(self, text: str) -> None:
+        """A sentence, once: a loop that waits does not repeat itself."""
+        if text != self._said:
+            self._said = text
+            self.tell(text)

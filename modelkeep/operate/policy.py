@@ -1,0 +1,125 @@
+"""The policy file: what the loop may do, and what it must keep. See docs/operate.md for an example."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from modelkeep.errors import BadRef, BadSettings
+from modelkeep.types import Ref
+
+
+@dataclass(frozen=True)
+class Watching:
+    """When to look, and what counts. Times are seconds, shares between 0 and 1; None leaves a check out."""
+
+    every: float = 5.0
+    tolerance: float | None = None
+    false_alarm_every: float | None = None
+    min_accuracy: float | None = None
+    p99: float | None = None
+
+    def limits(self) -> dict[str, float]:
+        """What monitor takes."""
+        given = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "every"}
+        return {key: value for key, value in given.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Updating:
+    """How to learn: ``min_labels`` labelled requests since the change are waited for, ``label_wait`` seconds at most."""
+
+    method: str = "finetune"
+    min_labels: int = 200
+    max_labels: int = 20_000
+    label_wait: float = 3600.0
+    epochs: int | None = None
+    lr: float | None = None
+    max_forgetting: float | None = None
+
+    def options(self) -> dict[str, Any]:
+        """What update takes."""
+        given = {"epochs": self.epochs, "lr": self.lr, "max_forgetting": self.max_forgetting}
+        return {key: value for key, value in given.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Rolling:
+    """How to roll out; see modelkeep rollout."""
+
+    steps: tuple[float, ...] = (0.1, 0.5)
+    tolerance: float = 0.05
+    alpha: float = 0.01
+    max_seconds: float = 600.0
+    needs_labels: bool = True
+
+
+@dataclass(frozen=True)
+class Spending:
+    """What the loop may spend: updates a day, seconds between two, and failures in a row before it asks a person."""
+
+    updates_per_day: int = 4
+    cooldown: float = 3600.0
+    failures: int = 3
+
+
+@dataclass(frozen=True)
+class Policy:
+    """One model's policy."""
+
+    model: str
+    watch: Watching = field(default_factory=Watching)
+    update: Updating = field(default_factory=Updating)
+    rollout: Rolling = field(default_factory=Rolling)
+    budget: Spending = field(default_factory=Spending)
+
+
+SECTIONS: dict[str, type] = {"watch": Watching, "update": Updating, "rollout": Rolling, "budget": Spending}
+
+
+def read(path: Path) -> Policy:
+    """The Policy in a TOML file. Raises BadSettings that names the file, the section and the key."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadSettings(f"there is no policy file {path}; docs/operate.md has one to start from") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise BadSettings(f"{path} is not a policy in TOML: {error}") from error
+    model = table.pop("model", None)
+    if not isinstance(model, str):
+        raise BadSettings(f'{path} names no model; begin it with: model = "NAME"')
+    try:
+        Ref.parse(model)
+    except BadRef as error:
+        raise BadSettings(f"{path}: {error}") from error
+    if unknown := set(table) - set(SECTIONS):
+        raise BadSettings(f"{path} has [{sorted(unknown)[0]}], which is no section; there are: {', '.join(SECTIONS)}")
+    return Policy(model, **{name: _section(path, name, rows) for name, rows in table.items()})
+
+
+def _section(path: Path, name: str, rows: Any) -> Any:
+    kind = SECTIONS[name]
+    known = {f.name: f for f in fields(kind)}
+    if not isinstance(rows, dict):
+        raise BadSettings(f"{path}: '{name}' must be a section: [{name}]")
+    for key, value in rows.items():
+        if key not in known:
+            raise BadSettings(f"{path}: [{name}] has no '{key}'; there are: {', '.join(known)}")
+        if not _fits(known[key].type, value):
+            raise BadSettings(f"{path}: [{name}] {key} = {value!r} must be of kind {known[key].type}")
+        if not isinstance(value, bool | str | list) and value < 0:
+            raise BadSettings(f"{path}: [{name}] {key} = {value!r} must not be negative")
+    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in rows.items()})
+
+
+def _fits(annotation: Any, value: Any) -> bool:
+    """Whether a TOML value is of the kind that a field's annotation (a string) names."""
+    kinds = {"float": (int, float), "int": (int,), "str": (str,), "bool": (bool,), "tuple": (list,)}
+    wanted = next(kind for name, kind in kinds.items() if str(annotation).startswith(name))
+    if isinstance(value, bool) and bool not in wanted:
+        return False
+    if isinstance(value, list):
+        return list in wanted and all(isinstance(v, int | float) and 0 < v < 1 for v in value) and bool(value)
+    return isinstance(value, wanted)

@@ -1,0 +1,51 @@
+"""``made_by`` read back: the repr of a Step becomes that Step again, so that a lineage can be replayed.
+
+Nothing is evaluated: the text is parsed, its class is looked up in the tables of steps, its values must be literals.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+from typing import Any
+
+from modelkeep import convert, optimize, update
+from modelkeep.errors import BadModel
+from modelkeep.extras import load
+from modelkeep.types import Step
+
+
+def steps() -> dict[str, str]:
+    """Every step's class name → its "module:Name", from the rooms' tables."""
+    targets = (*convert.ROUTES.values(), *optimize.METHODS.values(), *update.METHODS.values())
+    return {target.rpartition(":")[2]: target for target in targets}
+
+
+def parse(made_by: str) -> tuple[str, dict[str, Any]]:
+    """``Quantize(per_channel=True)`` → its name and its settings. Raises BadModel for any other text."""
+    try:
+        call = ast.parse(made_by, mode="eval").body
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and not call.args:
+            return call.func.id, {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+    except (SyntaxError, ValueError):
+        pass  # the sentence below says it for every kind of unreadable text
+    raise BadModel(f"'{made_by}' is not the record of a step, so it cannot be done again")
+
+
+def rebuild(made_by: str, **fresh: Any) -> Step:
+    """The Step that ``made_by`` records, with its unrecorded fields (rows) given anew.
+
+    Raises BadModel where no step of that name exists any more or it no longer takes those settings.
+    """
+    name, settings = parse(made_by)
+    if name not in steps():
+        raise BadModel(
+            f"'{made_by}' was not made by a step that modelkeep knows; there are: {', '.join(sorted(steps()))}"
+        )
+    kind = load(steps()[name])
+    fields = {f.name for f in dataclasses.fields(kind)}
+    try:
+        step: Step = kind(**settings, **{k: v for k, v in fresh.items() if k in fields})
+    except TypeError as error:
+        raise BadModel(f"'{made_by}' cannot be done again: {error}") from error
+    return step
