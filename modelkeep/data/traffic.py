@@ -1,0 +1,279 @@
+"""Captured requests in one SQLite file: the server writes, monitor and rollout read. Bounded in rows and bytes."""
+
+from __future__ import annotations
+
+import json
+import queue
+import sqlite3
+import threading
+import zlib
+from collections.abc import Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from modelkeep.data.packed import pack, unpack
+from modelkeep.errors import BadData, Damaged, ModelkeepError
+
+if TYPE_CHECKING:
+    from modelkeep.types import Arrays
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS exchanges (
+    row INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL, at REAL NOT NULL, model TEXT NOT NULL,
+    version INTEGER NOT NULL, track TEXT NOT NULL, outcome TEXT NOT NULL, seconds REAL NOT NULL,
+    seq INTEGER NOT NULL, inputs BLOB, outputs BLOB, bytes INTEGER NOT NULL);
+CREATE INDEX IF NOT EXISTS by_id ON exchanges (model, id);
+CREATE INDEX IF NOT EXISTS by_seq ON exchanges (model, version, seq);
+CREATE TABLE IF NOT EXISTS labels (
+    row INTEGER PRIMARY KEY AUTOINCREMENT, model TEXT NOT NULL, id TEXT NOT NULL, label TEXT NOT NULL, at REAL NOT NULL,
+    UNIQUE (model, id));
+"""
+WAITING_ROWS, WAITING_BYTES = 10_000, 128 * 1024**2
+"""What offer() lets wait for the writer; more is dropped and counted."""
+GATHER_SECONDS, GATHER_ROWS = 0.02, 1000
+ROW_OVERHEAD = 200
+PLAIN = ("id", "at", "model", "version", "track", "outcome", "seconds")
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One request and what became of it. ``at`` is epoch seconds, ``seconds`` its latency.
+
+    ``track`` is live, canary or shadow; ``outcome`` is ok, error, overloaded or late. Readers fill ``row``, ``label``
+    (once the truth has come) and ``seq``: the how-manieth request of its version whose inputs were captured, else 0.
+    """
+
+    id: str
+    at: float
+    model: str
+    version: int
+    track: str
+    outcome: str
+    seconds: float
+    inputs: Arrays | None = None
+    outputs: Arrays | None = None
+    row: int = 0
+    label: Any = None
+    seq: int = 0
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """The file, made where it is missing; close it yourself.
+
+    Raises BadData where it is damaged or no such file, Damaged where it cannot be used now (no room, no right, locked).
+    """
+    database: sqlite3.Connection | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        database = sqlite3.connect(path, timeout=10.0)
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = NORMAL")
+        if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'labels'").fetchone():
+            database.executescript(SCHEMA)
+    except (sqlite3.Error, OSError) as error:
+        if database is not None:
+            database.close()
+        raise _sentence(path, error) from error
+    return database
+
+
+def _sentence(path: Path, error: Exception) -> ModelkeepError:
+    if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
+        return BadData(f"{path} is not a file of captured traffic ({error}); move it away, it is made anew")
+    return Damaged(f"the captured traffic in {path} cannot be used ({error}); check the disk and who may write there")
+
+
+class TrafficLog:
+    """The writer. ``offer`` never blocks and never raises; what does not fit is dropped and counted.
+
+    Every outcome is kept as a row; inputs and outputs of a ``share`` of the requests only, chosen by id, so that the
+    live and the shadow answer to one request are kept or left out together. The oldest rows go first once there are
+    ``max_rows`` rows or ``max_bytes`` bytes. A damaged file is moved aside (.damaged): traffic may be lost, the
+    service may not.
+    """
+
+    def __init__(
+        self, path: Path, *, share: float = 1.0, max_rows: int = 50_000, max_bytes: int = 512 * 1024**2
+    ) -> None:
+        self.path, self.share, self.max_rows, self.max_bytes = path, share, max_rows, max_bytes
+        self.written = self.dropped = 0
+        self.last_error = ""
+        self._added: float = max_bytes  # so that the first batch counts what an earlier server left
+        self._waiting: queue.Queue[Exchange | threading.Event | None] = queue.Queue(WAITING_ROWS)
+        self._waiting_bytes = 0
+        self._lock = threading.Lock()
+        self._hurry = threading.Event()
+        self._closed = False
+        self._set_aside_if_damaged()
+        self._thread = threading.Thread(target=self._write_all, name="traffic", daemon=True)
+        self._thread.start()
+
+    def offer(self, exchange: Exchange) -> None:
+        """Hand over one exchange; returns at once. Its arrays must not be changed afterwards."""
+        size = _nbytes(exchange)
+        with self._lock:
+            if self._closed or self._waiting_bytes + size > WAITING_BYTES:
+                self.dropped += 1
+                return
+            try:
+                self._waiting.put_nowait(exchange)
+                self._waiting_bytes += size
+            except queue.Full:
+                self.dropped += 1
+
+    def flush(self, timeout: float = 5.0) -> bool:
+        """Wait until all that was offered before is in the file; False when that took longer than ``timeout`` s."""
+        done = threading.Event()
+        self._hurry.set()
+        try:
+            self._waiting.put(done, timeout=timeout)
+        except queue.Full:
+            return False
+        return done.wait(timeout) if self._thread.is_alive() else self._waiting.empty()
+
+    def close(self) -> None:
+        """Write what waits, then stop. Later offers are dropped; closing twice is harmless."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        self._hurry.set()
+        with suppress(queue.Full):  # the writer is stuck (a full disk, say): it is a daemon, so leave it
+            self._waiting.put(None, timeout=5.0)
+        self._thread.join(timeout=10.0)
+
+    def _set_aside_if_damaged(self) -> None:
+        try:
+            connect(self.path).close()
+        except BadData as error:
+            self.last_error = str(error)
+            for suffix in ("", "-wal", "-shm"):
+                with suppress(FileNotFoundError):
+                    file = Path(f"{self.path}{suffix}")
+                    file.rename(f"{file}.damaged")
+        except (Damaged, OSError) as error:
+            self.last_error = str(error)  # said again with each write that fails, and counted as dropped
+
+    def _write_all(self) -> None:
+        database: sqlite3.Connection | None = None
+        open_ = True
+        while open_:
+            batch, waiters, open_ = self._gather()
+            try:
+                database = database or connect(self.path)
+                self._write(database, batch)
+                self.written += len(batch)
+            except (sqlite3.Error, OSError, ModelkeepError) as error:
+                # a full disk or a removed folder: count the loss, open the file anew for the next batch
+                self.last_error, database = str(error), None
+                self.dropped += len(batch)
+            for waiter in waiters:
+                waiter.set()
+        if database is not None:
+            database.close()
+
+    def _gather(self) -> tuple[list[Exchange], list[threading.Event], bool]:
+        """The next batch, who waits for it, and whether more may come. A short wait makes batches, not single rows."""
+        item: Exchange | threading.Event | None = self._waiting.get()
+        self._hurry.wait(GATHER_SECONDS)
+        batch: list[Exchange] = []
+        waiters: list[threading.Event] = []
+        while item is not None:
+            if isinstance(item, threading.Event):
+                waiters.append(item)
+                self._hurry.clear()
+            else:
+                batch.append(item)
+                with self._lock:
+                    self._waiting_bytes -= _nbytes(item)
+            if len(batch) >= GATHER_ROWS or self._waiting.empty():
+                return batch, waiters, True
+            item = self._waiting.get_nowait()  # there is no other reader
+        return batch, waiters, False
+
+    def _write(self, database: sqlite3.Connection, batch: Sequence[Exchange]) -> None:
+        if not batch:
+            return
+        with database:
+            database.execute("BEGIN IMMEDIATE")
+            for one in batch:
+                self._insert(database, one)
+            database.execute(
+                "DELETE FROM exchanges WHERE row <= (SELECT MAX(row) FROM exchanges) - ?", (self.max_rows,)
+            )
+            self._trim_bytes(database)
+
+    def _insert(self, database: sqlite3.Connection, one: Exchange) -> None:
+        keep = zlib.crc32(one.id.encode()) < self.share * 2**32
+        inputs, outputs = (pack(one.inputs), pack(one.outputs)) if keep else (None, None)
+        seq = 0
+        if inputs is not None and one.track != "shadow":
+            newest = "SELECT COALESCE(MAX(seq), 0) FROM exchanges WHERE model = ? AND version = ?"
+            seq = database.execute(newest, (one.model, one.version)).fetchone()[0] + 1
+        size = ROW_OVERHEAD + len(inputs or b"") + len(outputs or b"")
+        database.execute(
+            "INSERT INTO exchanges (id, at, model, version, track, outcome, seconds, seq, inputs, outputs, bytes) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (*(getattr(one, name) for name in PLAIN), seq, inputs, outputs, size),
+        )
+        self._added += size
+
+    def _trim_bytes(self, database: sqlite3.Connection) -> None:
+        """Counting all bytes for each batch would be slow, so they are counted once 5 % more were written."""
+        if self._added < self.max_bytes / 20:
+            return
+        self._added = 0.0
+        over = database.execute("SELECT COALESCE(SUM(bytes), 0) FROM exchanges").fetchone()[0] - 0.95 * self.max_bytes
+        if over > 0:
+            sums = "SELECT row, SUM(bytes) OVER (ORDER BY row) AS sum FROM exchanges"
+            last = f"SELECT row FROM ({sums}) WHERE sum >= ? LIMIT 1"
+            database.execute(f"DELETE FROM exchanges WHERE row <= ({last})", (over,))
+
+
+def _nbytes(exchange: Exchange) -> int:
+    arrays = [*(exchange.inputs or {}).values(), *(exchange.outputs or {}).values()]
+    return ROW_OVERHEAD + sum(array.nbytes for array in arrays)
+
+
+def read(
+    path: Path,
+    model: str,
+    *,
+    version: int | None = None,
+    after: int = 0,
+    limit: int | None = None,
+    newest: bool = False,
+    since: float = 0.0,
+    arrays: bool = True,
+) -> list[Exchange]:
+    """Captured exchanges of a model, the oldest first; with ``newest`` the newest ``limit``, still the oldest first.
+
+    ``after`` is a row, ``since`` is epoch seconds. Labels are joined where the truth has come. Without ``arrays``,
+    inputs and outputs are None. A missing file holds none. Raises BadData where the file is damaged.
+    """
+    if not path.is_file():
+        return []
+    wanted = {"e.model = ?": model, "e.row > ?": after, "e.at >= ?": since}
+    if version is not None:
+        wanted["e.version = ?"] = version
+    query = (
+        f"SELECT e.id, e.at, e.model, e.version, e.track, e.outcome, e.seconds, e.row, e.seq, l.label, "
+        f"{'e.inputs, e.outputs' if arrays else 'NULL, NULL'} FROM exchanges e "
+        "LEFT JOIN labels l ON l.model = e.model AND l.id = e.id "
+        f"WHERE {' AND '.join(wanted)} ORDER BY e.row {'DESC' if newest else 'ASC'} LIMIT ?"
+    )
+    with closing(connect(path)) as database:
+        try:
+            rows = database.execute(query, (*wanted.values(), -1 if limit is None else limit)).fetchall()
+        except sqlite3.Error as error:
+            raise _sentence(path, error) from error
+    return [_exchange(row) for row in (reversed(rows) if newest else rows)]
+
+
+def _exchange(values: Sequence[Any]) -> Exchange:
+    *_, row, seq, label, inputs, outputs = values
+    plain = dict(zip(PLAIN, values, strict=False))
+    truth = None if label is None else json.loads(label)
+    return Exchange(**plain, inputs=unpack(inputs), outputs=unpack(outputs), row=row, label=truth, seq=seq)
