@@ -1,28 +1,28 @@
 """Every error that modelkeep raises on purpose. Each message is one sentence that says what to do.
 
-    ModelkeepError
-    ├── Wrong                the call is wrong: exit code 2, status 400
-    │   ├── BadRef           not a name of a model or version
-    │   ├── BadInput         inputs that do not fit the signature
-    │   ├── BadData          a dataset that cannot be read or does not fit
-    │   ├── BadModel         not a model file, or not one that can be used so
-    │   ├── BadSettings      modelkeep.toml, MODELKEEP_* or a policy file
-    │   ├── Untrusted        would unpickle, and nobody said --trust
-    │   ├── MissingExtra     needs a pip extra that is not installed
-    │   ├── Unsupported      no route between two formats, no such engine
-    │   └── PortInUse        another program listens there
-    ├── NotFound             no such model, version, file or alias: exit code 2, status 404
-    ├── No                   the answer is no: exit code 1
-    │   ├── Differs          a conversion whose answers changed
-    │   ├── Regressed        below the accuracy that was promised
-    │   └── Conflict         somebody else changed it first
-    ├── Busy                 the service cannot take it now
-    │   ├── Overloaded       status 429, with retry_after
-    │   ├── NotReady         status 503
-    │   └── TooLate          the deadline passed: status 504
-    └── Damaged              what is stored, or the disk
-        ├── DigestMismatch   a file is not the one that was stored
-        └── StorageFull      no space left while storing; nothing was stored
+ModelkeepError
+├── Wrong                the call is wrong: exit code 2, status 400
+│   ├── BadRef           not a name of a model or version
+│   ├── BadInput         inputs that do not fit the signature
+│   ├── BadData          a dataset that cannot be read or does not fit
+│   ├── BadModel         not a model file, or not one that can be used so
+│   ├── BadSettings      modelkeep.toml, MODELKEEP_* or a policy file
+│   ├── Untrusted        would unpickle, and nobody said --trust
+│   ├── MissingExtra     needs a pip extra that is not installed
+│   ├── Unsupported      no route between two formats, no such engine
+│   └── PortInUse        another program listens there
+├── NotFound             no such model, version, file or alias: exit code 2, status 404
+├── No                   the answer is no: exit code 1
+│   ├── Differs          a conversion whose answers changed
+│   ├── Regressed        below the accuracy that was promised
+│   └── Conflict         somebody else changed it first
+├── Busy                 the service cannot take it now
+│   ├── Overloaded       status 429, with retry_after
+│   ├── NotReady         status 503
+│   └── TooLate          the deadline passed: status 504
+└── Damaged              what is stored, or the disk
+    ├── DigestMismatch   a file is not the one that was stored
+    └── StorageFull      no space left while storing; nothing was stored
 """
 
 from __future__ import annotations

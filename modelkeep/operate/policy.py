@@ -29,12 +29,11 @@ class Watching:
 
 @dataclass(frozen=True)
 class Updating:
-    """How to learn: ``min_labels`` labelled requests since the change are waited for, ``label_wait`` seconds at most."""
+    """How to learn: an update waits for ``min_labels`` labelled requests since the change."""
 
     method: str = "finetune"
     min_labels: int = 200
     max_labels: int = 20_000
-    label_wait: float = 3600.0
     epochs: int | None = None
     lr: float | None = None
     max_forgetting: float | None = None
