@@ -3,8 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help demo test check lock clean
+.PHONY: help install demo test check lock clean
 help:
+	@echo "make install set up .venv"
 	@echo "make demo    set up, then run the whole life of a model (KEEP=1 leaves the service running)"
 	@echo "make test    set up, then check floors, types, style and budgets, and run the tests"
 	@echo "make check   the same without the tests"
@@ -16,6 +17,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[all,dev]'
 	@touch $@
+
+install: $(INSTALLED)
 
 demo: $(INSTALLED)
 	@$(BIN)/python examples/digits/demo.py $(if $(KEEP),--keep)

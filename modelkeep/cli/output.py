@@ -136,7 +136,7 @@ def duration(text: str) -> float:
                 value = float(text.removesuffix(unit)) * factor
             except ValueError:
                 break
-            if value >= 0:
+            if 0 <= value < float("inf"):
                 return value
             break
     raise click.BadParameter(f"'{text}' is no time; write 20ms, 5s, 2m or 1h")

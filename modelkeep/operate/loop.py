@@ -9,15 +9,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modelkeep.data.dataset import Dataset
 from modelkeep.errors import BadData, ModelkeepError, No
-from modelkeep.keep import Keep
 from modelkeep.operate import budget
 from modelkeep.operate.policy import Policy
 from modelkeep.rollout.canary import Canary
 from modelkeep.types import Finding, Ref, Version
+
+if TYPE_CHECKING:
+    from modelkeep.keep import Keep
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,62 @@
+"""What verbs print, and how times and shares are read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+
+from modelkeep.cli import output
+from modelkeep.types import Report
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("20ms", 0.02), ("5s", 5.0), ("2m", 120.0), ("1h", 3600.0), ("0.5", 0.5), ("0", 0.0)]
+)
+def test_times_are_read(text: str, seconds: float) -> None:
+    assert output.duration(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-1s", "1d", "ms", "nan"])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="write 20ms, 5s, 2m or 1h"):
+        output.duration(text)
+
+
+@pytest.mark.parametrize(("text", "share"), [("0.5pp", 0.005), ("2%", 0.02), ("0.02", 0.02), ("100%", 1.0), ("0", 0.0)])
+def test_shares_are_read(text: str, share: float) -> None:
+    assert output.share(text) == pytest.approx(share)
+
+
+@pytest.mark.parametrize("text", ["", "2", "101%", "-1%", "few", "nan"])
+def test_what_is_no_share_is_refused(text: str) -> None:
+    with pytest.raises(click.BadParameter, match=r"write 0\.02, 2% or 2pp"):
+        output.share(text)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(5e-6, "5 µs"), (0.00123, "1.23 ms"), (0.5, "500 ms"), (2.0, "2 s"), (61.0, "61 s")]
+)
+def test_seconds_are_written(value: float, text: str) -> None:
+    assert output.seconds(value) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(12, "12 B"), (1234, "1.23 kB"), (5e6, "5 MB"), (2e12, "2 TB")])
+def test_sizes_are_written(value: float, text: str) -> None:
+    assert output.size(value) == text
+
+
+def test_everything_becomes_json(capsys: pytest.CaptureFixture[str]) -> None:
+    report = Report("score", True, "fine", {"share": np.float32(0.5), "rows": np.arange(2), "bad": float("nan")})
+    output.dump({"report": report, "path": Path("a/b"), "set": frozenset({1}), "none": None})
+    read = json.loads(capsys.readouterr().out)
+    assert read["report"]["numbers"] == {"share": 0.5, "rows": [0, 1], "bad": None}
+    assert (read["path"], read["set"], read["none"]) == ("a/b", [1], None)
+
+
+def test_a_table_keeps_whole_lines_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    output.table("t", ("a", "b"), [("x" * 60, "y" * 60)])
+    assert "x" * 60 in capsys.readouterr().out

@@ -1,0 +1,117 @@
+"""The command line: the table of verbs, and what a person reads when something is wrong."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+from modelkeep.cli import VERBS, group, main
+from modelkeep.extras import load
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str) -> tuple[int, str, str]:
+    monkeypatch.setattr("sys.argv", ["modelkeep", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    out, err = capsys.readouterr()
+    return int(ended.value.code or 0), out, err
+
+
+def test_help_lists_the_verbs_in_the_order_of_a_models_life(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, out, _ = call(capsys, monkeypatch, "--help")
+    assert code == 0
+    listed = [word for word in re.findall(r"^  (\w+)  ", out, re.MULTILINE) if word in VERBS]
+    assert listed == list(VERBS)
+    assert listed.index("add") < listed.index("convert") < listed.index("serve") < listed.index("monitor")
+    assert listed.index("update") < listed.index("rollout") < listed.index("operate")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_each_verb_has_help_and_json_where_it_reports(verb: str) -> None:
+    command = load(VERBS[verb][0])
+    assert isinstance(command, click.Command)
+    assert command.name == verb
+    assert command.help
+    options = {name for parameter in command.params for name in parameter.opts}
+    assert ("--json" in options) == (verb != "serve")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_each_verb_has_a_page_that_knows_its_options(verb: str) -> None:
+    page = (DOCS / ("list.md" if verb == "show" else f"{verb}.md")).read_text()
+    assert f"modelkeep {verb}" in page
+    documented = set(re.findall(r"--[a-z][a-z0-9-]+", page))
+    command = load(VERBS[verb][0])
+    known = {name for p in command.params for name in (*p.opts, *p.secondary_opts)}
+    others = {name for v in VERBS for p in load(VERBS[v][0]).params for name in (*p.opts, *p.secondary_opts)}
+    assert documented <= known | others, "a page names an option that no verb has"
+
+
+def test_no_verb_at_all_is_wrong_use(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    code, out, _ = call(capsys, monkeypatch)
+    assert code == 2
+    assert "Usage: modelkeep" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (["frobnicate"], 2, "No such command 'frobnicate'"),
+        (["show", "digits@"], 2, "'digits@' does not name a model; write NAME, NAME@NUMBER or NAME@live"),
+        (["show", "../etc"], 2, "does not name a model"),
+        (["show", "digits"], 2, "no model 'digits'"),
+        (["add", "m", "gone.onnx"], 2, "gone.onnx"),
+        (["add", "m", "x.onnx", "--factory-args", "{"], 2, "--factory-args is not JSON"),
+        (["add", "m", "x.onnx", "--factory-args", "[]"], 2, "--factory-args must be a JSON object"),
+        (["rollout", "m@1", "--steps", "50,10"], 2, "must be growing percentages below 100"),
+        (["tune", "m", "--p99", "soon"], 2, "'soon' is no time; write 20ms, 5s, 2m or 1h"),
+        (["optimize", "m", "--data", "x", "--max-drop", "200%"], 2, "'200%' is no share; write 0.02, 2% or 2pp"),
+        (["update", "m", "--method", "transfer"], 2, "--method transfer needs --classes"),
+        (["operate", "gone.toml"], 2, "there is no policy file gone.toml"),
+    ],
+)
+def test_wrong_use_is_one_sentence_and_no_traceback(
+    words: list[str], code: int, sentence: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    got, out, err = call(capsys, monkeypatch, *words)
+    assert (got, out) == (code, "")
+    assert sentence in err
+    assert "Traceback" not in err
+
+
+def test_a_machine_gets_the_error_as_json(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    code, out, err = call(capsys, monkeypatch, "show", "digits", "--json")
+    assert (code, err) == (2, "")
+    assert json.loads(out)["kind"] == "NotFound"
+
+
+def test_a_pipe_that_closes_early_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(*_: object, **__: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(group, "main", closed)
+    with pytest.raises(SystemExit) as ended:
+        main(["list"])
+    assert ended.value.code == 0
+
+
+def test_an_empty_registry_says_how_to_begin(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, out, _ = call(capsys, monkeypatch, "list")
+    assert code == 0
+    assert "register one with: modelkeep add NAME FILE" in out

@@ -1,0 +1,42 @@
+"""What the loop may spend is read from the journal, so that a restart forgets nothing."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from modelkeep.operate.budget import DAY, FAILED, PROMOTED, RESET, STARTED, refusal
+from modelkeep.operate.policy import Spending
+
+NOW = 10 * DAY
+
+
+def entries(*stages: tuple[str, float]) -> Any:
+    return [SimpleNamespace(at=NOW - ago, data={"stage": stage}) for stage, ago in stages]
+
+
+def ask(spending: Spending, *stages: tuple[str, float]) -> str | None:
+    return refusal(spending, entries(*stages), now=lambda: NOW)
+
+
+def test_an_empty_journal_allows() -> None:
+    assert ask(Spending()) is None
+
+
+def test_the_cooldown_is_waited_for() -> None:
+    spending = Spending(cooldown=100)
+    assert "began 60 s ago; the policy waits 100 s" in str(ask(spending, (STARTED, 60)))
+    assert ask(spending, (STARTED, 101)) is None
+
+
+def test_updates_of_one_day_are_counted() -> None:
+    spending = Spending(updates_per_day=2, cooldown=0)
+    assert ask(spending, (STARTED, DAY + 1), (STARTED, 9)) is None
+    assert "2 updates were made in the last day" in str(ask(spending, (STARTED, 99), (STARTED, 9)))
+
+
+def test_failures_in_a_row_ask_for_a_person() -> None:
+    spending = Spending(failures=2, cooldown=0)
+    assert ask(spending, (FAILED, 5), (PROMOTED, 4), (FAILED, 3)) is None
+    assert "2 updates failed in a row, so a person must look" in str(ask(spending, (FAILED, 5), (FAILED, 3)))
+    assert ask(spending, (FAILED, 5), (FAILED, 3), (RESET, 1)) is None

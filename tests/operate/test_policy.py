@@ -1,0 +1,75 @@
+"""The policy file: what is read, and the sentence for each way of getting it wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from modelkeep.errors import BadSettings
+from modelkeep.operate.policy import Policy, Rolling, Watching, read
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    file = tmp_path / "policy.toml"
+    file.write_text(text)
+    return file
+
+
+def test_everything_but_the_model_may_be_left_out(tmp_path: Path) -> None:
+    assert read(written(tmp_path, 'model = "digits"')) == Policy("digits")
+
+
+def test_sections_are_read(tmp_path: Path) -> None:
+    policy = read(
+        written(
+            tmp_path,
+            'model = "digits"\n[watch]\nevery = 1\np99 = 0.1\n[update]\nepochs = 5\n'
+            "[rollout]\nsteps = [0.2, 0.5]\nneeds_labels = false\n[budget]\ncooldown = 0",
+        )
+    )
+    assert policy.watch == Watching(every=1, p99=0.1)
+    assert policy.watch.limits() == {"p99": 0.1}
+    assert policy.update.options() == {"epochs": 5}
+    assert policy.rollout == Rolling(steps=(0.2, 0.5), needs_labels=False)
+    assert policy.budget.cooldown == 0
+
+
+def test_the_policy_of_the_docs_is_readable(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "operate.md").read_text()
+    example = page.split("```toml")[1].split("```")[0]
+    assert read(written(tmp_path, example)).model == "digits"
+
+
+def test_the_policy_of_the_example_is_readable() -> None:
+    assert read(Path(__file__).parents[2] / "examples" / "digits" / "policy.toml").update.min_labels == 500
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", 'begin it with: model = "NAME"'),
+        ("model = 3", 'begin it with: model = "NAME"'),
+        ('model = "a b"', "does not name a model"),
+        ("model = ", "is not a policy in TOML"),
+        ('model = "m"\n[wach]\nevery = 1', "has [wach], which is no section; there are: watch"),
+        ('model = "m"\nwatch = 3', "'watch' must be a section: [watch]"),
+        ('model = "m"\n[watch]\nevry = 1', "[watch] has no 'evry'; there are: every"),
+        ('model = "m"\n[watch]\nevery = "often"', "every = 'often' must be of kind float"),
+        ('model = "m"\n[watch]\nevery = true', "every = True must be of kind float"),
+        ('model = "m"\n[watch]\nevery = -1', "every = -1 must not be negative"),
+        ('model = "m"\n[update]\nepochs = 1.5', "epochs = 1.5 must be of kind int"),
+        ('model = "m"\n[rollout]\nsteps = []', "steps = [] must be of kind tuple"),
+        ('model = "m"\n[rollout]\nsteps = [30, 50]', "steps = [30, 50] must be of kind tuple"),
+    ],
+)
+def test_a_wrong_policy_is_refused_in_one_sentence(tmp_path: Path, text: str, sentence: str) -> None:
+    with pytest.raises(BadSettings) as refused:
+        read(written(tmp_path, text))
+    assert sentence in str(refused.value)
+    assert "policy.toml" in str(refused.value)
+
+
+def test_a_missing_policy_says_where_to_begin(tmp_path: Path) -> None:
+    with pytest.raises(BadSettings, match=r"there is no policy file .*gone\.toml; docs/operate\.md has one"):
+        read(tmp_path / "gone.toml")
