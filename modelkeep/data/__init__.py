@@ -1,0 +1,1 @@
+"""Rows: datasets from files, captured requests, and truth that comes late."""

@@ -1,0 +1,234 @@
+"""Rows by input name, with their truth where it is known: read from .npz and .csv, cut, joined, fitted to a model."""
+
+from __future__ import annotations
+
+import csv
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from modelkeep.errors import BadData, NotFound
+
+if TYPE_CHECKING:
+    from modelkeep.data.traffic import Exchange
+    from modelkeep.types import Array, Signature, TensorSpec
+
+TRUTH = ("labels", "label", "y")
+"""Arrays of these names are the truth, unless the model has an input called so."""
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """``inputs`` by name, each [rows, ...]; ``labels`` [rows] or [rows, ...], or None; ``source`` says where from.
+
+    Raises BadData where there are no inputs, no rows, or arrays that differ in their number of rows.
+    """
+
+    inputs: Mapping[str, Array]
+    labels: Array | None
+    source: str
+
+    def __post_init__(self) -> None:
+        if not self.inputs:
+            raise BadData(f"{self.source} has no input array, only labels")
+        everything = {**self.inputs, **({} if self.labels is None else {"labels": self.labels})}
+        for name, array in everything.items():
+            if array.ndim == 0:
+                raise BadData(f"array '{name}' of {self.source} is a single number; its first axis must be the rows")
+        counts = {name: len(array) for name, array in everything.items()}
+        if len(set(counts.values())) > 1:
+            told = ", ".join(f"'{name}' has {n}" for name, n in counts.items())
+            raise BadData(f"the arrays of {self.source} differ in their number of rows: {told}")
+        if len(self) == 0:
+            raise BadData(f"{self.source} has no rows")
+
+    def __len__(self) -> int:
+        return len(next(iter(self.inputs.values())))
+
+    def take(self, indices: Sequence[int] | slice | Array) -> Dataset:
+        """The rows of these numbers, in that order."""
+        chosen = indices if isinstance(indices, slice) else np.asarray(indices)
+        labels = None if self.labels is None else self.labels[chosen]
+        return Dataset({name: array[chosen] for name, array in self.inputs.items()}, labels, self.source)
+
+    def head(self, n: int) -> Dataset:
+        """The first ``n`` rows, or all where there are fewer."""
+        return self.take(slice(0, n))
+
+    def sample(self, n: int, seed: int = 0) -> Dataset:
+        """``n`` different rows by chance, kept in their order; all of them where there are no more."""
+        if n >= len(self):
+            return self
+        return self.take(np.sort(np.random.default_rng(seed).choice(len(self), n, replace=False)))
+
+    def split(self, share: float, seed: int = 0) -> tuple[Dataset, Dataset]:
+        """Shuffled and cut in two, the first with ``share`` of the rows; each has at least one. BadData below two."""
+        if len(self) < 2:
+            raise BadData(f"{self.source} has {len(self)} row, which cannot be split in two")
+        order = np.random.default_rng(seed).permutation(len(self))
+        cut = min(max(round(share * len(self)), 1), len(self) - 1)
+        return self.take(order[:cut]), self.take(order[cut:])
+
+
+def concat(a: Dataset, b: Dataset) -> Dataset:
+    """The rows of ``a``, then those of ``b``; labelled where both are. BadData where the inputs do not match."""
+    if set(a.inputs) != set(b.inputs):
+        raise BadData(
+            f"{a.source} has the inputs {', '.join(sorted(a.inputs))} and {b.source} has "
+            f"{', '.join(sorted(b.inputs))}; they cannot be joined"
+        )
+    try:
+        inputs = {name: np.concatenate([array, b.inputs[name]]) for name, array in a.inputs.items()}
+        both = a.labels is not None and b.labels is not None
+        labels = np.concatenate([a.labels, b.labels]) if both else None  # type: ignore[list-item]  # both are arrays
+    except ValueError as error:
+        raise BadData(f"the rows of {a.source} and {b.source} differ in shape: {error}") from error
+    return Dataset(inputs, labels, a.source if a.source == b.source else f"{a.source} and {b.source}")
+
+
+def from_exchanges(exchanges: Sequence[Exchange], source: str = "captured traffic") -> Dataset:
+    """Captured requests as rows, in their order; labelled where every one of them is.
+
+    A request whose inputs were not kept, or whose labels are not one a row, is left out. BadData when none is left.
+    """
+    kept = [e for e in exchanges if e.inputs]
+    labelled = bool(kept) and all(e.label is not None for e in kept)
+    if labelled:
+        kept = [e for e in kept if np.size(e.label) == len(next(iter(e.inputs.values())))]  # type: ignore[union-attr]
+    if not kept:
+        raise BadData(f"{source} has no rows")
+    names = list(kept[0].inputs or {})
+    try:
+        inputs = {name: np.concatenate([e.inputs[name] for e in kept]) for name in names}  # type: ignore[index]
+    except (KeyError, ValueError) as error:
+        raise BadData(f"the requests of {source} differ in their inputs, so they cannot be rows of one set") from error
+    labels = np.concatenate([np.reshape(e.label, -1) for e in kept]) if labelled else None
+    return Dataset(inputs, None if labels is None else _truth(labels, source), source)
+
+
+def read(path: Path, signature: Signature | None = None) -> Dataset:
+    """Rows of an .npz or a .csv file, fitted to ``signature`` where one is given.
+
+    In an .npz, ``labels`` (or ``label``, ``y``) is the truth and every other array is an input. In a .csv with a
+    header, column ``label`` is the truth and the other columns are one float32 input [rows, columns].
+    Raises NotFound, or BadData with what is wrong.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise NotFound(f"there is no file {path}")
+    if path.suffix == ".npz":
+        dataset = _read_npz(path, signature)
+    elif path.suffix == ".csv":
+        dataset = _read_csv(path, signature)
+    else:
+        raise BadData(f"{path} is not a data file that modelkeep reads; there are: .npz, .csv")
+    return fit(dataset, signature) if signature else dataset
+
+
+def write(dataset: Dataset, path: Path) -> None:
+    """An .npz file that ``read`` reads back. BadData where an input is itself called 'labels'."""
+    if dataset.labels is not None and "labels" in dataset.inputs:
+        raise BadData("an input is called 'labels', which is where the truth goes; rename the input")
+    arrays = dict(dataset.inputs) | ({} if dataset.labels is None else {"labels": dataset.labels})
+    with Path(path).open("wb") as file:
+        np.savez(file, **{name: _plain(array) for name, array in arrays.items()})  # type: ignore[arg-type]
+
+
+def fit(dataset: Dataset, signature: Signature) -> Dataset:
+    """The same rows as the model takes them: a lone input may have any name, dtypes are cast where no value is lost.
+
+    Raises BadData that names the input, what the model takes and what there is.
+    """
+    wanted = {t.name: t for t in signature.inputs}
+    inputs = dict(dataset.inputs)
+    if len(wanted) == 1 and len(inputs) == 1:
+        inputs = {next(iter(wanted)): next(iter(inputs.values()))}
+    missing = [t.describe() for t in signature.inputs if t.name not in inputs]
+    if missing:
+        raise BadData(f"{dataset.source} has the inputs {', '.join(inputs)}; the model also takes {', '.join(missing)}")
+    fitted = {name: _cast(inputs[name], spec, dataset.source) for name, spec in wanted.items()}
+    return Dataset(fitted, dataset.labels, dataset.source)
+
+
+def _cast(array: Array, spec: TensorSpec, source: str) -> Array:
+    given = "str" if array.dtype.kind in "OUS" else array.dtype.name
+    if not spec.accepts((0, *array.shape[1:])) and not spec.accepts(array.shape):
+        raise BadData(f"'{spec.name}' of {source} has shape {list(array.shape)}; the model takes {spec.describe()}")
+    if given == spec.dtype:
+        return array
+    target = None if spec.dtype == "str" else np.dtype(spec.dtype)
+    if given != "str" and target is not None and np.can_cast(array.dtype, target, "same_kind"):
+        with np.errstate(over="ignore"):
+            cast = array.astype(target)
+        exact = array.dtype.kind == "f" or np.array_equal(cast.astype(array.dtype), array)
+        if exact and np.array_equal(np.isfinite(cast), np.isfinite(array)):
+            return cast
+    raise BadData(f"'{spec.name}' of {source} is {given}, which cannot become {spec.dtype} without losing values")
+
+
+def _read_npz(path: Path, signature: Signature | None) -> Dataset:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        hint = "; it holds Python objects, save plain arrays" if "pickle" in str(error).lower() else ""
+        raise BadData(f"{path} cannot be read as an .npz file{hint or f': {error}'}") from error
+    taken = {t.name for t in signature.inputs} if signature else set()
+    truth = next((name for name in TRUTH if name in arrays and name not in taken), None)
+    labels = None if truth is None else _truth(arrays.pop(truth), str(path))
+    return Dataset(arrays, labels, str(path))
+
+
+def _read_csv(path: Path, signature: Signature | None) -> Dataset:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            header = [column.strip() for column in next(csv.reader(file), [])]
+            lines = sum(1 for line in file if line.strip())
+        if not lines:
+            raise BadData(f"{path} has no rows")
+        at = [i for i, column in enumerate(header) if column in TRUTH[:2]][:1]
+        columns = [i for i in range(len(header)) if i not in at]
+        rows = _columns(path, columns, np.float32)
+        labels = _truth(_columns(path, at, str)[:, 0], str(path)) if at else None
+    except (UnicodeDecodeError, ValueError, csv.Error) as error:
+        raise BadData(f"{path} cannot be read as a .csv file of numbers with a header: {error}") from error
+    spec = signature.inputs[0] if signature and len(signature.inputs) == 1 else None
+    inner = spec.shape[1:] if spec else ()
+    if None not in inner and np.prod(inner, dtype=int) == rows.shape[1]:
+        rows = rows.reshape(len(rows), *inner)  # type: ignore[arg-type]  # None is ruled out above
+    return Dataset({spec.name if spec else "input": rows}, labels, str(path))
+
+
+def _columns(path: Path, columns: Sequence[int], dtype: type) -> Array:
+    found: Array = np.loadtxt(
+        path, dtype, delimiter=",", skiprows=1, usecols=columns, ndmin=2, comments=None, quotechar='"', encoding="utf-8"
+    )
+    return found
+
+
+def _truth(labels: Array, source: str) -> Array:
+    """Class numbers as int64 wherever they are whole numbers, in text and floats too; one column is flattened."""
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.dtype.kind in "OUS":
+        if np.any(labels == "") or np.any(np.char.lower(labels.astype(str)) == "nan"):
+            raise BadData(f"{source} has rows without a label; remove them")
+        try:
+            return _truth(labels.astype(np.float64), source)
+        except ValueError:
+            return labels.astype(str)
+    if labels.dtype.kind == "f":
+        if np.isnan(labels).any():
+            raise BadData(f"{source} has rows whose label is NaN; remove them")
+        if np.isfinite(labels).all() and np.array_equal(labels, np.round(labels)):
+            return labels.astype(np.int64)
+    return labels
+
+
+def _plain(array: Array) -> Array:
+    """Text kept as objects becomes text of fixed width, which needs no pickle."""
+    return array.astype(str) if array.dtype.kind == "O" else array

@@ -1,0 +1,131 @@
+"""What a file is, by its content rather than its name; nothing is unpickled and no heavy library imported."""
+
+from __future__ import annotations
+
+import mmap
+import pickletools
+import zipfile
+from pathlib import Path
+
+from modelkeep.errors import BadModel, NotFound, Unsupported, Untrusted
+from modelkeep.model import protobuf
+
+LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+KNOWN = "an ONNX file, a PyTorch state_dict (.pt, .pth, .safetensors) with its factory, or a torch.export file (.pt2)"
+ONNX_FIELDS = {1, 2, 3, 4, 5, 6, 7, 8, 14, 20, 25, 26}
+"""Field numbers of ModelProto (github.com/onnx/onnx, onnx/onnx.proto)."""
+WEIGHTS_ONLY = ("torch ", "torch._utils ", "torch._tensor ", "torch.storage ", "torch.nn.parameter ", "collections ")
+"""Where the globals of a pickled state_dict come from; a pickled module names its own class besides."""
+
+
+def detect(path: Path, *, factory: str | None = None, trust: bool = False) -> str:
+    """The format of a model file: a key of formats.FORMATS.
+
+    Raises NotFound; BadModel or Unsupported, which say what the file is and what to do; Untrusted for a pickled
+    module unless ``trust``.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise _folder(path)
+    if not path.is_file():
+        raise NotFound(f"there is no file {path}")
+    kind = _kind(path, trust)
+    if factory and kind != "torch":
+        raise BadModel(f"{path} is of format {kind}, which holds its own code; leave --factory out")
+    return kind
+
+
+def _kind(path: Path, trust: bool) -> str:
+    with path.open("rb") as file:
+        head = file.read(64)
+    if not head:
+        raise BadModel(f"{path} is empty; it should be {KNOWN}")
+    if zipfile.is_zipfile(path):
+        return _archive(path, trust)
+    if head.startswith(LEGACY_TORCH) or _is_safetensors(path, head):
+        return "torch"
+    if head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05" or path.suffix in (".pkl", ".pickle", ".joblib"):
+        raise Unsupported(
+            f"{path} is a pickle, which can run any code when it is opened, and modelkeep serves none; "
+            "convert a scikit-learn model to ONNX with skl2onnx, and save a PyTorch model with torch.save"
+        )
+    if head.startswith(b"\x89HDF"):
+        raise Unsupported(f"{path} is a Keras (HDF5) file; write it as ONNX with model.export(path, format='onnx')")
+    if _is_onnx(path):
+        return "onnx"
+    if path.suffix == ".onnx":
+        raise BadModel(f"{path} is not an ONNX model: it is damaged, or something else under that name")
+    what = "a text file" if _is_text(head) else "not a model file that modelkeep knows"
+    raise BadModel(f"{path} is {what}; it should be {KNOWN}")
+
+
+def _folder(path: Path) -> BadModel | Unsupported:
+    if (path / "saved_model.pb").is_file():
+        return Unsupported(f"{path} is a TensorFlow SavedModel; write it as ONNX with tf2onnx and add that")
+    return BadModel(f"{path} is a folder; name the model's file inside it")
+
+
+def _archive(path: Path, trust: bool) -> str:
+    """PyTorch's three kinds of zip archive are told apart by the members that only one of them has."""
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        members = {name.partition("/")[2]: name for name in names}
+        if "models/model.json" in members or "serialized_exported_program.json" in names:
+            return "torch-export"
+        if "constants.pkl" in members:
+            raise Unsupported(
+                f"{path} is a TorchScript archive, which PyTorch has retired; save the module's state_dict() "
+                "with torch.save, or the module with torch.export.save"
+            )
+        if "data.pkl" in members:
+            if not trust and _names_code(archive.read(members["data.pkl"])):
+                raise Untrusted(
+                    f"{path} holds a whole pickled module, and unpickling can run any code; save its state_dict() "
+                    "instead, or pass --trust if you made the file yourself"
+                )
+            return "torch"
+    if any(name.endswith(".npy") for name in names):
+        raise BadModel(f"{path} holds arrays, not a model; give rows with --data")
+    if "model.weights.h5" in names:
+        raise Unsupported(f"{path} is a Keras file; write it as ONNX with model.export(path, format='onnx')")
+    raise BadModel(f"{path} is a zip archive of something else; it should be {KNOWN}")
+
+
+def _names_code(pickled: bytes) -> bool:
+    """Whether a pickle names a class outside those that a state_dict is made of. Reads opcodes, runs nothing.
+
+    A first look, so that the answer needs no PyTorch; formats/torch.py reads with weights_only=True all the same.
+    """
+    try:
+        for opcode, argument, _ in pickletools.genops(pickled):
+            if opcode.name == "STACK_GLOBAL" or (
+                opcode.name in ("GLOBAL", "INST") and not str(argument).startswith(WEIGHTS_ONLY)
+            ):
+                return True
+    except ValueError:
+        return False  # damaged; reading it will say so
+    return False
+
+
+def _is_safetensors(path: Path, head: bytes) -> bool:
+    """An 8-byte length, then a JSON object of that length (github.com/huggingface/safetensors, README, Format)."""
+    return head[8:9] == b"{" and 2 <= int.from_bytes(head[:8], "little") <= path.stat().st_size - 8
+
+
+def _is_onnx(path: Path) -> bool:
+    """Whether the whole file is the fields of a ModelProto, with its version (1) and its graph (7)."""
+    with path.open("rb") as file:
+        # left to the garbage collector: closing it by hand fails while a slice of it is alive
+        view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    try:
+        found = {number for number, _ in protobuf.fields(view)}
+    except ValueError:
+        return False
+    return {1, 7} <= found <= ONNX_FIELDS
+
+
+def _is_text(head: bytes) -> bool:
+    try:
+        return head[:-4].decode("utf-8").isprintable() or b"\n" in head
+    except UnicodeDecodeError:
+        return False

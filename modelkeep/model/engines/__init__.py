@@ -1,0 +1,61 @@
+"""What runs a model: the table of engines, and ``load``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+from modelkeep import extras
+from modelkeep.errors import Unsupported
+from modelkeep.types import Model, Runner, ServeConfig
+
+
+@dataclass(frozen=True)
+class Engine:
+    """``target`` is the function load(model, config) → Runner, ``library`` what it imports, ``extra`` what brings it."""
+
+    target: str
+    formats: tuple[str, ...]
+    library: str
+    extra: str | None = None
+
+
+ENGINES: dict[str, Engine] = {
+    "onnxruntime": Engine("modelkeep.model.engines.onnxruntime:load", ("onnx",), "onnxruntime"),
+    "torch": Engine("modelkeep.model.engines.torch:load", ("torch", "torch-export"), "torch", "torch"),
+    "openvino": Engine("modelkeep.model.engines.openvino:load", ("onnx",), "openvino", "openvino"),
+}
+
+
+def engines_for(format: str) -> list[str]:  # noqa: A002  (the noun of types.Model)
+    """The engines that run models of this format, installed or not; the first is the default."""
+    return [name for name, engine in ENGINES.items() if format in engine.formats]
+
+
+def default_config(format: str) -> ServeConfig:  # noqa: A002  (the noun of types.Model)
+    """How a model of this format runs when nothing was tuned. Unsupported where no engine runs it."""
+    able = engines_for(format)
+    if not able:
+        formats = sorted({f for engine in ENGINES.values() for f in engine.formats})
+        raise Unsupported(f"no engine runs models of format '{format}'; there are engines for: {', '.join(formats)}")
+    return ServeConfig(engine=able[0])
+
+
+def load(model: Model, config: ServeConfig | None = None) -> Runner:
+    """The model, ready to run on ``config.engine``, or on its format's default engine where no config is given.
+
+    Raises Unsupported (no such engine, or one that cannot run the format), MissingExtra, or BadModel.
+    """
+    config = config or default_config(model.format)
+    able = engines_for(model.format)
+    if config.engine not in ENGINES:
+        raise Unsupported(f"there is no engine '{config.engine}'; there are: {', '.join(ENGINES)}")
+    if config.engine not in able:
+        raise Unsupported(
+            f"engine '{config.engine}' does not run models of format '{model.format}'; "
+            f"these do: {', '.join(able) or 'none'}"
+        )
+    engine = ENGINES[config.engine]
+    if engine.extra:
+        extras.need(engine.library, extra=engine.extra)
+    return cast(Runner, extras.load(engine.target)(model, config))

@@ -1,0 +1,96 @@
+"""ONNX models on ONNX Runtime, the default engine."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnxruntime
+
+from modelkeep.errors import BadInput, BadModel, NotReady, Unsupported
+from modelkeep.types import Model, ServeConfig
+
+if TYPE_CHECKING:
+    from modelkeep.types import Array, Arrays
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+ERRORS_ONLY = 3
+"""onnxruntime's log severity: warnings are for whoever exported the model, not for whoever serves it."""
+
+_state = onnxruntime.capi.onnxruntime_pybind11_state
+# onnxruntime's own exceptions have no common parent below Exception
+_FAILURES: tuple[type[Exception], ...] = (
+    RuntimeError,
+    ValueError,
+    *(kind for kind in vars(_state).values() if isinstance(kind, type) and issubclass(kind, Exception)),
+)
+
+
+class OnnxRunner:
+    """One InferenceSession; its ``run`` is safe to call from several threads."""
+
+    def __init__(self, model: Model, config: ServeConfig) -> None:
+        self.signature = model.signature
+        self._outputs = [t.name for t in model.signature.outputs]
+        self._session: Any = session(model, config)
+
+    def run(self, inputs: Arrays) -> dict[str, Array]:
+        """See Runner. Raises BadInput with the model's reason when it fails on these inputs, NotReady once closed."""
+        if self._session is None:
+            raise NotReady("this model has been closed")
+        feeds = {name: _feed(array) for name, array in inputs.items()}
+        try:
+            answers = self._session.run(self._outputs, feeds)
+        except _FAILURES as error:
+            raise BadInput(f"the model cannot run these inputs: {reason(error)}") from error
+        return dict(zip(self._outputs, answers, strict=True))
+
+    def close(self) -> None:
+        """See Runner."""
+        self._session = None
+
+
+def load(model: Model, config: ServeConfig) -> OnnxRunner:
+    """See engines.load."""
+    if config.precision not in (None, "float32"):
+        raise Unsupported(
+            f"engine 'onnxruntime' runs a model in its own precision, so precision '{config.precision}' cannot be set"
+        )
+    return OnnxRunner(model, config)
+
+
+def session(model: Model, config: ServeConfig) -> Any:
+    """An InferenceSession on ``config.device`` with ``config.threads`` threads for each run."""
+    wanted = PROVIDERS.get(config.device.partition(":")[0])
+    if wanted not in onnxruntime.get_available_providers():
+        raise Unsupported(f"engine 'onnxruntime' as installed here cannot run on device '{config.device}'")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = ERRORS_ONLY
+    options.inter_op_num_threads = 1
+    if config.threads:
+        options.intra_op_num_threads = config.threads
+    providers: list[Any] = [wanted]
+    if wanted != PROVIDERS["cpu"]:
+        providers = [(wanted, {"device_id": config.device.partition(":")[2] or "0"}), PROVIDERS["cpu"]]
+    return open_session(model.main, options, providers)
+
+
+def open_session(file: Path, options: Any, providers: list[Any], told: Path | None = None) -> Any:
+    """An InferenceSession, or BadModel with onnxruntime's reason in one line, which calls the file ``told``."""
+    try:
+        return onnxruntime.InferenceSession(str(file), options, providers=providers)
+    except _FAILURES as error:
+        raise BadModel(f"{told or file} is not an ONNX model that can be run: {reason(error)}") from error
+
+
+def reason(error: Exception) -> str:
+    """onnxruntime's words without its codes, the file's name and the lines that follow."""
+    line = (str(error).strip() or repr(error)).splitlines()[0]
+    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .* failed: ?)?", "", line).rstrip(".")
+
+
+def _feed(array: Array) -> Array:
+    """As onnxruntime wants it: text as objects, memory in C order."""
+    return np.asarray(array, dtype=object if array.dtype.kind in "US" else None, order="C")
