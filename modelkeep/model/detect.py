@@ -44,7 +44,7 @@ def _kind(path: Path, trust: bool) -> str:
         return _archive(path, trust)
     if head.startswith(LEGACY_TORCH) or _is_safetensors(path, head):
         return "torch"
-    if head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05" or path.suffix in (".pkl", ".pickle", ".joblib"):
+    if (head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05") or path.suffix in (".pkl", ".pickle", ".joblib"):
         raise Unsupported(
             f"{path} is a pickle, which can run any code when it is opened, and modelkeep serves none; "
             "convert a scikit-learn model to ONNX with skl2onnx, and save a PyTorch model with torch.save"

@@ -23,7 +23,7 @@ FORMATS: dict[str, str] = {
     "torch": "modelkeep.model.formats.torch",
     "torch-export": "modelkeep.model.formats.torch_export",
 }
-"""Each module has adopt(source, into, *, factory, factory_args, data, trust) → Model, which writes all but model.json."""
+"""Each has adopt(source, into, *, factory, factory_args, data, trust) → Model, which writes all but model.json."""
 
 
 def adopt(

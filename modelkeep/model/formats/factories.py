@@ -49,7 +49,7 @@ def build(factory: str, arguments: Mapping[str, Any], home: Path) -> torch.nn.Mo
     target = extras.load(factory, beside=home / CODE)
     try:
         built = target(**arguments)
-    except Exception as error:  # noqa: BLE001  (a person's code may raise anything)
+    except Exception as error:  # a person's code may raise anything
         given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
         raise BadModel(f"factory {factory}({given}) fails: {error!r}; see --factory-args") from error
     if not isinstance(built, torch.nn.Module):
@@ -91,6 +91,8 @@ def _find(name: str, near: Sequence[Path]) -> Path | None:
     if spec is None:
         told = " nor in ".join(str(folder) for folder in near)
         raise BadModel(f"module '{name}' of the factory is neither in {told} nor installed")
-    file = Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None
+    origin = Path(spec.origin or "built-in")
     installed = [Path(sysconfig.get_path(kind)) for kind in ("purelib", "platlib", "stdlib")]
-    return None if file is None or any(file.is_relative_to(folder) for folder in installed) else file
+    if origin.suffix != ".py" or any(origin.is_relative_to(folder) for folder in installed):
+        return None
+    return origin

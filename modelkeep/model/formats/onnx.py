@@ -83,8 +83,8 @@ def opset(file: Path) -> int:
     view = memoryview(file.read_bytes())
     for imported in _inside(view, 8):
         found = dict(protobuf.fields(imported))
-        if not bytes(found.get(1, b"")):  # type: ignore[arg-type]  # field 1, the domain, is text
-            return int(found.get(2, 0))  # type: ignore[arg-type]  # field 2, the version, is a number
+        if not bytes(found.get(1, b"")):  # field 1 is the domain, text
+            return int(found.get(2, 0))  # field 2 is the version, a number
     return 0
 
 

@@ -20,7 +20,9 @@ import torch
 
 from modelkeep.errors import BadModel, Untrusted
 
-OPERATOR = re.compile(r"torch\.ops\.\w+\.\w+\.\w+|torch\.sym_\w+|(?:math|_operator)\.(?!attrgetter|methodcaller|call)\w+")
+OPERATOR = re.compile(
+    r"torch\.ops\.\w+\.\w+\.\w+|torch\.sym_\w+|(?:math|_operator)\.(?!attrgetter|methodcaller|call)\w+"
+)
 SYMBOL = re.compile(r"Symbol\('\w+'(?:, \w+=(?:True|False))*\)|Float\('[\w.+-]+'(?:, precision=\d+)?\)")
 """The two places where sympy's srepr, which torch.export writes sizes with, has a quote."""
 WORD = re.compile(
@@ -32,36 +34,48 @@ WORD = re.compile(
 )
 
 
+NOTES = re.compile(
+    r"(?:\w+/)?(?:(?:archive_)?version|archive_format|byteorder|\.format_version|\.storage_alignment|\.data/.*)"
+)
+"""Members that torch reads as short text, or not at all."""
+
+
 def check(source: Path) -> None:
     """Raises Untrusted, which names the member, or BadModel for an archive that cannot be read."""
     try:
         with zipfile.ZipFile(source) as archive:
-            for name in archive.namelist():
-                wrong = _look(archive.read(name), name)
+            names = archive.namelist()
+            if len(set(names)) < len(names):
+                raise BadModel(f"{source} is damaged: two of its members have one name")
+            raw = _raw([json.loads(archive.read(name)) for name in names if name.endswith("_config.json")])
+            for name in names:
+                wrong = None if name.rpartition("/")[2] in raw else _look(archive.read(name), name)
                 if wrong:
                     raise Untrusted(
                         f"'{name}' of {source} holds {wrong}, which could run any code when the file is opened; "
                         "pass --trust if you made the file yourself"
                     )
-    except (zipfile.BadZipFile, OSError, ValueError, RecursionError) as error:
-        raise BadModel(f"{source} is damaged: {error}") from error
+    except (zipfile.BadZipFile, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise BadModel(f"{source} is damaged: {error!r}") from error
+
+
+def _raw(configs: list[Any]) -> set[str]:
+    """The members that torch reads as plain bytes of a tensor, and never as a pickle."""
+    entries = [entry for config in configs for entry in config["config"].values()]
+    pickled = {entry["path_name"] for entry in entries if entry["use_pickle"] is not False}
+    plain = {entry["path_name"] for entry in entries} - pickled
+    return {name for name in plain if name.startswith(("weight_", "tensor_"))}
 
 
 def _look(data: bytes, name: str) -> str | None:
-    if data[:2] == b"PK" or data[:1] == b"\x80":
-        return _pickled(data)
     if name.endswith(".json"):
         return next(_suspicious(json.loads(data)), None)
-    return None
-
-
-def _pickled(data: bytes) -> str | None:
+    if NOTES.fullmatch(name) or not data:
+        return None
     try:
         torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        return "a pickle of more than tensors"
-    except (RuntimeError, EOFError):
-        return None  # raw weights that look like a pickle; torch.export.load does not unpickle them either
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError):
+        return "something else than tensors"
     return None
 
 

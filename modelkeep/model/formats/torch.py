@@ -176,7 +176,7 @@ def _state(found: Any, source: Path) -> Mapping[str, torch.Tensor] | torch.nn.Mo
             if isinstance(found.get(key), Mapping):
                 found = found[key]
         if found and all(isinstance(value, torch.Tensor) for value in found.values()):
-            return found
+            return dict(found)
     what = f"the keys {', '.join(map(str, list(found)[:5]))}" if isinstance(found, Mapping) else type(found).__name__
     raise BadModel(f"{source} holds {what} and no state_dict; save module.state_dict() with torch.save")
 

@@ -49,7 +49,7 @@ def from_module(built: torch.nn.Module, into: Path, rows: Dataset, like: Signatu
     shapes = tuple({0: batch} if t.shape[:1] == (None,) else {} for t in signature.inputs)
     try:
         torch.export.save(torch.export.export(built, example, dynamic_shapes=_shapes(built, shapes)), into / MAIN)
-    except Exception as error:  # noqa: BLE001  (torch.export has no common error; the sentence says the way out)
+    except Exception as error:  # torch.export has no error of its own; the sentence says the way out
         line = str(error).strip().partition("\n")[0]
         raise BadModel(f"the module cannot be exported ({line}); save its state_dict() and pass --factory") from error
     return Model(into, "torch-export", signature, (MAIN,))
@@ -62,7 +62,7 @@ def read_signature(program: torch.export.ExportedProgram) -> Signature:
     values = {node.name: node.meta["val"] for node in program.graph.nodes if "val" in node.meta}
     wanted = program.graph_signature.user_inputs
     outputs = [values[str(name)] for name in program.graph_signature.user_outputs]
-    tree = torch.utils._pytree.tree_unflatten(outputs, program.call_spec.out_spec)  # type: ignore[arg-type]
+    tree = torch.utils._pytree.tree_unflatten(outputs, program.call_spec.out_spec)
     return Signature(
         tuple(_spec(str(name), values[str(name)]) for name in wanted),
         tuple(_spec(name, value) for name, value in torch_format.named(tree).items()),
@@ -80,7 +80,7 @@ def _spec(name: str, value: Any) -> TensorSpec:
 def _open(file: Path, told: Path | None = None) -> torch.export.ExportedProgram:
     try:
         return torch.export.load(file)
-    except Exception as error:  # noqa: BLE001  (the archive's reader has no error of its own)
+    except Exception as error:  # the archive's reader has no error of its own
         line = (str(error).strip() or repr(error)).partition("\n")[0]
         raise BadModel(f"{told or file} is not a torch.export file that can be read: {line}") from error
 
@@ -102,8 +102,14 @@ def _module(program: torch.export.ExportedProgram) -> torch.nn.Module:
     # torch refuses train() and eval() on an exported module; a training loop calls both
     for name in ("train", "eval"):
         setattr(graph, name, types.MethodType(getattr(torch.nn.Module, name), graph))
-    keywords = tuple(program.call_spec.in_spec.children_specs[1].context)  # type: ignore[union-attr]
+    keywords = _keywords(program)
     return (_Positional(graph, keywords) if keywords else graph).eval()
+
+
+def _keywords(program: torch.export.ExportedProgram) -> tuple[str, ...]:
+    """The names of the inputs that were exported as keyword arguments; they follow the others."""
+    _, keywords = program.example_inputs or ((), {})
+    return tuple(keywords)
 
 
 def _shapes(built: torch.nn.Module, shapes: tuple[dict[int, Any], ...]) -> Any:
