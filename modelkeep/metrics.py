@@ -1,0 +1,192 @@
+"""Counters and histograms in Prometheus' form; the only file that imports prometheus_client.
+
+Names follow prometheus.io/docs/practices/naming: base units, counters end in ``_total``, few labels. Children of
+labels are made once and kept, as ``labels()`` costs more than the increment itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+M = TypeVar("M", bound=MetricWrapperBase)
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+OUTCOMES = ("ok", "error", "bad_input", "overloaded", "late", "cancelled")
+REASONS = ("queue_full", "queue_bytes", "deadline_hopeless", "deadline_passed", "not_ready", "body_too_large")
+SECONDS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+"""Bounds of every duration. Frozen: a dashboard that asks for a bound that is gone shows nothing."""
+ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0)
+MAX_CLASSES = 50
+"""Classes of one version that get a series of their own; the rest is counted as ``other``."""
+KEPT = 8
+"""Versions of one model whose series stay after they were closed, so that a last scrape finds them."""
+
+
+@dataclass
+class TrackSeries:
+    """What requests to one version on one track come to."""
+
+    outcomes: dict[str, Counter]
+    duration: Histogram
+
+
+@dataclass
+class VersionSeries:
+    """What the runs of one version come to. Safe to bump from any thread."""
+
+    queue: Histogram
+    compute: Histogram
+    batch: Histogram
+    invalid: Counter
+    _class: Callable[[str], Counter]
+    _classes: dict[str, Counter] = field(default_factory=dict)
+
+    def answered(self, name: str, times: int) -> None:
+        """So many rows were predicted to be of this class."""
+        child = self._classes.get(name)
+        if child is None:
+            name = name if len(self._classes) < MAX_CLASSES else "other"
+            child = self._classes[name] = self._class(name)
+        child.inc(times)
+
+
+class Metrics:
+    """All series of one process, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        one = ("model", "version")
+        self._requests = self._counter("requests", "Requests by what they came to", *one, "track", "outcome")
+        self._rejections = self._counter("rejections", "Requests turned away", "reason")
+        self._invalid = self._counter("output_invalid", "Rows of output that hold NaN or infinity", *one)
+        self._classes = self._counter("output_class", "Rows by predicted class", *one, "class")
+        self._duration = self._seconds("request", "From the request parsed to its answer ready", *one, "track")
+        self._queue = self._seconds("queue", "A request's wait for a free worker", *one)
+        self._compute = self._seconds("compute", "One run of the model, on a batch", *one)
+        self._batch = Histogram("modelkeep_batch_size", "Rows of one run", one, buckets=ROWS, registry=self.registry)
+        self._info = self._gauge("model_info", "1 for each version in memory", *one, "format", "engine", "device")
+        self._weight = self._gauge("route_weight_ratio", "Share of a model's requests, in force", "model", "track")
+        self._made: dict[tuple[str, str], set[tuple[MetricWrapperBase, tuple[str, ...]]]] = {}
+        self._tracks: dict[tuple[str, str, str], TrackSeries] = {}
+        self._versions: dict[tuple[str, str], VersionSeries] = {}
+        self._alive: dict[tuple[str, str], int] = {}
+        self._retired: dict[str, list[str]] = {}
+        for reason in REASONS:
+            self._rejections.labels(reason)
+
+    def track(self, model: str, version: int, track: str) -> TrackSeries:
+        """The series of a version on a track (live, canary, shadow)."""
+        key = (model, str(version), track)
+        series = self._tracks.get(key)
+        if series is None:
+            outcomes = {o: self._child(self._requests, *key, o) for o in OUTCOMES}
+            series = self._tracks[key] = TrackSeries(outcomes, self._child(self._duration, *key))
+        return series
+
+    def version(self, model: str, version: int) -> VersionSeries:
+        """The series of a version."""
+        key = (model, str(version))
+        series = self._versions.get(key)
+        if series is None:
+            series = self._versions[key] = VersionSeries(
+                self._child(self._queue, *key),
+                self._child(self._compute, *key),
+                self._child(self._batch, *key),
+                self._child(self._invalid, *key),
+                lambda name: self._child(self._classes, *key, name),
+            )
+            if key[1] in self._retired.get(model, []):
+                self._retired[model].remove(key[1])
+        return series
+
+    def rejected(self, reason: str) -> None:
+        """One request was turned away; ``reason`` is one of REASONS."""
+        self._rejections.labels(reason).inc()
+
+    def loaded(self, model: str, version: int, *, format: str, engine: str, device: str) -> None:  # noqa: A002
+        """A version is in memory, once more where it was already; ``retire`` must follow as often."""
+        key = (model, str(version))
+        self._alive[key] = self._alive.get(key, 0) + 1
+        self._forget(*key, only=self._info)
+        self._child(self._info, model, str(version), format, engine, device).set(1)
+
+    def weights(self, model: str, shares: dict[str, float]) -> None:
+        """How the traffic of a model is shared among tracks, as it is in force."""
+        for track, share in shares.items():
+            self._weight.labels(model, track).set(share)
+
+    def retire(self, model: str, version: int) -> None:
+        """A version was closed: its info goes now, its counters once KEPT later ones have been closed too."""
+        key = (model, str(version))
+        self._alive[key] -= 1
+        if self._alive[key]:
+            return
+        del self._alive[key]
+        self._forget(model, str(version), only=self._info)
+        retired = self._retired.setdefault(model, [])
+        retired.append(str(version))
+        while len(retired) > KEPT:
+            gone = retired.pop(0)
+            self._forget(model, gone)
+            self._versions.pop((model, gone), None)
+            for track in [k for k in self._tracks if k[:2] == (model, gone)]:
+                del self._tracks[track]
+
+    def watch(self, name: str, what: str, read: Callable[[], Iterable[tuple[dict[str, str], float]]]) -> None:
+        """A value that is read when somebody scrapes; a counter where the name ends in ``_total``, else a gauge."""
+        self.registry.register(_Read(name, what, read))
+
+    def render(self) -> bytes:
+        """What /metrics answers, of type CONTENT_TYPE."""
+        return generate_latest(self.registry)
+
+    def value(self, name: str, **labels: str) -> float:
+        """The value now, 0 where there is no such series; for tests and for a person at a prompt."""
+        return self.registry.get_sample_value(name, labels) or 0.0
+
+    def _child(self, metric: M, *labels: str) -> M:
+        self._made.setdefault((labels[0], labels[1]), set()).add((metric, labels))
+        return metric.labels(*labels)
+
+    def _forget(self, model: str, version: str, only: MetricWrapperBase | None = None) -> None:
+        made = self._made.pop((model, version), set())
+        gone = {one for one in made if only is None or one[0] is only}
+        for metric, labels in gone:
+            metric.remove(*labels)
+        if made - gone:
+            self._made[(model, version)] = made - gone
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"modelkeep_{name}_total", text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(f"modelkeep_{name}", text, labels, registry=self.registry)
+
+    def _seconds(self, name: str, text: str, *labels: str) -> Histogram:
+        name = f"modelkeep_{name}_duration_seconds"
+        return Histogram(name, text, labels, buckets=SECONDS, registry=self.registry)
+
+
+class _Read(Collector):
+    """Reads at scrape time, so that the path of a request pays nothing."""
+
+    def __init__(self, name: str, what: str, read: Callable[[], Iterable[tuple[dict[str, str], float]]]) -> None:
+        self.name, self.what, self.read = name, what, read
+
+    def collect(self) -> Iterator[Metric]:
+        """One family with a sample for each row that ``read`` gives."""
+        rows = list(self.read())
+        names = list(rows[0][0]) if rows else []
+        kind = CounterMetricFamily if self.name.endswith("_total") else GaugeMetricFamily
+        family = kind(self.name.removesuffix("_total"), self.what, labels=names)
+        for labels, value in rows:
+            family.add_metric([labels[n] for n in names], value)
+        yield family

@@ -1,0 +1,1 @@
+"""Answer for models: one path from a request to its reply, bounded, batched, and stamped with its version."""

@@ -1,0 +1,123 @@
+"""What comes in: a body, bounded in bytes and time, and a client that may leave before it has its answer."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.types import Receive
+
+from modelkeep.errors import BadInput
+from modelkeep.serve.plane import Plane
+
+T = TypeVar("T")
+WATCH_AFTER = 0.01
+"""Seconds after which a client is watched for having gone; most requests are answered sooner and pay nothing."""
+LEFT = "the client left before its request was complete"
+
+
+async def read(http: Request, plane: Plane) -> bytes:
+    """The whole body, unpacked. Raises HTTPException 413 and 408, Overloaded, BadInput."""
+    _bound(plane, number(http, "content-length", int, 0))
+    message = await http.receive()
+    body: bytes = message.get("body", b"")
+    if message["type"] == "http.disconnect":
+        raise BadInput(LEFT)
+    if message.get("more_body"):
+        seconds = plane.settings.request_timeout
+        try:
+            async with asyncio.timeout(seconds):
+                body = await _rest(http.receive, body, plane)
+        except TimeoutError:
+            raise HTTPException(408, f"the body took longer than {seconds:g} s (request_timeout); send less") from None
+    _bound(plane, len(body))
+    encoding = http.headers.get("content-encoding", "")
+    return body if encoding in ("", "identity") else _unpacked(body, encoding, plane)
+
+
+async def _rest(receive: Receive, first: bytes, plane: Plane) -> bytes:
+    """The parts that are still to come; their bytes count against the queue's while they come in."""
+    parts, size = [first], 0
+    try:
+        while True:
+            _bound(plane, size + len(parts[-1]))
+            plane.limits.hold(len(parts[-1]))
+            size += len(parts[-1])
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise BadInput(LEFT)
+            parts.append(message.get("body", b""))
+            if not message.get("more_body"):
+                return b"".join(parts)
+    finally:
+        plane.limits.release(size)
+
+
+def _bound(plane: Plane, size: int) -> None:
+    most = plane.settings.max_body_bytes
+    if size > most:
+        plane.metrics.rejected("body_too_large")
+        raise HTTPException(413, f"the body is larger than {most} bytes (max_body_bytes); send fewer rows at a time")
+
+
+def _unpacked(body: bytes, encoding: str, plane: Plane) -> bytes:
+    """The body as it was before Content-Encoding; bounded, as a small body may unpack to a huge one."""
+    if encoding not in ("gzip", "deflate"):
+        raise BadInput(f"Content-Encoding '{encoding}' is not known here; send gzip, deflate or none")
+    unpacker = zlib.decompressobj(wbits=47)  # 32 + 15: gzip or zlib, by the header
+    try:
+        plain = unpacker.decompress(body, plane.settings.max_body_bytes + 1)
+    except zlib.error as error:
+        raise BadInput(f"the body is not {encoding}: {error}") from None
+    _bound(plane, len(plain))
+    if not unpacker.eof:
+        raise BadInput(f"the {encoding} body breaks off before its end")
+    return plain
+
+
+def number(http: Request, name: str, kind: Callable[[str], T], default: Any) -> Any:
+    """A header as a number, 0 or more. Raises BadInput."""
+    text = http.headers.get(name)
+    if text is None:
+        return default
+    try:
+        value: Any = kind(text)
+    except ValueError:
+        value = -1
+    if not value >= 0:  # NaN is not
+        raise BadInput(f"header {name} is '{text}'; give a number, 0 or more")
+    return value
+
+
+class ClientGoneError(Exception):
+    """Nobody is there to be answered."""
+
+
+async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """Await ``work``; cancel it once the client has gone. Raises ClientGoneError then."""
+    task = asyncio.current_task()
+    assert task is not None
+    loop = asyncio.get_running_loop()
+    watchers: list[asyncio.Task[bool]] = []
+    timer = loop.call_later(WATCH_AFTER, lambda: watchers.append(loop.create_task(_cancel_when_gone(receive, task))))
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if watchers and watchers[0].done() and not watchers[0].cancelled():
+            task.uncancel()
+            raise ClientGoneError from None
+        raise
+    finally:
+        timer.cancel()
+        for watcher in watchers:
+            watcher.cancel()
+
+
+async def _cancel_when_gone(receive: Receive, task: asyncio.Task[Any]) -> bool:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    return task.cancel()

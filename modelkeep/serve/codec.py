@@ -1,0 +1,296 @@
+"""The Open Inference Protocol v2 in JSON and in its binary tensor extension, to and from numpy.
+
+The protocol: github.com/kserve/open-inference-protocol. The extension: docs/protocol/extension_binary_data.md of
+triton-inference-server/server; numbers lie little-endian and row-major after the JSON, in the order of the tensors.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import orjson
+
+from modelkeep.errors import BadInput
+from modelkeep.types import Reply, Signature
+
+if TYPE_CHECKING:
+    from modelkeep.types import Array
+
+DATATYPES = {
+    "BOOL": "bool",
+    "UINT8": "uint8",
+    "UINT16": "uint16",
+    "UINT32": "uint32",
+    "UINT64": "uint64",
+    "INT8": "int8",
+    "INT16": "int16",
+    "INT32": "int32",
+    "INT64": "int64",
+    "FP16": "float16",
+    "FP32": "float32",
+    "FP64": "float64",
+    "BF16": "bfloat16",
+    "BYTES": "str",
+}
+"""The protocol's names, and those of TensorSpec."""
+NAMES = {ours: theirs for theirs, ours in DATATYPES.items()}
+ONLY_BINARY = ("FP16", "BF16")
+TRANSPORT = ("binary_data_output", "headers", "timeout")
+"""Parameters of a request that speak to the server, not to the model."""
+Table = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """An infer request as it was sent. ``binary`` says of an output whether it is wanted as bytes; ``""`` of all."""
+
+    id: str
+    inputs: dict[str, Array]
+    outputs: tuple[str, ...] = ()
+    parameters: dict[str, Any] = field(default_factory=dict)
+    binary: dict[str, bool] = field(default_factory=dict)
+    timeout: float | None = None
+
+
+# ── requests ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def decode(body: bytes, header_length: int | None = None) -> Asked:
+    """Read an infer request, whose JSON is the first ``header_length`` bytes (None: all). Raises BadInput."""
+    if header_length is not None and not 0 < header_length <= len(body):
+        raise BadInput(f"Inference-Header-Content-Length is {header_length} and the body has {len(body)} bytes")
+    head = parse(body if header_length is None else body[:header_length])
+    tail = memoryview(b"" if header_length is None else body)[header_length or 0 :]
+    tensors = head.get("inputs")
+    if not isinstance(tensors, list) or not tensors:
+        raise BadInput('the request has no inputs; send {"inputs": [{"name", "shape", "datatype", "data"}]}')
+    inputs: dict[str, Array] = {}
+    for tensor in tensors:
+        name, array, tail = _tensor(tensor, tail)
+        if name in inputs:
+            raise BadInput(f"input '{name}' is given twice")
+        inputs[name] = array
+    if len(tail):
+        raise BadInput(f"{len(tail)} bytes follow the last tensor; binary_data_size of the inputs does not add up")
+    parameters = _table(head, "parameters", "the request")
+    outputs, binary = _outputs(head, bool(parameters.get("binary_data_output", False)))
+    id_ = head.get("id", "")
+    if not isinstance(id_, str):
+        raise BadInput(f"the request's id is {id_!r}; give a text")
+    kept = {k: v for k, v in parameters.items() if k not in TRANSPORT}
+    return Asked(id_, inputs, outputs, kept, binary, _timeout(parameters))
+
+
+def decode_raw(body: bytes, signature: Signature) -> Asked:
+    """A body that is nothing but one tensor: a single row of the model's only input. Raises BadInput."""
+    if len(signature.inputs) != 1:
+        raise BadInput("a raw binary request needs a model of one input; send JSON, or JSON and binary tensors")
+    spec = signature.inputs[0]
+    shape = list(spec.shape)
+    if spec.dtype == "str":
+        return Asked("", {spec.name: _array(spec.name, "BYTES", [1] * len(shape), memoryview(body))}, binary={"": True})
+    if shape[:1] == [None]:
+        shape[0] = 1
+    free = [i for i, size in enumerate(shape) if size is None]
+    if len(free) > 1:
+        raise BadInput(f"a raw binary request cannot tell the shape of {spec.describe()}; send it with its shape")
+    row = math.prod(s for s in shape if s is not None) * _width(NAMES[spec.dtype])
+    for i in free:
+        shape[i] = len(body) // row if row else 0
+    sizes = [s or 0 for s in shape]
+    return Asked("", {spec.name: _array(spec.name, NAMES[spec.dtype], sizes, memoryview(body))}, binary={"": True})
+
+
+def parse(body: bytes) -> dict[str, Any]:
+    """A JSON object. Raises BadInput that says where it breaks."""
+    try:
+        found = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise BadInput(f"the body is not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise BadInput(f"the body is a JSON {type(found).__name__}; send an object")
+    return found
+
+
+def _table(head: Table, key: str, of: str) -> dict[str, Any]:
+    found = head.get(key, {})
+    if not isinstance(found, dict):
+        raise BadInput(f"{key} of {of} is {found!r}; give an object")
+    return found
+
+
+def _timeout(parameters: Table) -> float | None:
+    """The protocol counts microseconds."""
+    given = parameters.get("timeout")
+    if given is None:
+        return None
+    if isinstance(given, bool) or not isinstance(given, int | float) or given <= 0:
+        raise BadInput(f"parameter timeout is {given!r}; give microseconds above 0")
+    return given / 1e6
+
+
+def _outputs(head: Table, all_binary: bool) -> tuple[tuple[str, ...], dict[str, bool]]:
+    wanted = head.get("outputs", [])
+    if not isinstance(wanted, list):
+        raise BadInput(f'outputs is {wanted!r}; give a list of {{"name"}}')
+    binary = {"": all_binary}
+    for one in wanted:
+        if not isinstance(one, dict) or not isinstance(one.get("name"), str):
+            raise BadInput(f'{one!r} is no output; give {{"name": …}}')
+        parameters = _table(one, "parameters", f"output '{one['name']}'")
+        _refuse_unsupported(one["name"], parameters)
+        if "binary_data" in parameters:
+            binary[one["name"]] = bool(parameters["binary_data"])
+    return tuple(one["name"] for one in wanted), binary
+
+
+def _refuse_unsupported(name: str, parameters: Table) -> None:
+    """Extensions whose neglect would change the answer without a word."""
+    for key in ("classification", "shared_memory_region"):
+        if key in parameters:
+            raise BadInput(f"'{name}' asks for {key}, an extension that this server does not have")
+
+
+def _tensor(tensor: Any, tail: memoryview) -> tuple[str, Array, memoryview]:
+    """One input: its name, its array, and the bytes that are left for the next."""
+    if not isinstance(tensor, dict) or not isinstance(tensor.get("name"), str):
+        raise BadInput(f'{str(tensor)[:100]} is no input; give {{"name", "shape", "datatype", "data"}}')
+    name, datatype, shape = tensor["name"], tensor.get("datatype"), tensor.get("shape")
+    if datatype not in DATATYPES:
+        raise BadInput(f"input '{name}' has datatype {datatype!r}; there are {', '.join(DATATYPES)}")
+    if not isinstance(shape, list) or not all(type(s) is int and s >= 0 for s in shape):
+        raise BadInput(f"input '{name}' has shape {shape!r}; give a list of whole numbers, 0 or more")
+    parameters = _table(tensor, "parameters", f"input '{name}'")
+    _refuse_unsupported(name, parameters)
+    size = parameters.get("binary_data_size")
+    if size is None:
+        if "data" not in tensor:
+            raise BadInput(f"input '{name}' has neither data nor binary_data_size")
+        return name, _from_json(name, datatype, shape, tensor["data"]), tail
+    if type(size) is not int or not 0 <= size <= len(tail):
+        raise BadInput(f"input '{name}' has binary_data_size {size!r} and {len(tail)} bytes of the body are left")
+    return name, _array(name, datatype, shape, tail[:size]), tail[size:]
+
+
+def _from_json(name: str, datatype: str, shape: list[int], data: Any) -> Array:
+    """Nested as the shape says, or flat and row-major."""
+    if datatype in ONLY_BINARY:
+        raise BadInput(f"input '{name}' is {datatype}, which JSON cannot carry; send it as a binary tensor")
+    if not isinstance(data, list):
+        raise BadInput(f"the data of input '{name}' is {str(data)[:100]}; give a list")
+    try:
+        array = np.array(data, dtype=object if datatype == "BYTES" else None)
+        if array.size != math.prod(shape) or (array.ndim > 1 and list(array.shape) != shape):
+            raise BadInput(f"input '{name}' has shape {shape} and data of shape {list(array.shape)}; make them agree")
+        return _cast(array, datatype).reshape(shape)
+    except (ValueError, TypeError, OverflowError, FloatingPointError):
+        raise BadInput(f"the data of input '{name}' is not {datatype} of shape {shape} throughout") from None
+
+
+def _cast(array: Array, datatype: str) -> Array:
+    """The array as its datatype, never changing a value. Raises ValueError, FloatingPointError."""
+    dtype = DATATYPES[datatype]
+    if array.size == 0:
+        return array.astype(object if dtype == "str" else dtype)
+    if dtype == "str":
+        if not all(isinstance(x, str) for x in array.flat):
+            raise ValueError("not text")
+        return array
+    kinds = {"b": "b", "u": "iu", "i": "iu", "f": "iuf"}[np.dtype(dtype).kind]
+    if array.dtype.kind not in kinds:
+        raise ValueError("another kind")
+    if kinds == "iu" and array.dtype != dtype:
+        bounds = np.iinfo(dtype)
+        if int(array.min()) < bounds.min or int(array.max()) > bounds.max:
+            raise ValueError("out of range")
+    with np.errstate(over="raise"):
+        return array.astype(dtype, copy=False)
+
+
+def _array(name: str, datatype: str, shape: Sequence[int], raw: memoryview) -> Array:
+    """From bytes. A copy: aligned, writable, and the body can be freed."""
+    count = math.prod(shape)
+    if datatype == "BYTES":
+        return _texts(name, count, raw).reshape(shape)
+    width = _width(datatype)
+    if len(raw) != count * width:
+        raise BadInput(f"input '{name}' is {datatype} {list(shape)}: {count * width} bytes, and {len(raw)} were sent")
+    if datatype == "BF16":  # numpy has no such type; widened to float32 nothing is lost
+        return (np.frombuffer(raw, "<u2").astype("<u4") << 16).view("<f4").reshape(shape)
+    return (
+        np.frombuffer(raw, np.dtype(DATATYPES[datatype]).newbyteorder("<")).astype(DATATYPES[datatype]).reshape(shape)
+    )
+
+
+def _width(datatype: str) -> int:
+    return 2 if datatype == "BF16" else np.dtype(DATATYPES[datatype]).itemsize
+
+
+def _texts(name: str, count: int, raw: memoryview) -> Array:
+    """Each a u32 length and its bytes; bytes that are no UTF-8 stay bytes."""
+    found: list[str | bytes] = []
+    at = 0
+    while at + 4 <= len(raw):
+        (length,) = struct.unpack_from("<I", raw, at)
+        piece = bytes(raw[at + 4 : at + 4 + length])
+        if len(piece) != length:
+            break
+        at += 4 + length
+        try:
+            found.append(piece.decode())
+        except UnicodeDecodeError:
+            found.append(piece)
+    if at != len(raw) or len(found) != count:
+        raise BadInput(f"input '{name}' should hold {count} texts, each after its length in 4 bytes, and does not")
+    array = np.empty(count, dtype=object)
+    array[:] = found
+    return array
+
+
+# ── replies ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def encode(reply: Reply, binary: Mapping[str, bool] | None = None) -> tuple[bytes, int | None]:
+    """The body, and how many bytes of it are JSON where binary tensors follow. Raises BadInput for FP16 as JSON.
+
+    NaN and infinity, which JSON has not, become null.
+    """
+    binary = binary or {}
+    tensors: list[dict[str, Any]] = []
+    blobs: list[bytes] = []
+    for name, array in reply.outputs.items():
+        datatype = "BYTES" if array.dtype.kind in "OUS" else NAMES[array.dtype.name]
+        tensor: dict[str, Any] = {"name": name, "datatype": datatype, "shape": array.shape}
+        if binary.get(name, binary.get("", False)):
+            blobs.append(_to_bytes(array, datatype))
+            tensor["parameters"] = {"binary_data_size": len(blobs[-1])}
+        elif datatype in ONLY_BINARY:
+            raise BadInput(f"output '{name}' is {datatype}, which JSON cannot carry; ask for it with binary_data: true")
+        else:
+            tensor["data"] = _to_json(array, datatype)
+        tensors.append(tensor)
+    head = orjson.dumps(
+        {"model_name": reply.model, "model_version": str(reply.version), "id": reply.id, "outputs": tensors},
+        option=orjson.OPT_SERIALIZE_NUMPY,
+    )
+    return (b"".join([head, *blobs]), len(head)) if blobs else (head, None)
+
+
+def _to_json(array: Array, datatype: str) -> Any:
+    if datatype == "BYTES":
+        return [x.decode("utf-8", "replace") if isinstance(x, bytes) else str(x) for x in array.ravel()]
+    return np.ascontiguousarray(array).reshape(-1)
+
+
+def _to_bytes(array: Array, datatype: str) -> bytes:
+    if datatype == "BYTES":
+        pieces = [x if isinstance(x, bytes) else str(x).encode() for x in array.ravel()]
+        return b"".join(part for p in pieces for part in (struct.pack("<I", len(p)), p))
+    if datatype == "BF16":
+        return np.ascontiguousarray(array).view("<u2").tobytes()
+    return np.ascontiguousarray(array, np.dtype(array.dtype).newbyteorder("<")).tobytes()

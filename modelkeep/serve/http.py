@@ -1,0 +1,223 @@
+"""The Open Inference Protocol v2 over HTTP: thin handlers over the plane, one sentence in every error."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import orjson
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+from starlette.routing import Route
+
+from modelkeep import __version__, metrics
+from modelkeep.errors import BadInput, Busy, ModelkeepError, NotReady, Unsupported
+from modelkeep.serve import body, codec
+from modelkeep.serve.plane import Plane
+from modelkeep.serve.router import STICKY
+from modelkeep.types import Request, Signature, TensorSpec
+
+TIMEOUT = "x-modelkeep-timeout"
+"""Header: seconds that the client waits."""
+JSON_LENGTH = "inference-header-content-length"
+CLIENT_GONE = 499
+
+Labeller = Callable[[str, dict[str, Any]], int]
+"""Model and labels by request id to how many match; may block."""
+
+
+def app(plane: Plane, *, label: Labeller | None = None) -> Starlette:
+    """The application. ``label`` records truth; without it the labels route says that no traffic is kept."""
+    handlers = _Handlers(plane, label)
+    model = "/v2/models/{model}"
+    version = model + "/versions/{version:int}"
+    routes = [
+        Route(path, handler, methods=[method])
+        for method, path, handler in (
+            # the hot one first: routes are tried in order
+            ("POST", f"{model}/infer", handlers.infer),
+            ("POST", f"{version}/infer", handlers.infer),
+            ("POST", f"{model}/labels", handlers.labels),
+            ("GET", "/", handlers.front),
+            ("GET", "/metrics", handlers.metrics),
+            ("GET", "/v2", handlers.server),
+            ("GET", "/v2/health/live", handlers.live),
+            ("GET", "/v2/health/ready", handlers.ready),
+            ("GET", f"{model}/ready", handlers.ready),
+            ("GET", f"{version}/ready", handlers.ready),
+            ("GET", model, handlers.model),
+            ("GET", version, handlers.model),
+        )
+    ]
+    errors: dict[Any, Any] = {ModelkeepError: handlers.refused, HTTPException: handlers.odd, Exception: handlers.failed}
+    return Starlette(routes=routes, exception_handlers=errors)
+
+
+class _Handlers:
+    def __init__(self, plane: Plane, label: Labeller | None) -> None:
+        self.plane, self.label = plane, label
+
+    # ── questions and truth ──────────────────────────────────────────────────────────────────────────────────────
+
+    async def infer(self, http: HttpRequest) -> Response:
+        asked, deadline = await self._asked(http)
+        if STICKY in http.headers:
+            asked.parameters[STICKY] = http.headers[STICKY]
+        request = Request(
+            id=asked.id or uuid.uuid4().hex,
+            model=http.path_params["model"],
+            inputs=asked.inputs,
+            parameters=asked.parameters,
+            outputs=asked.outputs,
+            deadline=deadline,
+            version=http.path_params.get("version"),
+        )
+        try:
+            reply = await body.unless_gone(http.receive, self.plane.infer(request))
+        except body.ClientGoneError:
+            return Response(status_code=CLIENT_GONE)
+        answer, json_length = codec.encode(reply, asked.binary)
+        times = ", ".join(f"{stage};dur={1000 * seconds:.3f}" for stage, seconds in reply.timings.items())
+        headers = {"server-timing": times}
+        if json_length is not None:
+            headers[JSON_LENGTH] = str(json_length)
+        kind = "application/json" if json_length is None else "application/octet-stream"
+        return self._answer(answer, kind=kind, headers=headers)
+
+    async def labels(self, http: HttpRequest) -> Response:
+        model = http.path_params["model"]
+        self.plane.router(model)
+        given = codec.parse(await body.read(http, self.plane)).get("labels")
+        if not isinstance(given, dict):
+            raise BadInput('send {"labels": {"<request id>": label}}')
+        if self.label is None:
+            raise Unsupported("this server keeps no traffic that labels could belong to; serve from a registry")
+        matched = await asyncio.to_thread(self.label, model, given)
+        return self._json({"matched": matched})
+
+    async def _asked(self, http: HttpRequest) -> tuple[codec.Asked, float]:
+        """The decoded body, and the deadline: what the client allows, request_timeout at most."""
+        began = time.monotonic()
+        most = self.plane.settings.request_timeout
+        model, version = http.path_params["model"], http.path_params.get("version")
+        self.plane.router(model)  # or a client would send a large body in vain
+        seconds = body.number(http, TIMEOUT, float, most)
+        length = body.number(http, JSON_LENGTH, int, None)
+        raw = await body.read(http, self.plane)
+        if length == 0:
+            asked = codec.decode_raw(raw, self.plane.find(model, version).signature)
+        else:
+            asked = codec.decode(raw, length)
+        return asked, began + min(seconds, most, asked.timeout or most)
+
+    # ── what is here ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def front(self, http: HttpRequest) -> Response:
+        lines = [f"modelkeep {__version__}: models as a service (Open Inference Protocol v2)", ""]
+        for name in self.plane.names:
+            router = self.plane.router(name)
+            tracks = {"live": router.live, "canary": router.canary, "shadow": router.shadow}
+            held = ", ".join(f"{track} {v.ref}" for track, v in tracks.items() if v is not None)
+            lines.append(f"{name}: {held or self.plane.problem(name)}")
+        lines += [
+            "",
+            "GET  /v2/health/ready                    whether all of them answer",
+            "GET  /v2/models/NAME                     inputs, outputs, versions",
+            "POST /v2/models/NAME/infer               ask",
+            "POST /v2/models/NAME/versions/N/infer    ask one version",
+            "POST /v2/models/NAME/labels              hand in the truth by request id",
+            "GET  /metrics                            for Prometheus",
+            "",
+        ]
+        return self._answer("\n".join(lines).encode(), kind="text/plain; charset=utf-8")
+
+    async def metrics(self, http: HttpRequest) -> Response:
+        # a scrape takes milliseconds: long, for the loop
+        return self._answer(await asyncio.to_thread(self.plane.metrics.render), kind=metrics.CONTENT_TYPE)
+
+    async def server(self, http: HttpRequest) -> Response:
+        return self._json({"name": "modelkeep", "version": __version__, "extensions": ["binary_tensor_data"]})
+
+    async def live(self, http: HttpRequest) -> Response:
+        return self._json({"live": True})
+
+    async def ready(self, http: HttpRequest) -> Response:
+        name = http.path_params.get("model")
+        if why := self.plane.problem(name, http.path_params.get("version")):
+            raise NotReady(why)
+        return self._json({"ready": True} if name is None else {"name": name, "ready": True})
+
+    async def model(self, http: HttpRequest) -> Response:
+        name, version = http.path_params["model"], http.path_params.get("version")
+        found, router = self.plane.find(name, version), self.plane.router(name)
+        head = _describe(name, found.format or found.config.engine, sorted(router.loaded), found.signature)
+        tracks = {"live": router.live, "canary": router.canary, "shadow": router.shadow}
+        state: dict[str, Any] = {track: v.number for track, v in tracks.items() if v is not None}
+        state["weights"] = router.shares
+        state["problems"] = {str(number): why for number, why in router.problems.items()}
+        return self._json({**head, "modelkeep": {**state, "version": found.number, "engine": found.config.engine}})
+
+    # ── answers and errors ───────────────────────────────────────────────────────────────────────────────────────
+
+    async def refused(self, http: HttpRequest, error: ModelkeepError) -> Response:
+        headers = {}
+        if isinstance(error, Busy):
+            headers["retry-after"] = str(max(1, math.ceil(getattr(error, "retry_after", 1.0))))
+        return self._json({"error": str(error)}, status=error.status, headers=headers)
+
+    async def odd(self, http: HttpRequest, error: HTTPException) -> Response:
+        path = http.url.path
+        said = {
+            404: f"there is nothing at {path}; GET / says what there is",
+            405: f"{http.method} is not possible at {path}; {(error.headers or {}).get('Allow', '')} is",
+        }
+        return self._json(
+            {"error": said.get(error.status_code, error.detail)},
+            status=error.status_code,
+            headers=dict(error.headers or {}),
+        )
+
+    async def failed(self, http: HttpRequest, error: Exception) -> Response:
+        """A defect of modelkeep: the traceback goes to the log, never to a client."""
+        return self._json({"error": "the server failed on this request; its log says why"}, status=500)
+
+    def _json(self, content: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+        return self._answer(orjson.dumps(content), status=status, headers=headers)
+
+    def _answer(
+        self,
+        body: bytes,
+        *,
+        status: int = 200,
+        kind: str = "application/json",
+        headers: dict[str, str] | None = None,
+    ) -> Response:
+        headers = headers or {}
+        if self.plane.stopping:
+            headers["connection"] = "close"  # so that a client with a kept connection turns elsewhere in time
+        return Response(body, status, headers, kind)
+
+
+def _describe(name: str, platform: str, versions: Sequence[int], signature: Signature) -> dict[str, Any]:
+    """A model's metadata; a free dimension is -1."""
+    return {
+        "name": name,
+        "versions": [str(v) for v in versions],
+        "platform": platform,
+        "inputs": [_spec(t) for t in signature.inputs],
+        "outputs": [_spec(t) for t in signature.outputs],
+    }
+
+
+def _spec(spec: TensorSpec) -> dict[str, Any]:
+    return {
+        "name": spec.name,
+        "datatype": codec.NAMES.get(spec.dtype, spec.dtype),
+        "shape": [-1 if size is None else size for size in spec.shape],
+    }

@@ -1,0 +1,118 @@
+"""One version in memory: its runner, its queue, its counters."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from modelkeep.errors import ModelkeepError
+from modelkeep.metrics import Metrics, VersionSeries
+from modelkeep.serve.batcher import Batcher
+from modelkeep.types import Model, Runner, ServeConfig
+
+if TYPE_CHECKING:
+    from modelkeep.types import Arrays
+
+Paces = list[tuple[int, float]]
+"""Rows and seconds of the runs of a warm-up."""
+
+
+class Loaded:
+    """A version that can answer. Made in the event loop's thread."""
+
+    def __init__(
+        self,
+        name: str,
+        number: int,
+        runner: Runner,
+        *,
+        config: ServeConfig,
+        metrics: Metrics,
+        format: str = "",  # noqa: A002
+        labels: tuple[str, ...] = (),
+        paces: Paces | None = None,
+    ) -> None:
+        self.name, self.number, self.runner, self.config, self.format = name, number, runner, config, format
+        self.signature = runner.signature
+        self.series = metrics.version(name, number)
+        self._metrics = metrics
+        metrics.loaded(name, number, format=format, engine=config.engine, device=config.device)
+        watch = output_watcher(self.series, labels, first=runner.signature.outputs[0].name)
+        self.batcher = Batcher(runner, config, name=self.ref, watch=watch)
+        for rows, seconds in paces or ():
+            self.batcher.pace.observe(rows, seconds)
+
+    @property
+    def ref(self) -> str:
+        """``name@number``."""
+        return f"{self.name}@{self.number}"
+
+    async def close(self) -> None:
+        """Answer what waits, then give the memory back."""
+        await self.batcher.close()
+        await asyncio.to_thread(self.runner.close)
+        self._metrics.retire(self.name, self.number)
+
+
+def output_watcher(
+    series: VersionSeries, labels: tuple[str, ...], *, first: str
+) -> Callable[[Arrays, int, float], None]:
+    """Counts each run, rows that are not finite, and predicted classes (argmax of a 2-D float first output)."""
+
+    def watch(outputs: Arrays, rows: int, seconds: float) -> None:
+        series.compute.observe(seconds)
+        series.batch.observe(rows)
+        for array in outputs.values():
+            if array.dtype.kind == "f" and not (finite := np.isfinite(array)).all():
+                series.invalid.inc(int((~finite.reshape(len(array), -1).all(axis=1)).sum()) if array.ndim else 1)
+        scores = outputs[first]
+        if scores.dtype.kind == "f" and scores.ndim == 2 and scores.shape[1] > 1:
+            classes, times = np.unique(scores.argmax(axis=1), return_counts=True)
+            for index, count in zip(classes.tolist(), times.tolist(), strict=True):
+                series.answered(labels[index] if index < len(labels) else str(index), count)
+
+    return watch
+
+
+def bring(model: Model, config: ServeConfig) -> tuple[Runner, Paces]:
+    """Load and warm up; may take long. Raises what the engine raises, ModelkeepError where the model fails at once."""
+    from modelkeep.model import engines
+
+    runner = engines.load(model, config)
+    try:
+        return runner, warm(model, runner, config)
+    except BaseException:
+        runner.close()
+        raise
+
+
+def warm(model: Model, runner: Runner, config: ServeConfig) -> Paces:
+    """Run it at batch 1 and at max_batch, twice each, and give the second runs' seconds: a first idea of its pace.
+
+    On the model's own reference rows, where it has any: a model that fails on these must not be served, and the
+    engine's error is passed on. Made-up rows may be refused by a sound model, so that such a failure is let pass.
+    """
+    from modelkeep.model import folder
+    from modelkeep.model.signature import example
+
+    rows = folder.reference(model.path)
+    paces: Paces = []
+    for batch in sorted({1, config.max_batch}) if runner.signature.batched else [1]:
+        made_up = example(runner.signature, batch)
+        inputs = made_up if rows is None else rows.take(np.arange(batch) % len(rows)).inputs
+        try:
+            runner.run(inputs)
+            started = time.monotonic()
+            runner.run(inputs)
+            paces.append((batch, time.monotonic() - started))
+        except Exception as error:  # an engine may raise anything
+            if rows is None:
+                break
+            raise ModelkeepError(
+                f"the model fails on its own reference rows: {type(error).__name__}: {error}"
+            ) from error
+    return paces

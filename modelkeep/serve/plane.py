@@ -1,0 +1,255 @@
+"""The path of one request: route, check, admit, batch, answer, count. Every protocol calls ``infer``."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from modelkeep.data.traffic import Exchange
+from modelkeep.errors import BadInput, ModelkeepError, NotFound, NotReady, Overloaded, TooLate, Wrong
+from modelkeep.metrics import Metrics
+from modelkeep.serve.limits import Limits
+from modelkeep.serve.loaded import Loaded
+from modelkeep.serve.router import STICKY, Router
+from modelkeep.settings import Settings
+from modelkeep.types import Reply, Request
+
+if TYPE_CHECKING:
+    from modelkeep.serve.runs import Answer, Pending
+    from modelkeep.types import Arrays
+
+CAPTURED = frozenset({"ok", "error", "overloaded", "late"})
+"""Outcomes that say something about the service; a client's own mistake or leaving does not."""
+
+
+class Traffic(Protocol):
+    """What the plane needs of data.traffic.TrafficLog."""
+
+    dropped: int
+
+    def offer(self, exchange: Exchange) -> None:
+        """Never blocks, never raises."""
+
+
+class Plane:
+    """The models of one server. All methods belong to the event loop's thread."""
+
+    def __init__(self, settings: Settings, *, metrics: Metrics | None = None, traffic: Traffic | None = None) -> None:
+        self.settings, self.traffic = settings, traffic
+        self.metrics = metrics or Metrics()
+        self.limits = Limits(settings.max_queue_requests, settings.max_queue_bytes, self.metrics.rejected)
+        self.stopping = False
+        self.shadows_dropped = 0
+        self._routers: dict[str, Router] = {}
+        self._watch()
+
+    # ── what is served ───────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def names(self) -> list[str]:
+        """The models that this server is to answer for, loaded or not."""
+        return list(self._routers)
+
+    def expect(self, name: str) -> None:
+        """A model that this server is to answer for; not ready until it is swapped in."""
+        self._routers.setdefault(name, Router(name))
+
+    def swap(self, router: Router) -> None:
+        """From now on requests for ``router.name`` are answered so. What the old one had accepted is still answered."""
+        self._routers[router.name] = router
+        self.metrics.weights(router.name, router.shares)
+
+    def router(self, name: str) -> Router:
+        """What is in force. Raises NotFound with the names that there are."""
+        try:
+            return self._routers[name]
+        except KeyError:
+            there = ", ".join(self._routers) or "no model"
+            raise NotFound(f"no model is called '{name}' here; this server answers for {there}") from None
+
+    def find(self, name: str, version: int | None = None) -> Loaded:
+        """The version that a person means: the pinned one, else the live one. Raises NotFound, NotReady."""
+        return self.router(name).pick("", version)[0] if version is not None else self._live(name)
+
+    def problem(self, name: str | None = None, version: int | None = None) -> str:
+        """Why this server, model or version is not ready; empty where it is.
+
+        Ready means loaded and making progress: a run that outlasts ``request_timeout`` is a hung engine.
+        Raises NotFound for a name that is not served.
+        """
+        if self.stopping:
+            return "the server is stopping"
+        for one in self.names if name is None else [name]:
+            try:
+                loaded = self.find(one, version)
+            except NotReady as error:
+                return str(error)
+            if (seconds := loaded.batcher.longest()) > self.settings.request_timeout:
+                return f"{loaded.ref} has been busy with one run for {seconds:.0f} s"
+        return "" if self._routers else "no model is loaded yet"
+
+    def ready(self, name: str | None = None) -> bool:
+        """Whether requests for the model, or for all, would be answered now."""
+        return not self.problem(name)
+
+    async def close(self) -> None:
+        """Answer what was accepted, then close every version."""
+        versions = [v for router in self._routers.values() for v in router.loaded.values()]
+        self._routers = {name: Router(name) for name in self._routers}
+        await asyncio.gather(*(v.close() for v in versions))
+
+    def _live(self, name: str) -> Loaded:
+        router = self.router(name)
+        return router.live or router.pick("")[0]
+
+    # ── the path ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def infer(self, request: Request) -> Reply:
+        """Answer a request. Cancelling the call takes it out of the queue.
+
+        Raises NotFound, NotReady, BadInput, Overloaded, TooLate, or ModelkeepError where the model itself failed.
+        """
+        began = time.monotonic()
+        router = self.router(request.model)
+        parameters = dict(request.parameters)
+        try:
+            target, track = router.pick(str(parameters.pop(STICKY, request.id)), request.version)
+        except NotReady:
+            self.metrics.rejected("not_ready")
+            raise
+        outcome, reply = "cancelled", None
+        try:
+            reply = await self._answer(request, router, target, parameters)
+            outcome = "ok"
+            return reply
+        except ModelkeepError as error:
+            outcome = _outcome(error)
+            raise
+        finally:
+            seconds = time.monotonic() - began
+            self._record(request, target, track, outcome, seconds, reply.outputs if reply else None)
+
+    async def _answer(self, request: Request, router: Router, target: Loaded, parameters: Mapping[str, Any]) -> Reply:
+        _check(request, target)
+        size = _size(request.inputs)
+        batcher = target.batcher
+        self.limits.enter(size, now=time.monotonic(), deadline=request.deadline, wait=batcher.wait())
+        pending = batcher.submit(request.inputs, parameters, request.deadline)
+        if router.shadow is not None and router.shadow is not target:
+            self._shadow(request, router.shadow, parameters, size)
+        try:
+            answer = await pending.answer
+        except TooLate:
+            self.metrics.rejected("deadline_passed")
+            raise
+        finally:
+            batcher.drop(pending)
+            self.limits.leave(size)
+        target.series.queue.observe(answer.queue)
+        outputs = {name: answer.outputs[name] for name in request.outputs} if request.outputs else answer.outputs
+        timings = {"queue": answer.queue, "compute": answer.compute}
+        return Reply(request.id, request.model, target.number, outputs, timings)
+
+    def _shadow(self, request: Request, shadow: Loaded, parameters: Mapping[str, Any], size: int) -> None:
+        """A copy, whose answer nobody waits for. Left out where it would take room that requests may need."""
+        try:
+            shadow.signature.check(request.inputs)
+        except BadInput:
+            return
+        if not self.limits.spare(size):
+            self.shadows_dropped += 1
+            return
+        self.limits.enter(size, now=time.monotonic(), deadline=None, wait=0.0)
+        pending = shadow.batcher.submit(request.inputs, parameters, request.deadline)
+
+        def done(future: asyncio.Future[Answer]) -> None:
+            self.limits.leave(size)
+            self._record_shadow(request, shadow, pending, future)
+
+        pending.answer.add_done_callback(done)
+
+    def _record_shadow(
+        self, request: Request, shadow: Loaded, pending: Pending, future: asyncio.Future[Answer]
+    ) -> None:
+        seconds = time.monotonic() - pending.queued
+        if future.cancelled():
+            return
+        error = future.exception()
+        outputs = None if error else future.result().outputs
+        outcome = _outcome(error) if error else "ok"
+        self._record(request, shadow, "shadow", outcome, seconds, outputs)
+
+    def _record(
+        self, request: Request, target: Loaded, track: str, outcome: str, seconds: float, outputs: Arrays | None
+    ) -> None:
+        series = self.metrics.track(request.model, target.number, track)
+        series.outcomes[outcome].inc()
+        series.duration.observe(seconds)
+        if self.traffic is not None and outcome in CAPTURED:
+            self.traffic.offer(
+                Exchange(
+                    id=request.id,
+                    at=time.time(),
+                    model=request.model,
+                    version=target.number,
+                    track=track,
+                    outcome=outcome,
+                    seconds=seconds,
+                    inputs=request.inputs,
+                    outputs=outputs,
+                )
+            )
+
+    def _watch(self) -> None:
+        """What is read at scrape time."""
+        watch = self.metrics.watch
+        watch(
+            "modelkeep_requests_in_flight",
+            "Requests admitted and not answered yet",
+            lambda: [({}, float(self.limits.requests))],
+        )
+        watch(
+            "modelkeep_queue_depth",
+            "Requests that wait for a worker",
+            lambda: [
+                ({"model": v.name, "version": str(v.number)}, float(v.batcher.waiting))
+                for router in list(self._routers.values())
+                for v in router.loaded.values()
+            ],
+        )
+        watch(
+            "modelkeep_traffic_dropped_total",
+            "Exchanges that could not be written and were dropped",
+            lambda: [({}, float(self.traffic.dropped if self.traffic else 0))],
+        )
+        watch(
+            "modelkeep_shadow_dropped_total",
+            "Shadow copies left out for want of room",
+            lambda: [({}, float(self.shadows_dropped))],
+        )
+
+
+def _check(request: Request, target: Loaded) -> None:
+    target.signature.check(request.inputs)
+    if request.outputs:
+        there = [t.name for t in target.signature.outputs]
+        for name in request.outputs:
+            if name not in there:
+                raise BadInput(f"no output is called '{name}'; the model gives {', '.join(there)}")
+    if target.signature.batched and request.inputs and not len(next(iter(request.inputs.values()))):
+        raise BadInput("the inputs have no rows; send one at least")
+
+
+def _size(inputs: Arrays) -> int:
+    """Bytes; of an array of objects, those of its strings."""
+    return sum(sum(len(x) for x in a.flat) if a.dtype.kind == "O" else a.nbytes for a in inputs.values())
+
+
+def _outcome(error: BaseException) -> str:
+    if isinstance(error, Overloaded):
+        return "overloaded"
+    if isinstance(error, TooLate):
+        return "late"
+    return "bad_input" if isinstance(error, Wrong) else "error"

@@ -1,0 +1,272 @@
+"""One server process: a socket, an event loop, the plane, and an orderly end.
+
+``serve_file`` and ``serve_registry`` block until SIGINT or SIGTERM; ``Running`` runs the same on a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import tempfile
+import threading
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol
+
+from modelkeep.data import labels
+from modelkeep.data.traffic import TrafficLog
+from modelkeep.model import engines, formats
+from modelkeep.serve import http
+from modelkeep.serve.follow import Follower
+from modelkeep.serve.listener import Listener, listen, url_of
+from modelkeep.serve.loaded import Loaded, Paces, bring
+from modelkeep.serve.plane import Plane
+from modelkeep.serve.router import Router
+from modelkeep.settings import Settings
+from modelkeep.types import Model, Runner, ServeConfig
+
+if TYPE_CHECKING:
+    from modelkeep.registry import Registry
+
+OnReady = Callable[[str], None]
+
+
+class Source(Protocol):
+    """Where a plane's versions come from."""
+
+    async def begin(self, plane: Plane) -> None:
+        """Make the plane ready. Raises what keeps it from that."""
+
+    async def end(self) -> None:
+        """Bring nothing more."""
+
+
+class Fixed:
+    """Models that stay as they are, each version 1 of its name: a Model, which is loaded, or a Runner as it is."""
+
+    def __init__(self, models: Mapping[str, Model | Runner], configs: Mapping[str, ServeConfig] | None = None) -> None:
+        self.models, self.configs = dict(models), dict(configs or {})
+
+    async def begin(self, plane: Plane) -> None:
+        """Load and warm up, one after the other."""
+        for name in self.models:
+            plane.expect(name)
+        for name, model in self.models.items():
+            config = self.configs.get(name)
+            paces: Paces = []
+            if isinstance(model, Model):
+                config = config or engines.default_config(model.format)
+                runner, paces = await asyncio.to_thread(bring, model, config)
+                format_, names = model.format, model.labels
+            else:
+                runner, config, format_, names = model, config or ServeConfig(), "", ()
+            live = Loaded(
+                name, 1, runner, config=config, metrics=plane.metrics, format=format_, labels=names, paces=paces
+            )
+            plane.swap(Router(name, live))
+
+    async def end(self) -> None:
+        """Nothing to do."""
+
+
+def serve_file(
+    path: Path,
+    settings: Settings,
+    *,
+    name: str | None = None,
+    config: ServeConfig | None = None,
+    options: Mapping[str, Any] | None = None,
+    on_ready: OnReady | None = None,
+) -> None:
+    """Answer for one bare model file, without a registry, until a signal. ``options`` are ServeConfig fields.
+
+    Raises PortInUse, BadModel, Untrusted, MissingExtra, Unsupported.
+    """
+    name = name or path.stem
+    with listen(settings.host, settings.port) as sock, tempfile.TemporaryDirectory(prefix="modelkeep-") as room:
+        model = formats.adopt(path, Path(room))
+        config = replace(config or engines.default_config(model.format), **(options or {}))
+        _block(Service(Fixed({name: model}, {name: config}), settings, sock), on_ready)
+
+
+def serve_registry(
+    registry: Registry,
+    names: Sequence[str],
+    settings: Settings,
+    *,
+    configs: Mapping[str, ServeConfig] | None = None,
+    options: Mapping[str, Any] | None = None,
+    machine: str,
+    on_ready: OnReady | None = None,
+) -> None:
+    """Answer for models of a registry, following its routes, until a signal; traffic is kept in ``home/traffic.db``.
+
+    ``configs`` are settings by model name, before what tune stored for ``machine``; ``options`` are single fields,
+    before both. Raises PortInUse, NotFound, NotReady, or why no version can be loaded.
+    """
+    with listen(settings.host, settings.port) as sock:
+        source = Follower(registry, names, machine=machine, configs=configs, options=options)
+        _block(Service(source, settings, sock, traffic=settings.home / "traffic.db"), on_ready)
+
+
+class Service:
+    """A source, a plane and a listener, from start to stop. ``traffic`` is the file that exchanges are kept in."""
+
+    def __init__(self, source: Source, settings: Settings, sock: socket.socket, *, traffic: Path | None = None) -> None:
+        self.source, self.settings, self.sock = source, settings, sock
+        self.traffic = traffic
+        self.plane: Plane
+        self._listener: Listener
+
+    async def run(self, stop: asyncio.Event, on_ready: OnReady | None = None) -> None:
+        """Until ``stop`` is set; then answer what was accepted, and end. Raises what keeps the source from starting."""
+        settings = self.settings
+        log = None
+        if self.traffic is not None and settings.capture_share > 0:
+            log = TrafficLog(
+                self.traffic,
+                share=settings.capture_share,
+                max_rows=settings.capture_rows,
+                max_bytes=settings.capture_bytes,
+            )
+        self.plane = Plane(settings, traffic=log)
+        self._listener = Listener(self.plane, http.app(self.plane, label=_labeller(log)))
+        serving = asyncio.create_task(self._listener.serve(sockets=[self.sock]))
+        try:
+            if await self._begin(stop):
+                if on_ready is not None:
+                    on_ready(url_of(self.sock))
+                await stop.wait()
+        finally:
+            await self._listener.drain()
+            await serving
+            await self.source.end()
+            await self.plane.close()
+            if log is not None:
+                await asyncio.to_thread(log.close)
+
+    def hurry(self) -> None:
+        """Wait for no answer any more."""
+        self._listener.force_exit = True
+
+    async def _begin(self, stop: asyncio.Event) -> bool:
+        """Whether the source started before somebody wanted to stop."""
+        beginning = asyncio.create_task(self.source.begin(self.plane))
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait({beginning, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if beginning.done():
+            beginning.result()
+            return True
+        beginning.cancel()
+        return False
+
+
+def _labeller(log: TrafficLog | None) -> http.Labeller | None:
+    if log is None:
+        return None
+
+    def label(model: str, given: dict[str, Any]) -> int:
+        log.flush(1.0)  # the request that a label belongs to may have been answered a moment ago
+        return labels.record(log.path, model, given)
+
+    return label
+
+
+def _block(service: Service, on_ready: OnReady | None) -> None:
+    async def main() -> None:
+        stop = asyncio.Event()
+
+        def signalled() -> None:
+            if stop.is_set():
+                service.hurry()
+            stop.set()
+
+        with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C raises KeyboardInterrupt there
+            for number in (signal.SIGINT, signal.SIGTERM):
+                asyncio.get_running_loop().add_signal_handler(number, signalled)
+        await service.run(stop, on_ready)
+
+    _run(main())
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(work)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:  # Windows
+        return None
+    return uvloop.new_event_loop
+
+
+class Running:
+    """The same server on a thread, on a free port: ``with Running({"digits": model}) as url``.
+
+    ``what`` is a mapping of names to models or runners, or any Source. Errors of the start are raised by ``with``.
+    """
+
+    def __init__(
+        self,
+        what: Mapping[str, Model | Runner] | Source,
+        *,
+        settings: Settings | None = None,
+        configs: Mapping[str, ServeConfig] | None = None,
+        traffic: Path | None = None,
+        port: int = 0,
+    ) -> None:
+        self.source = Fixed(what, configs) if isinstance(what, Mapping) else what
+        self.sock = listen("127.0.0.1", port)
+        self.service = Service(self.source, settings or Settings(), self.sock, traffic=traffic)
+        self.url = url_of(self.sock)
+        self._error: BaseException | None = None
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._main, name="modelkeep-serve", daemon=True)
+
+    @property
+    def plane(self) -> Plane:
+        """For a look from outside, such as at its metrics."""
+        return self.service.plane
+
+    def __enter__(self) -> str:
+        self._thread.start()
+        self._ready.wait()
+        if self._error is not None:
+            self._thread.join()
+            raise self._error
+        return self.url
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Answer what was accepted, then end. Raises what went wrong on the thread."""
+        with contextlib.suppress(RuntimeError):  # the loop has ended by itself
+            self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def call(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Run a coroutine on the server's loop and wait for it."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def _main(self) -> None:
+        try:
+            _run(self._serve())
+        except BaseException as error:  # noqa: BLE001 - raised again on the thread that waits
+            self._error = error
+        finally:
+            self.sock.close()
+            self._ready.set()
+
+    async def _serve(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        await self.service.run(self._stop, lambda url: self._ready.set())
