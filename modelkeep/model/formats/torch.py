@@ -15,7 +15,7 @@ from safetensors.torch import load_file, load_model, save_model
 from modelkeep.data.dataset import Dataset
 from modelkeep.errors import BadModel, Untrusted
 from modelkeep.model import signature as signatures
-from modelkeep.model.formats import factories, torch_export
+from modelkeep.model.formats import factories, torch_export, torch_head
 from modelkeep.types import Model, Signature
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ def module(model: Model) -> torch.nn.Module:
     if model.format == "torch-export":
         return torch_export.module(model)
     built = factories.build(model.options["factory"], model.options.get("factory_args", {}), model.path)
+    if head := model.options.get("head"):
+        torch_head.resize(built, head["layer"], head["outputs"])
     try:
         load_model(built, model.main)
     except (RuntimeError, OSError, SafetensorError) as error:
@@ -68,8 +70,11 @@ def save(
     factory_args: Mapping[str, Any] | None = None,
     labels: tuple[str, ...] | None = None,
     signature: Signature | None = None,
+    head: Mapping[str, Any] | None = None,
 ) -> Model:
     """The module as a model folder at ``into`` (without model.json), everything not given being as in ``like``.
+
+    ``head`` is a layer that was grown after the factory built it: {"layer": name, "outputs": count}.
 
     Of a "torch-export" model and with no ``factory``, the module is exported again.
     """
@@ -84,7 +89,9 @@ def save(
     arguments = like.options.get("factory_args", {}) if factory_args is None else factory_args
     code = factories.keep(target, into, near=(like.path / factories.CODE, Path.cwd()))
     save_model(module, str(into / WEIGHTS))
-    options = {"factory": target, "factory_args": dict(arguments)}
+    options: dict[str, Any] = {"factory": target, "factory_args": dict(arguments)}
+    if head or (factory is None and like.options.get("head")):
+        options["head"] = dict(head or like.options["head"])
     return Model(into, "torch", signature, (WEIGHTS, *code), names, options)
 
 
