@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from modelkeep.data import traffic
+from modelkeep.data.capture import connect, number
 from modelkeep.errors import BadData
 
 MAX_LABELS = 200_000
@@ -25,7 +25,7 @@ def record(path: Path, model: str, labels: Mapping[str, Any], at: float | None =
     """
     now = time.time() if at is None else at
     rows = [(model, request, _as_json(request, label), now) for request, label in labels.items()]
-    with closing(traffic.connect(path)) as database, database:
+    with closing(connect(path)) as database, database:
         database.executemany(
             "INSERT INTO labels (model, id, label, at) VALUES (?, ?, ?, ?) "
             "ON CONFLICT (model, id) DO UPDATE SET label = excluded.label",
@@ -40,11 +40,16 @@ def read(path: Path, model: str, *, after: int = 0) -> list[tuple[int, str, Any]
     """(row, request id, label) of the labels that came after row ``after``, the oldest first."""
     if not path.is_file():
         return []
-    with closing(traffic.connect(path)) as database:
+    with closing(connect(path)) as database:
         found = database.execute(
             "SELECT row, id, label FROM labels WHERE model = ? AND row > ? ORDER BY row", (model, after)
         ).fetchall()
     return [(row, request, json.loads(label)) for row, request, label in found]
+
+
+def newest(path: Path) -> int:
+    """The newest row of any model, for ``read`` to go on after; 0 where there is none."""
+    return number(path, "SELECT MAX(row) FROM labels")
 
 
 def _as_json(request: str, label: Any) -> str:
@@ -74,9 +79,9 @@ def _from_csv(path: Path, text: str) -> dict[str, Any]:
     if not {"id", "label"} <= set(rows.fieldnames or ()):
         raise BadData(f"{path} has the columns {', '.join(rows.fieldnames or ()) or 'none'}; it needs id and label")
     found: dict[str, Any] = {}
-    for number, row in enumerate(rows, start=2):
+    for at, row in enumerate(rows, start=2):
         if not row["id"] or not row["label"]:
-            raise BadData(f"{path} line {number} lacks an id or a label")
+            raise BadData(f"{path} line {at} lacks an id or a label")
         found[row["id"]] = _number(row["label"])
     return found
 
@@ -93,12 +98,12 @@ def _number(text: str) -> Any:
 
 def _from_lines(path: Path, text: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
+    for at, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
             found[str(row["id"])] = row["label"]
         except (ValueError, KeyError, TypeError) as error:
-            raise BadData(f'{path} line {number} is not {{"id": …, "label": …}}: {error!r}') from error
+            raise BadData(f'{path} line {at} is not {{"id": …, "label": …}}: {error!r}') from error
     return found

@@ -13,23 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from modelkeep.data.capture import connect, number, trouble
 from modelkeep.data.packed import pack, unpack
 from modelkeep.errors import BadData, Damaged, ModelkeepError
 
 if TYPE_CHECKING:
     from modelkeep.types import Arrays
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS exchanges (
-    row INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL, at REAL NOT NULL, model TEXT NOT NULL,
-    version INTEGER NOT NULL, track TEXT NOT NULL, outcome TEXT NOT NULL, seconds REAL NOT NULL,
-    seq INTEGER NOT NULL, inputs BLOB, outputs BLOB, bytes INTEGER NOT NULL);
-CREATE INDEX IF NOT EXISTS by_id ON exchanges (model, id);
-CREATE INDEX IF NOT EXISTS by_seq ON exchanges (model, version, seq);
-CREATE TABLE IF NOT EXISTS labels (
-    row INTEGER PRIMARY KEY AUTOINCREMENT, model TEXT NOT NULL, id TEXT NOT NULL, label TEXT NOT NULL, at REAL NOT NULL,
-    UNIQUE (model, id));
-"""
 WAITING_ROWS, WAITING_BYTES = 10_000, 128 * 1024**2
 """What offer() lets wait for the writer; more is dropped and counted."""
 GATHER_SECONDS, GATHER_ROWS = 0.02, 1000
@@ -57,32 +47,6 @@ class Exchange:
     row: int = 0
     label: Any = None
     seq: int = 0
-
-
-def connect(path: Path) -> sqlite3.Connection:
-    """The file, made where it is missing; close it yourself.
-
-    Raises BadData where it is damaged or no such file, Damaged where it cannot be used now (no room, no right, locked).
-    """
-    database: sqlite3.Connection | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        database = sqlite3.connect(path, timeout=10.0)
-        database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA synchronous = NORMAL")
-        if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'labels'").fetchone():
-            database.executescript(SCHEMA)
-    except (sqlite3.Error, OSError) as error:
-        if database is not None:
-            database.close()
-        raise _sentence(path, error) from error
-    return database
-
-
-def _sentence(path: Path, error: Exception) -> ModelkeepError:
-    if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
-        return BadData(f"{path} is not a file of captured traffic ({error}); move it away, it is made anew")
-    return Damaged(f"the captured traffic in {path} cannot be used ({error}); check the disk and who may write there")
 
 
 class TrafficLog:
@@ -268,8 +232,24 @@ def read(
         try:
             rows = database.execute(query, (*wanted.values(), -1 if limit is None else limit)).fetchall()
         except sqlite3.Error as error:
-            raise _sentence(path, error) from error
+            raise trouble(path, error) from error
     return [_exchange(row) for row in (reversed(rows) if newest else rows)]
+
+
+def newest(path: Path) -> int:
+    """The newest row of any model; 0 where there is none."""
+    return number(path, "SELECT MAX(row) FROM exchanges")
+
+
+def run_start(path: Path, model: str, version: int, length: int) -> int:
+    """The row after which the newest ``length`` to 2 × ``length`` captured requests of a version lie.
+
+    It moves in strides of ``length``, so that readers who come back often begin at the same row.
+    """
+    last = number(path, "SELECT MAX(seq) FROM exchanges WHERE model = ? AND version = ?", model, version)
+    first = max(0, (last - 1) // length - 1) * length
+    find = "SELECT row FROM exchanges WHERE model = ? AND version = ? AND seq = ?"
+    return number(path, find, model, version, first) if first > 0 else 0
 
 
 def _exchange(values: Sequence[Any]) -> Exchange:

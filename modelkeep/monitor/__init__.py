@@ -1,0 +1,1 @@
+"""Has the world, or the quality of the answers, changed? Compares captured traffic with a version's reference rows."""

@@ -1,0 +1,117 @@
+"""Reference rows cut into bins, feature by feature: what share of them fell where, and how unsure that share is."""
+
+from __future__ import annotations
+
+from math import log
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from modelkeep.monitor.features import Edges
+    from modelkeep.types import Array
+
+QUANTILES = 8
+MAX_CATEGORIES = 12
+REFERENCE_RISK = 0.01
+"""The chance, borne once, that the reference rows are so untypical of their world that the guarantee fails."""
+
+
+class Bins:
+    """Bins of a reference matrix [rows, features]. Up to 12 different values: a bin each (classes are categories);
+    else 8 quantiles, where a value that fills a quantile alone has its own bin. NaN has one, and so has all outside.
+
+    ``shares`` [features, bins] of the reference rows; bins that a feature does not use are 0.
+    """
+
+    def __init__(self, reference: Array, fixed: Sequence[Edges]) -> None:
+        self.n, self.features = reference.shape
+        self.cuts = [list(given) if given is not None else cut(reference[:, at]) for at, given in enumerate(fixed)]
+        width = max((len(cuts) for cuts in self.cuts), default=0)
+        self.count = width + 2
+        self._edges = np.full((self.features, width), np.inf)
+        for row, cuts in zip(self._edges, self.cuts, strict=True):
+            row[: len(cuts)] = cuts
+        self.shares = self.tally(self.place(reference), np.full(self.n, 1 / self.n))
+        self._upper = self._bounds()
+
+    def place(self, values: Array) -> Array:
+        """[rows, features] of numbers → [rows, features] of bins; the last bin is NaN's."""
+        found: Array = (values[:, :, None] >= self._edges).sum(axis=2)
+        found[np.isnan(values)] = self.count - 1
+        # +inf would pass the unused edges too
+        return np.where(np.isposinf(values), np.array([len(cuts) for cuts in self.cuts]), found)
+
+    def tally(self, places: Array, weights: Array) -> Array:
+        """[features, bins]: the sum of the rows' weights in each bin."""
+        flat = places + np.arange(self.features) * self.count
+        each = np.broadcast_to(weights[:, None], places.shape)
+        found = np.bincount(flat.ravel(), each.ravel(), minlength=self.features * self.count)
+        return found.reshape(self.features, self.count)
+
+    def upper(self, chosen: Array) -> Array:
+        """[features]: an upper bound of the true share of a union of bins, ``chosen`` [features, bins] of bool.
+
+        It holds for all unions and features at once but for REFERENCE_RISK: Chernoff's bound with a union over them.
+        """
+        hits = np.rint((self.shares * chosen).sum(axis=1) * self.n).astype(np.int64)
+        found: Array = self._upper[np.arange(self.features), hits]
+        return found
+
+    def _bounds(self) -> Array:
+        found = np.empty((self.features, self.n + 1))
+        seen = np.arange(self.n + 1) / self.n
+        known: dict[int, Array] = {}
+        for at, cuts in enumerate(self.cuts):
+            bins = len(cuts) + 2
+            if bins not in known:
+                known[bins] = _chernoff(seen, (bins * log(2) + log(self.features / REFERENCE_RISK)) / self.n)
+            found[at] = known[bins]
+        return found
+
+    def label(self, feature: int, place: int) -> str:
+        """What a bin holds, for a person."""
+        cuts = self.cuts[feature]
+        if place == self.count - 1:
+            return "NaN"
+        if not cuts:
+            return "any"
+        scale = max(abs(edge) for edge in cuts)
+        near = (cuts[max(place - 1, 0)], cuts[min(place, len(cuts) - 1)])
+        low, high = (f"{0.0 if abs(edge) < 1e-5 * scale else edge:.4g}" for edge in near)
+        if place == 0:
+            return f"< {high}"
+        return f"≥ {low}" if place >= len(cuts) else f"{low} to {high}" if low != high else low
+
+
+def cut(column: Array) -> list[float]:
+    """The rising edges between the bins of one feature."""
+    known = column[np.isfinite(column)]
+    if not known.size:
+        return []
+    values = np.unique(known)
+    small = 1e-6 * max(float(np.abs(values).max()), 1e-6)
+    if len(values) <= MAX_CATEGORIES:
+        between = ((values[1:] + values[:-1]) / 2).tolist()
+        return [float(values[0]) - small, *between, float(values[-1]) + small]
+    marks = np.unique(np.quantile(known, np.arange(1, QUANTILES) / QUANTILES, method="nearest"))
+    edges: set[float] = set()
+    for mark in marks.tolist():
+        alone = (known == mark).mean() >= 1 / QUANTILES
+        edges.update((mark - small, mark + small) if alone else (mark,))
+    return sorted(edges)
+
+
+def _chernoff(seen: Array, exponent: float) -> Array:
+    """The largest u with KL(seen ‖ u) ≤ exponent (Bernoulli), by bisection."""
+    low, high = seen.copy(), np.ones_like(seen)
+    for _ in range(50):
+        middle = (low + high) / 2
+        with np.errstate(divide="ignore", invalid="ignore"):
+            first = np.where(seen > 0, seen * np.log(seen / middle), 0.0)
+            second = np.where(seen < 1, (1 - seen) * np.log((1 - seen) / (1 - middle)), 0.0)
+        inside = first + second <= exponent
+        low, high = np.where(inside, middle, low), np.where(inside, high, middle)
+    return high

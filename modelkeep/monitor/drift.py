@@ -1,0 +1,188 @@
+"""Drift: has the share of requests that moved to other bins than the reference rows' grown over a tolerance?
+
+For each feature the effect is the total variation distance of its bins, the share of requests that moved. Evidence that
+it is over the tolerance comes from bets: past live requests say which bins are over-represented, and the next ones are
+bet to fall there more often than the reference share, plus the tolerance, plus what the reference rows may err by. That
+is an e-process for a composite hypothesis (betting: Waudby-Smith & Ramdas 2024, JRSS-B; a predictor learned from the
+past as the payoff: Podkopaev & Ramdas 2023, "Sequential predictive two-sample and independence testing", NeurIPS), run
+as an e-detector (see detector.py). A shift below the tolerance stays silent however many requests come, and looking
+often costs nothing.
+
+It takes requests to come independently: bursts of alike requests look like drift, for the time of the burst.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import log
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from modelkeep.monitor.bins import Bins
+from modelkeep.monitor.detector import Detector
+from modelkeep.types import Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from modelkeep.monitor.features import Edges
+    from modelkeep.types import Array
+
+CHUNK = 16
+"""Requests of one step: their bets are laid before the first of them is seen."""
+KEEP = 0.9
+"""Of the memory of what is over-represented, from one step to the next: about 160 requests back."""
+MAX_ROWS = 32
+"""Of one request; more of them tell little more about its kind."""
+TOLD = 5
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """What drift may be: the share of requests that may move, and how many requests there are per false alarm."""
+
+    share: float = 0.1
+    false_alarm_every: float = 1e6
+    told: float | None = None
+    """What a finding says of it, where several runs share the false alarms."""
+
+
+class Drift:
+    """One subject (inputs, or answers) of one version. Give it requests in their order, then ask for ``finding``."""
+
+    def __init__(
+        self,
+        subject: str,
+        reference: Array,
+        names: Sequence[str],
+        fixed: Sequence[Edges],
+        tolerance: Tolerance,
+        *,
+        tests: int = 0,
+    ) -> None:
+        """``reference`` [rows, features]; ``tests`` is how many features share the false alarms, if more than these."""
+        self.subject, self.names, self.tolerance = subject, tuple(names), tolerance
+        self.bins = Bins(reference, fixed)
+        steps = max(tolerance.false_alarm_every / CHUNK, 1.0)
+        self.detector = Detector(len(names), log(max(tests, len(names)) * steps))
+        self._every = tolerance.told or tolerance.false_alarm_every
+        self.n = 0
+        self._seen = np.zeros_like(self.bins.shares)
+        self._counts: list[Array] = []
+        self._starts: list[float] = []
+        self._waiting: list[tuple[Array, float]] = []
+
+    def add(self, values: Sequence[Array], ats: Sequence[float]) -> None:
+        """Requests in their order: ``values`` [rows of the request, features] each, ``ats`` when (epoch seconds)."""
+        self._waiting.extend((thin(rows), at) for rows, at in zip(values, ats, strict=True) if len(rows))
+        while len(self._waiting) >= CHUNK:
+            chunk, self._waiting = self._waiting[:CHUNK], self._waiting[CHUNK:]
+            self._step([rows for rows, _ in chunk], chunk[0][1])
+
+    def _step(self, rows: list[Array], at: float) -> None:
+        places = self.bins.place(np.concatenate(rows))
+        sizes = np.array([len(one) for one in rows])
+        if self.n:
+            over = self._over_represented()
+            inside = np.take_along_axis(over, places.T, axis=1).T.astype(np.float64)
+            if len(inside) > CHUNK:  # a request with several rows counts as one observation: their mean
+                inside = np.add.reduceat(inside, np.cumsum(sizes) - sizes, axis=0) / sizes[:, None]
+            bound = np.where(over.any(axis=1), self.bins.upper(over) + self.tolerance.share, 1.0)
+            self.detector.step(inside, bound)
+        else:
+            self.detector.steps += 1
+        counts = self.bins.tally(places, np.repeat(1 / sizes, sizes))
+        self._seen = KEEP * self._seen + counts
+        self._counts.append(counts.astype(np.float32))
+        self._starts.append(at)
+        self.n += CHUNK
+
+    def _over_represented(self) -> Array:
+        """[features, bins] of bool: the union of bins that recent requests fall into more often than the reference."""
+        share = self._seen / self._seen.sum(axis=1, keepdims=True)
+        found: Array = share > self.bins.shares
+        return found
+
+    def finding(self) -> Finding | None:
+        """Drift, with the features that moved, before and after; None while the evidence is too small."""
+        moved = np.flatnonzero(self.detector.raised)
+        if not moved.size:
+            return None
+        start = int(np.median(self.detector.since[moved]))
+        distance = self.distance(start)
+        worst = moved[np.argsort(-distance[moved], kind="stable")]
+        since, n = self._starts[start], self.n - start * CHUNK
+        top = int(worst[0])
+        why = (
+            f"{len(moved)} of {len(self.names)} features of the {self.subject} moved, most of all {self.names[top]}: "
+            f"{distance[top]:.0%} of {n} requests fall elsewhere than the reference rows did, where "
+            f"{self.tolerance.share:.0%} may (one false alarm in {self._every:,.0f} requests at most)"
+        )
+        evidence = {
+            "n": n,
+            "tolerance": self.tolerance.share,
+            "false_alarm_every": self._every,
+            "reference_rows": self.bins.n,
+            "features": len(self.names),
+            "moved": len(moved),
+            "log_evidence": float(self.detector.log_evidence[worst].max()),
+            "log_threshold": self.detector.needed,
+            "most_moved": [self._describe(int(at), start, float(distance[at])) for at in worst[:TOLD]],
+        }
+        return Finding("drift", self.subject, why, evidence, since)
+
+    def distance(self, start: int = 0) -> Array:
+        """[features]: total variation distance of the requests since a step from the reference; 0 to 1.
+
+        Chance alone makes it about sqrt(bins / (2π n)) for n requests, so it is an effect size, not a test.
+        """
+        found: Array = np.abs(self._live(start) - self.bins.shares).sum(axis=1) / 2
+        return found
+
+    def _live(self, start: int) -> Array:
+        counts = np.sum(self._counts[start:], axis=0, dtype=np.float64)
+        found: Array = counts / counts.sum(axis=1, keepdims=True)
+        return found
+
+    def _describe(self, feature: int, start: int, distance: float) -> dict[str, Any]:
+        before, after = self.bins.shares[feature], self._live(start)[feature]
+        used = [place for place in range(self.bins.count) if before[place] > 0 or after[place] > 0]
+        return {
+            "feature": self.names[feature],
+            "moved": distance,
+            "bins": [self.bins.label(feature, place) for place in used],
+            "before": [float(before[place]) for place in used],
+            "after": [float(after[place]) for place in used],
+        }
+
+    def numbers(self) -> dict[str, Any]:
+        """What was looked at, for a report: n, features, the feature that moved most, and the evidence so far."""
+        if not self.n:
+            return {"n": 0, "features": len(self.names)}
+        distance = self.distance()
+        most = int(distance.argmax())
+        return {
+            "n": self.n,
+            "features": len(self.names),
+            "most_moved": self.names[most],
+            "moved": float(distance[most]),
+            "log_evidence": float(self.detector.log_evidence.max()),
+            "log_threshold": self.detector.needed,
+        }
+
+    def describe(self) -> str:
+        """One line for a person."""
+        if not self.n:
+            return f"{self.subject}: too few requests were captured to judge drift"
+        numbers = self.numbers()
+        return (
+            f"{self.subject}: of {numbers['features']} features {numbers['most_moved']} moved most, "
+            f"{numbers['moved']:.0%} of {self.n} requests (tolerance {self.tolerance.share:.0%}); "
+            f"evidence {max(numbers['log_evidence'], 0):.1f} of the {self.detector.needed:.1f} that make a finding"
+        )
+
+
+def thin(rows: Array) -> Array:
+    """At most MAX_ROWS of a request's rows, evenly spread."""
+    return rows if len(rows) <= MAX_ROWS else rows[np.linspace(0, len(rows) - 1, MAX_ROWS).astype(np.int64)]

@@ -1,0 +1,104 @@
+"""Quality: of the requests whose truth has come, how many were answered right, and is that below what was promised?"""
+
+from __future__ import annotations
+
+from math import isnan
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from modelkeep.evidence import mean_interval
+from modelkeep.model.score import predictions
+from modelkeep.monitor.detector import Rising
+from modelkeep.types import Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from modelkeep.types import Array, Arrays, Model
+
+CHUNK = 16
+CONFIDENCE = 0.95
+
+
+def predicted(outputs: Arrays | None, model: Model) -> Array | None:
+    """[rows]: the classes that were answered; None where the answers are no classes, so that none is right or wrong."""
+    if outputs is None:
+        return None
+    found = np.atleast_1d(predictions(outputs, model.signature))
+    return found.ravel() if found.dtype.kind in "iubUOS" and found.ndim == 1 else None
+
+
+def share_right(answers: Array | None, label: Any, names: Sequence[str] = ()) -> float | None:
+    """The share of a request's rows that were answered right; None where answers and truth cannot be compared.
+
+    ``label`` is a scalar, or a list with one a row; a text is looked up in ``names``, and one that the model does not
+    know was answered wrong.
+    """
+    truth = label if isinstance(label, list) else [label]
+    if answers is None or len(truth) != len(answers) or not truth:
+        return None
+    if answers.dtype.kind in "iub":
+        codes = [_code(one, names) for one in truth]
+        known = [code for code in codes if code is not None]
+        return float(np.mean(answers == np.array(known))) if len(known) == len(codes) else None
+    return float(np.mean([str(a) == str(b) for a, b in zip(answers.tolist(), truth, strict=True)]))
+
+
+def _code(label: Any, names: Sequence[str]) -> float | None:
+    if isinstance(label, str):
+        return (float(names.index(label)) if label in names else -1.0) if names else None
+    return float(label) if isinstance(label, int | float) and not isnan(label) else None
+
+
+class Quality:
+    """Accuracy of one version as the truth comes. ``floor`` is what was promised; None judges nothing."""
+
+    def __init__(self, floor: float | None, promise: str, false_alarm_every: float) -> None:
+        self.floor, self.promise = floor, promise
+        self._wrong = Rising(1.0 if floor is None else 1 - floor, false_alarm_every, chunk=CHUNK)
+        self.requests = 0
+        """Answered so far, labelled or not."""
+
+    def add(self, right: float, at: float) -> None:
+        """The share of a request's rows that were right, in the order in which the truth came."""
+        self._wrong.add(1 - right, at)
+
+    def finding(self) -> Finding | None:
+        """Accuracy below the floor, by evidence that may be looked at at any time; None while there is too little."""
+        if self.floor is None or not self._wrong.raised:
+            return None
+        since, wrong = self._wrong.since()
+        accuracy = 1 - float(wrong.mean())
+        low, high = mean_interval(1 - wrong, CONFIDENCE)
+        why = (
+            f"accuracy is {accuracy:.1%} ({low:.1%} to {high:.1%}) on the last {len(wrong)} labelled requests; "
+            f"{self.promise} is {self.floor:.1%}"
+        )
+        evidence = {"accuracy": accuracy, "low": low, "high": high, "n": len(wrong), "floor": self.floor}
+        evidence["log_evidence"] = float(self._wrong.detector.log_evidence[0])
+        evidence["log_threshold"] = self._wrong.detector.needed
+        return Finding("quality", "accuracy", why, evidence, since)
+
+    def numbers(self) -> dict[str, Any]:
+        """n, coverage, accuracy and the confidence sequence at this n."""
+        right = 1 - np.array(self._wrong.values)
+        found: dict[str, Any] = {
+            "n": len(right),
+            "coverage": len(right) / self.requests if self.requests else 0.0,
+            "floor": self.floor,
+        }
+        if len(right):
+            low, high = mean_interval(right, CONFIDENCE)
+            found |= {"accuracy": float(right.mean()), "low": low, "high": high}
+        return found
+
+    def describe(self) -> str:
+        """One line for a person."""
+        numbers = self.numbers()
+        if not numbers["n"]:
+            return f"no truth has come for {self.requests} answers, so accuracy is unknown (modelkeep label)"
+        return (
+            f"accuracy {numbers['accuracy']:.1%} ({numbers['low']:.1%} to {numbers['high']:.1%}) on {numbers['n']} "
+            f"labelled requests, {numbers['coverage']:.0%} of those answered"
+        )
