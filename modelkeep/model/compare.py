@@ -38,7 +38,7 @@ def compare(
 ) -> Report:
     """Whether ``b`` answers as ``a``, the reference, does. Report(kind="compare") with ok, and why in one sentence.
 
-    Numbers: n rows, batches, atol, rtol, max_abs, max_rel, cosine, top1_agreement (None where no output is a row of
+    Numbers: n (different rows), batches, atol, rtol, max_abs, max_rel, cosine, top1_agreement (None where no output is a row of
     scores), constant (outputs of ``a`` that are the same for every row), outputs (the same numbers by name).
     """
     tally = _Tally(atol, rtol)
@@ -47,9 +47,10 @@ def compare(
         if why:
             break
         why = _one(a, b, inputs, tally)
-    why = why or tally.cannot_tell()
-    data = f"{len(rows):,} rows of {rows.source}" if rows else f"seeded random rows (seed {seed})"
-    numbers = {"n": tally.rows, "batches": list(batches), "atol": atol, "rtol": rtol, **tally.numbers()}
+    n = min(len(rows), MAX_ROWS) if rows else SEEDED_ROWS
+    why = why or tally.cannot_tell(n)
+    data = f"{n:,} rows of {rows.source}" if rows else f"{n} seeded random rows (seed {seed})"
+    numbers = {"n": n, "batches": list(batches), "atol": atol, "rtol": rtol, **tally.numbers()}
     return Report("compare", not why, why or tally.praise(data), numbers, data)
 
 
@@ -158,11 +159,11 @@ class _Tally:
         """Outputs that were the same for every row, up to the tolerance."""
         return [name for name, seen in self.outputs.items() if not seen.varies]
 
-    def cannot_tell(self) -> str:
+    def cannot_tell(self, n: int) -> str:
         """Why agreement would mean nothing, or nothing."""
         if len(self.constant()) < len(self.outputs):
             return ""
-        if self.rows < 2:
+        if n < 2:
             return "one row cannot show whether two models agree; give more rows"
         return (
             f"the reference gives the same answer to all of the rows, within the tolerance "

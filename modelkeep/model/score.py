@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -43,8 +43,9 @@ def correct(runner: Runner, dataset: Dataset, batch: int = 256, labels: Sequence
         raise BadData(f"the labels of {dataset.source} are {truth.dtype.name}, the answers {answered.dtype.name}")
     if answered.shape != truth.shape:
         raise BadData(f"{dataset.source} has labels of shape {list(truth.shape)}, the answers {list(answered.shape)}")
-    right: Array = np.asarray(answered == truth)
-    return right if right.ndim == 1 else right.reshape(len(right), -1).all(1)
+    right: Array = np.asarray(answered == truth).reshape(len(dataset), -1)
+    whole: Array = right.all(1)
+    return whole
 
 
 def score(runner: Runner, dataset: Dataset, labels: Sequence[str] = ()) -> Report:
@@ -55,7 +56,7 @@ def score(runner: Runner, dataset: Dataset, labels: Sequence[str] = ()) -> Repor
     right = correct(runner, dataset, labels=labels)
     count, n = int(right.sum()), len(right)
     low, high = evidence.wilson(count, n)
-    numbers = {"accuracy": count / n, "low": low, "high": high, "n": n, "correct": count}
+    numbers: dict[str, Any] = {"accuracy": count / n, "low": low, "high": high, "n": n, "correct": count}
     numbers |= _worst_class(right, _truth(dataset, labels), labels)
     worst = f"; worst is class {numbers['worst_class']}, {numbers['worst_accuracy']:.4f}" if len(numbers) > 5 else ""
     why = f"accuracy {count / n:.4f} on {n:,} rows (95 % interval {low:.4f} to {high:.4f}){worst}"
@@ -101,7 +102,8 @@ def _truth(dataset: Dataset, labels: Sequence[str]) -> Array:
     unknown = sorted({str(name) for name in truth.ravel()} - set(numbers))
     if unknown:
         raise BadData(f"{dataset.source} has the label '{unknown[0]}'; the model's classes are {', '.join(labels)}")
-    return np.vectorize(numbers.__getitem__, otypes=[np.int64])(truth)  # type: ignore[no-any-return]
+    found: Array = np.vectorize(numbers.__getitem__, otypes=[np.int64])(truth)
+    return found
 
 
 def _column(answers: Array, dataset: Dataset) -> Array:

@@ -12,7 +12,7 @@ from modelkeep.types import Model, Runner, ServeConfig
 
 @dataclass(frozen=True)
 class Engine:
-    """``target`` is the function load(model, config) → Runner; ``library`` what it imports, ``extra`` what brings that."""
+    """``target`` is a function load(model, config) → Runner; it imports ``library``, which pip extra ``extra`` brings."""
 
     target: str
     formats: tuple[str, ...]
