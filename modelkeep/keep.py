@@ -15,6 +15,7 @@ from modelkeep.data import dataset, labels, traffic
 from modelkeep.data.dataset import Dataset
 from modelkeep.errors import BadData, Unsupported
 from modelkeep.model import engines, folder, formats, score
+from modelkeep.optimize import budget
 from modelkeep.provenance import rebuild
 from modelkeep.registry import Registry
 from modelkeep.settings import Settings, read
@@ -139,7 +140,7 @@ class Keep:
         for what, steps in recipes.items():
             with self._workspace() as room:
                 made = self._run(base, steps, room)
-                verdict = optimize.judge(model, made[-1].model, rows, max_drop)
+                verdict = budget.within(model, made[-1].model, rows, max_drop)
                 version = self._record(base, made, verdict) if verdict.ok else None
             if version is None:
                 self.registry.note(base.name, "refused", f"{what}: {verdict.why}", {"base": base.number}, **self.who)

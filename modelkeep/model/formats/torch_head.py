@@ -22,7 +22,7 @@ def parameters(module: nn.Module, layer: str) -> list[nn.Parameter]:
 
 
 def resize(module: nn.Module, layer: str, outputs: int, *, seed: int = 0) -> None:
-    """Give the layer ``outputs`` rows in place: the first rows stay, so old logits do not change; new ones are small."""
+    """Give the layer ``outputs`` rows in place: the old rows stay, so the old logits do not change."""
     old = module.get_submodule(layer)
     if not isinstance(old, nn.Linear):
         raise BadModel(f"layer '{layer}' is a {type(old).__name__} and no Linear layer, so it cannot be grown")

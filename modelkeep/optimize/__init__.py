@@ -1,0 +1,59 @@
+"""Same answers, cheaper weights: the table of methods, and which of them fit a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from modelkeep.data.dataset import Dataset
+from modelkeep.errors import BadData, Unsupported
+from modelkeep.extras import load
+from modelkeep.types import Step
+
+METHODS: dict[str, str] = {
+    "distill": "modelkeep.optimize.distill:Distill",
+    "quantize": "modelkeep.optimize.quantize:Quantize",
+}
+
+
+def step(method: str, **options: Any) -> Step:
+    """The step of that name. Raises Unsupported with the names there are."""
+    if method not in METHODS:
+        raise Unsupported(f"there is no way to optimize called '{method}'; there are: {', '.join(METHODS)}")
+    made: Step = load(METHODS[method])(**options)
+    return made
+
+
+def recipes(
+    source: str,
+    rows: Dataset | None,
+    *,
+    student: str | None,
+    quantize: bool,
+    export: Callable[[Dataset], Step],
+    **distil: Any,
+) -> dict[str, list[Step]]:
+    """Name → the chain of steps to try on a model of format ``source``; every chain ends in that format.
+
+    ``export`` gives the step from PyTorch to that format, which a student must take. Raises BadData without rows, and
+    Unsupported when nothing fits.
+    """
+    if rows is None:
+        raise BadData("there are no rows to calibrate or distil on; pass --train-data, or add the model with --data")
+    found: dict[str, list[Step]] = {}
+    small: list[Step] = []
+    if student:
+        small = [step("distill", student=student, rows=rows, **distil)]
+        if source != "torch":
+            small.append(export(rows))
+        found["distilled"] = small
+    if quantize and source == "onnx":
+        found["int8"] = [step("quantize", rows=rows)]
+        if small:
+            found["distilled+int8"] = [*small, step("quantize", rows=rows)]
+    if not found:
+        raise Unsupported(
+            f"nothing to try on a model of format '{source}': int8 needs ONNX (modelkeep convert), "
+            "distilling needs a --student"
+        )
+    return found

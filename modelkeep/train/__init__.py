@@ -1,0 +1,1 @@
+"""One plain training loop and its losses, shared by optimize and update."""

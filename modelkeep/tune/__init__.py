@@ -1,0 +1,1 @@
+"""Same weights, best runtime settings: measured on this machine, through the serving plane."""

@@ -1,0 +1,140 @@
+"""What this machine is and has. Standard library only: a registry may be asked from anywhere."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+INSTRUCTION_SETS = {
+    "avx2": "AVX2",
+    "avx512f": "AVX-512",
+    "avx512_vnni": "AVX-512 VNNI (int8)",
+    "avx_vnni": "AVX VNNI (int8)",
+    "avx512_bf16": "AVX-512 BF16",
+    "amx_int8": "AMX int8",
+    "amx_bf16": "AMX BF16",
+    "asimd": "NEON",
+    "asimddp": "NEON dot product (int8)",
+    "sve": "SVE",
+}
+ENGINES = {"onnxruntime": None, "openvino": "openvino", "torch": "torch"}
+"""Engine's distribution → the extra that brings it."""
+EXTRAS = {
+    "torch": ("torch", "safetensors", "onnx", "onnxscript"),
+    "optimize": ("torch", "onnx"),
+    "openvino": ("openvino",),
+    "tensorflow": ("tensorflow-cpu", "tf2onnx"),
+    "grpc": ("grpcio", "protobuf"),
+}
+
+
+def cores() -> int:
+    """Cores that this process may use: its affinity, and the cgroup's quota where there is one; one at least."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        allowed = min(allowed, max(1, int(quota) // int(period)))
+    except (OSError, ValueError):
+        pass  # no cgroup v2, or the quota is "max"
+    return allowed
+
+
+def fingerprint() -> str:
+    """A short name of this hardware and software; tuned settings hold where it is the same."""
+    found = {key: value for key, value in describe().items() if key in ("processor", "cores", "instruction_sets", "os")}
+    found["engines"] = {name: _version(name) for name in ENGINES}
+    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def describe() -> dict[str, Any]:
+    """What doctor prints: hardware, engines, extras, and what is missing with the mend."""
+    missing = {
+        extra: f"pip install 'modelkeep[{extra}]'"
+        for extra, needs in EXTRAS.items()
+        if not all(_version(name) for name in needs)
+    }
+    return {
+        "os": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "processor": _processor(),
+        "cores": cores(),
+        "memory_gib": _memory_gib(),
+        "instruction_sets": _instruction_sets(),
+        "gpu": _gpus(),
+        "engines": {
+            name: _version(name) or f"missing: pip install 'modelkeep[{extra}]'" for name, extra in ENGINES.items()
+        },
+        "extras": {extra: "missing" if extra in missing else "installed" for extra in EXTRAS},
+        "missing": missing,
+        "advice": _advice(_instruction_sets()),
+    }
+
+
+def _advice(sets: list[str]) -> list[str]:
+    """What the instruction sets mean for the choice of precision."""
+    advice = []
+    if "AMX BF16" in sets:
+        advice.append("AMX multiplies bf16 and int8 tiles: large models gain most with engine openvino")
+    if any("int8" in name for name in sets):
+        advice.append("int8 instructions: a quantized model can be faster here, not only smaller (modelkeep optimize)")
+    return advice or ["no int8 instructions found: quantizing saves memory here, and may cost time"]
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _cpuinfo() -> Mapping[str, str]:
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return {}
+    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in text.splitlines())}
+
+
+def _processor() -> str:
+    return _cpuinfo().get("model name") or platform.processor() or platform.machine()
+
+
+def _instruction_sets() -> list[str]:
+    info = _cpuinfo()
+    flags = set((info.get("flags") or info.get("Features") or "").split())
+    return [name for flag, name in INSTRUCTION_SETS.items() if flag in flags]
+
+
+def _memory_gib() -> float:
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return 0.0
+    try:
+        total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    except (OSError, ValueError):
+        pass  # no cgroup v2, or the limit is "max"
+    return round(total / 2**30, 1)
+
+
+def _gpus() -> list[str]:
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return []
+    try:
+        asked = [tool, "--query-gpu=name,memory.total", "--format=csv,noheader"]
+        done = subprocess.run(asked, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return (
+        [re.sub(r"\s+", " ", line) for line in done.stdout.splitlines() if line.strip()] if not done.returncode else []
+    )
