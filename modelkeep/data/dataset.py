@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -84,7 +85,7 @@ def concat(a: Dataset, b: Dataset) -> Dataset:
     try:
         inputs = {name: np.concatenate([array, b.inputs[name]]) for name, array in a.inputs.items()}
         both = a.labels is not None and b.labels is not None
-        labels = np.concatenate([a.labels, b.labels]) if both else None  # type: ignore[list-item]  # both are arrays
+        labels = np.concatenate([a.labels, b.labels]) if both else None
     except ValueError as error:
         raise BadData(f"the rows of {a.source} and {b.source} differ in shape: {error}") from error
     return Dataset(inputs, labels, a.source if a.source == b.source else f"{a.source} and {b.source}")
@@ -197,9 +198,9 @@ def _read_csv(path: Path, signature: Signature | None) -> Dataset:
     except (UnicodeDecodeError, ValueError, csv.Error) as error:
         raise BadData(f"{path} cannot be read as a .csv file of numbers with a header: {error}") from error
     spec = signature.inputs[0] if signature and len(signature.inputs) == 1 else None
-    inner = spec.shape[1:] if spec else ()
-    if None not in inner and np.prod(inner, dtype=int) == rows.shape[1]:
-        rows = rows.reshape(len(rows), *inner)  # type: ignore[arg-type]  # None is ruled out above
+    inner = [size for size in spec.shape[1:] if size is not None] if spec else []
+    if spec and len(inner) == len(spec.shape) - 1 and math.prod(inner) == rows.shape[1]:
+        rows = rows.reshape(len(rows), *inner)
     return Dataset({spec.name if spec else "input": rows}, labels, str(path))
 
 

@@ -38,8 +38,8 @@ def compare(
 ) -> Report:
     """Whether ``b`` answers as ``a``, the reference, does. Report(kind="compare") with ok, and why in one sentence.
 
-    Numbers: n (different rows), batches, atol, rtol, max_abs, max_rel, cosine, top1_agreement (None where no output is a row of
-    scores), constant (outputs of ``a`` that are the same for every row), outputs (the same numbers by name).
+    Numbers: n (different rows), batches, atol, rtol, max_abs, max_rel, cosine, top1_agreement (None where no output
+    is a row of scores), constant (outputs of ``a`` that are the same for every row), outputs (the same by name).
     """
     tally = _Tally(atol, rtol)
     why = _same_outputs(a.signature, b.signature) or tally.fault

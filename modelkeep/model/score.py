@@ -25,7 +25,7 @@ def predictions(outputs: Arrays, signature: Signature) -> Array:
     return first
 
 
-def correct(runner: Runner, dataset: Dataset, batch: int = 256, labels: Sequence[str] = ()) -> Array:
+def correct(runner: Runner, dataset: Dataset, labels: Sequence[str] = (), *, batch: int = 256) -> Array:
     """Which rows are answered rightly, bool [rows]. ``labels`` turns truth given as names into class numbers.
 
     Raises BadData where the rows have no labels, or labels that the answers cannot be compared with.
@@ -43,8 +43,8 @@ def correct(runner: Runner, dataset: Dataset, batch: int = 256, labels: Sequence
         raise BadData(f"the labels of {dataset.source} are {truth.dtype.name}, the answers {answered.dtype.name}")
     if answered.shape != truth.shape:
         raise BadData(f"{dataset.source} has labels of shape {list(truth.shape)}, the answers {list(answered.shape)}")
-    right: Array = np.asarray(answered == truth).reshape(len(dataset), -1)
-    whole: Array = right.all(1)
+    right: Array = np.equal(answered, truth).reshape(len(dataset), -1)
+    whole: Array = np.logical_and.reduce(right, axis=1)
     return whole
 
 
@@ -53,7 +53,7 @@ def score(runner: Runner, dataset: Dataset, labels: Sequence[str] = ()) -> Repor
 
     Raises what ``correct`` does.
     """
-    right = correct(runner, dataset, labels=labels)
+    right = correct(runner, dataset, labels)
     count, n = int(right.sum()), len(right)
     low, high = evidence.wilson(count, n)
     numbers: dict[str, Any] = {"accuracy": count / n, "low": low, "high": high, "n": n, "correct": count}
@@ -68,7 +68,7 @@ def regression(base: Runner, new: Runner, dataset: Dataset, max_drop: float, lab
 
     The same rows are given to both, so the bound is that of a paired comparison (evidence.paired_drop).
     """
-    before, after = correct(base, dataset, labels=labels), correct(new, dataset, labels=labels)
+    before, after = correct(base, dataset, labels), correct(new, dataset, labels)
     drop, upper = evidence.paired_drop(before, after)
     ok = bool(upper <= max_drop)
     numbers = {

@@ -12,7 +12,7 @@ from modelkeep.types import Model, Runner, ServeConfig
 
 @dataclass(frozen=True)
 class Engine:
-    """``target`` is a function load(model, config) → Runner; it imports ``library``, which pip extra ``extra`` brings."""
+    """``target`` is a function load(model, config) → Runner; it imports ``library``, which the ``extra`` brings."""
 
     target: str
     formats: tuple[str, ...]

@@ -46,7 +46,12 @@ def build(factory: str, arguments: Mapping[str, Any], home: Path) -> torch.nn.Mo
     """Call the factory kept in the model folder ``home``. Raises BadModel where it fails or gives no module."""
     import torch
 
-    target = extras.load(factory, beside=home / CODE)
+    try:
+        target = extras.load(factory, beside=home / CODE)
+    except BadModel as error:
+        if isinstance(error.__cause__, ImportError):
+            raise BadModel(f"{error}; what the factory's file imports must be installed, or be in that file") from error
+        raise
     try:
         built = target(**arguments)
     except Exception as error:  # a person's code may raise anything
