@@ -1,0 +1,1 @@
+"""Replaces the live version safely: a canary in steps, judged on live outcomes; rollback in one write."""

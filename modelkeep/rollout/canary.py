@@ -1,0 +1,219 @@
+"""A canary in steps: a share of the traffic, a verdict, the next share; at the end it is promoted, or was ended before.
+
+It writes the wanted Route and servers follow, so that a run that is killed leaves a valid route: the next run of the
+same version goes on at the weight it finds. Whoever changes the route meanwhile wins.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from modelkeep.data import traffic
+from modelkeep.errors import BadSettings, Conflict, NotFound
+from modelkeep.rollout.judge import Judge, Rules
+from modelkeep.rollout.outcomes import Outcomes, usual_p99
+from modelkeep.types import Ref, Route
+
+if TYPE_CHECKING:
+    from modelkeep.registry import Registry
+
+KIND = "rollout"
+TELL_EVERY = 10.0
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a rollout came to: promote, rollback, inconclusive (time was up) or stopped (somebody changed the route).
+
+    In all but the first the old version is live. ``numbers`` holds shares, counts and evidence by kind of harm.
+    """
+
+    verdict: str
+    why: str
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Canary:
+    """A plan. Raises BadSettings.
+
+    ``steps`` are the canary's shares; each lasts ``max_seconds`` at most, and ``min_requests`` of the canary at least.
+    ``alpha`` is the chance of rolling back a canary that harms at most ``tolerance`` more, ``beta`` (as alpha where it
+    is None) that of promoting one that harms more. ``p99`` is the promised latency in seconds; without it, slow is what
+    is over the live version's usual p99. ``poll`` is the seconds between two looks.
+    """
+
+    steps: tuple[float, ...] = (0.1, 0.5)
+    tolerance: float = 0.05
+    alpha: float = 0.01
+    beta: float | None = None
+    max_seconds: float = 600.0
+    min_requests: int = 20
+    p99: float | None = None
+    needs_labels: bool = False
+    poll: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not self.steps or list(self.steps) != sorted(set(self.steps)) or not 0 < self.steps[0] <= self.steps[-1] < 1:
+            raise BadSettings(f"steps are {self.steps!r}; give growing shares between 0 and 1, such as (0.1, 0.5)")
+        self.rules()
+
+    def rules(self) -> Rules:
+        """What the judge goes by."""
+        beta = self.alpha if self.beta is None else self.beta
+        return Rules(self.tolerance, self.alpha, beta, self.needs_labels)
+
+    def run(
+        self,
+        registry: Registry,
+        name: str,
+        number: int,
+        path: Path,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+        on_step: Callable[[str], None] | None = None,
+        who: str = "person",
+    ) -> Decision:
+        """Roll version ``number`` out, judged by the traffic captured at ``path``. Blocks until it is decided.
+
+        Raises NotFound where there is no live version to compare with, Conflict where another canary is under way.
+        ``on_step`` gets a sentence for each step, and now and then between.
+        """
+        route = registry.route(name)
+        if route.live is None:
+            raise NotFound(f"{name} has no live version to compare {name}@{number} with; modelkeep promote {name}@N")
+        if route.canary is None and route.live == number:
+            return Decision("promote", f"{name}@{number} is live already")
+        if route.canary not in (None, number):
+            raise Conflict(f"{name}@{route.canary} is a canary already; end it first: modelkeep rollback {name}")
+        return _Rollout(self, registry, route, number, path, clock, sleep, on_step or (lambda text: None), who).run()
+
+
+class _Rollout:
+    """One run of a plan."""
+
+    def __init__(
+        self,
+        plan: Canary,
+        registry: Registry,
+        route: Route,
+        number: int,
+        path: Path,
+        clock: Callable[[], float],
+        sleep: Callable[[float], None],
+        tell: Callable[[str], None],
+        who: str,
+    ) -> None:
+        assert route.live is not None
+        self.plan, self.registry, self.route, self.number, self.who = plan, registry, route, number, who
+        self.clock, self.sleep, self.tell = clock, sleep, tell
+        self.name, self.live = route.name, route.live
+        self.slow = plan.p99 or usual_p99(path, self.name, self.live)
+        self.judge = Judge(plan.rules(), steps=len(plan.steps), slow=self.slow is not None)
+        models = {
+            canary: (version, registry.get(Ref(self.name, version)).model)
+            for canary, version in ((False, self.live), (True, number))
+        }
+        self.outcomes = Outcomes(path, self.name, models, self._begin_row(path))
+
+    def _begin_row(self, path: Path) -> int:
+        """After which row the evidence begins: now or, for a run that goes on, where the killed one began."""
+        newest = traffic.newest(path)
+        if self.route.canary == self.number:
+            for entry in reversed(self.registry.journal(self.name, kind=KIND)):
+                if entry.data.get("version") == self.number and entry.data.get("stage") == "began":
+                    return min(int(entry.data["row"]), newest)
+            return newest
+        self._note("began", f"{self.name}@{self.number} is rolled out beside {self.name}@{self.live}", row=newest)
+        return newest
+
+    def run(self) -> Decision:
+        """Step by step, until there is a verdict."""
+        resumed = self.route.canary == self.number
+        steps = self.plan.steps
+        first = sum(step < self.route.weight for step in steps) if resumed else 0
+        for at in range(min(first, len(steps) - 1), len(steps)):
+            try:
+                self._enter(at, steps[at])
+            except Conflict as error:
+                return self._stopped(str(error))
+            decision = self._watch(at)
+            if decision is not None:
+                return decision
+        return self._promote()
+
+    def _enter(self, at: int, weight: float) -> None:
+        text = f"{self.name}@{self.number} gets {weight:.0%} of the traffic (step {at + 1} of {len(self.plan.steps)})"
+        wanted = replace(self.route, canary=self.number, weight=weight)
+        if wanted != self.route:
+            self.route = self.registry.set_route(wanted, why=text, who=self.who)
+        if self.judge.requests:
+            self.judge.begin_step()
+        self.tell(text)
+
+    def _watch(self, at: int) -> Decision | None:
+        """Look until the step is over. None: go on with the next."""
+        began = told = self.clock()
+        while True:
+            now = self.registry.route(self.name)
+            if (now.live, now.canary, now.weight) != (self.route.live, self.route.canary, self.route.weight):
+                return self._stopped(f"the route of {self.name} was changed by somebody else")
+            self.route = now
+            self.outcomes.tell(self.judge, self.slow)
+            if harm := self.judge.harmful():
+                return self._end("rollback", f"was rolled back at {now.weight:.0%}; {self.judge.describe(harm)}")
+            share = (at + 1) / len(self.plan.steps)
+            if self.judge.progress() >= share and self.judge.requests_here >= self.plan.min_requests:
+                return None
+            if self.clock() - began >= self.plan.max_seconds:
+                return self._end("inconclusive", f"stays undecided, so it is ended; {self._lacking()}")
+            if self.clock() - told >= TELL_EVERY:
+                told = self.clock()
+                self.tell(f"{self.judge.requests} requests to the canary; {self._lacking()}")
+            self.sleep(self.plan.poll)
+
+    def _lacking(self) -> str:
+        if not self.judge.requests:
+            return "no request reached it"
+        least = self.judge.least()
+        done = max(0.0, min(self.judge.progress(), 1.0))
+        return f"{done:.0%} of the evidence that promotion needs; {self.judge.describe(least)}"
+
+    def _promote(self) -> Decision:
+        harms = "; ".join(self.judge.describe(harm) for harm in self.judge.required)
+        why = f"{self.name}@{self.number} is live: not worse than {self.name}@{self.live} by {self._borne()}; {harms}"
+        shadow = None if self.route.shadow == self.number else self.route.shadow
+        wanted = replace(self.route, live=self.number, previous=self.live, canary=None, weight=0.0, shadow=shadow)
+        return self._write("promote", wanted, why)
+
+    def _end(self, verdict: str, what: str) -> Decision:
+        why = f"{self.name}@{self.number} {what}; {self._borne()} more is borne, {self.name}@{self.live} stays live"
+        return self._write(verdict, replace(self.route, canary=None, weight=0.0), why)
+
+    def _write(self, verdict: str, wanted: Route, why: str) -> Decision:
+        """The one write that ends it. The route's revision guards it: a person who stepped in is not overruled."""
+        try:
+            self.route = self.registry.set_route(wanted, why=why, who=self.who)
+        except Conflict as error:
+            return self._stopped(str(error))
+        return self._decide(verdict, why)
+
+    def _stopped(self, reason: str) -> Decision:
+        return self._decide("stopped", f"the rollout of {self.name}@{self.number} stopped: {reason}")
+
+    def _decide(self, verdict: str, why: str) -> Decision:
+        numbers = {"requests": self.judge.requests, "slow_over_seconds": self.slow, **self.judge.numbers()}
+        self._note("ended", why, verdict=verdict, numbers=numbers)
+        self.tell(why)
+        return Decision(verdict, why, numbers)
+
+    def _borne(self) -> str:
+        return f"{self.plan.tolerance * 100:g} percentage points"
+
+    def _note(self, stage: str, why: str, **data: Any) -> None:
+        self.registry.note(self.name, KIND, why, {"stage": stage, "version": self.number, **data}, who=self.who)

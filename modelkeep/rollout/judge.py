@@ -1,0 +1,193 @@
+"""Three verdicts on a canary, from live outcomes: promote, rollback, or go on. Valid however often it is asked.
+
+For each harm (errors, slow answers, wrong answers) outcomes of the canary are compared with those of the live version
+that came at the same time: as soon as both have answered, a block closes, and X, the canary's mean harm in it less the
+live version's, lies in [-1, 1]. Two e-processes bet on X (Waudby-Smith & Ramdas 2024, JRSS-B): one against "the canary
+harms at most ``tolerance`` more" (enough of it: rollback), one against "it harms at least ``tolerance`` more" (enough,
+for each harm: promote). Evidence multiplies over the steps of a rollout, so a change of weight resets nothing. Why a
+canary is to be judged sequentially: Lindon et al. 2024, "Sequential A/B testing keeps the world streaming Netflix".
+No data is no evidence: it never promotes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import exp, inf, log
+from typing import Any
+
+import numpy as np
+
+from modelkeep.errors import BadSettings
+from modelkeep.evidence import Betting
+
+HARMS = ("errors", "slow answers", "wrong answers")
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What is borne. Raises BadSettings.
+
+    ``tolerance`` is a difference of shares. ``alpha`` is the chance to roll back a canary that harms at most that much
+    more, ``beta`` the chance to promote one that harms at least that much more.
+    """
+
+    tolerance: float = 0.05
+    alpha: float = 0.01
+    beta: float = 0.01
+    needs_labels: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("tolerance", "alpha", "beta"):
+            if not 0 < getattr(self, name) < 1:
+                raise BadSettings(f"{name} is {getattr(self, name)!r}; give a share between 0 and 1")
+
+
+class Harm:
+    """One kind of harm, of the canary and of the live version side by side."""
+
+    def __init__(self, rules: Rules, steps: int) -> None:
+        self.rules, self.steps = rules, steps
+        self.sums = {True: 0.0, False: 0.0}
+        self.counts = {True: 0, False: 0}
+        self._open: dict[bool, list[float]] = {True: [], False: []}
+        self._blocks: list[float] = []
+        self._worse: list[Betting] = []
+        self._fine = Betting((1 - rules.tolerance) / 2)
+        self._here = Betting((1 - rules.tolerance) / 2)
+        self.worst = 0.0
+        """The highest log evidence that the canary is worse."""
+        self.begin_step()
+
+    def begin_step(self) -> None:
+        """A new weight: harm that comes with load begins here, so a further bet starts; the older ones go on."""
+        self.settle()
+        if len(self._worse) < self.steps:
+            self._worse.append(Betting((1 + self.rules.tolerance) / 2))
+        self._here = Betting((1 - self.rules.tolerance) / 2)
+
+    def add(self, canary: bool, harm: float) -> None:
+        """One outcome, 0 (no harm) to 1, in the order in which it became known."""
+        self.sums[canary] += harm
+        self.counts[canary] += 1
+        self._open[canary].append(harm)
+        if self._open[True] and self._open[False]:
+            block = {arm: sum(values) / len(values) for arm, values in self._open.items()}
+            self._blocks.append(block[True] - block[False])
+            self._open = {True: [], False: []}
+
+    def settle(self) -> None:
+        """Bet on the blocks that closed."""
+        if not self._blocks:
+            return
+        x = np.array(self._blocks)
+        self._blocks = []
+        for bet in self._worse:
+            bet.update((1 + x) / 2)
+        for bet in (self._fine, self._here):
+            bet.update((1 - x) / 2)
+        # the mean over all steps, those that are to come with their stake of 1: an e-process again
+        logs = [bet.log_e for bet in self._worse] + [0.0] * (self.steps - len(self._worse))
+        top = max(logs)
+        self.worst = max(self.worst, top + log(sum(exp(one - top) for one in logs) / self.steps))
+
+    @property
+    def fine(self) -> float:
+        """Log evidence that the canary is not worse by the tolerance; -inf while this step points the other way."""
+        here = 1 - 2 * self._here.mean if self._here.n else inf
+        return self._fine.peak if here < self.rules.tolerance else -inf
+
+    @property
+    def blocks(self) -> int:
+        """How many comparisons were made."""
+        return self._fine.n
+
+    def numbers(self) -> dict[str, Any]:
+        """Shares and counts of both, and the evidence as natural logarithms."""
+        share = {arm: self.sums[arm] / self.counts[arm] if self.counts[arm] else None for arm in (True, False)}
+        return {
+            "canary": share[True],
+            "canary_n": self.counts[True],
+            "live": share[False],
+            "live_n": self.counts[False],
+            "blocks": self.blocks,
+            "log_evidence_worse": self.worst,
+            "log_evidence_fine": self._fine.peak,
+        }
+
+
+class Judge:
+    """Takes outcomes, gives the verdict. ``steps`` is how many steps the rollout has."""
+
+    def __init__(self, rules: Rules, *, steps: int = 1, slow: bool = True) -> None:
+        """``slow``: whether there is a latency to compare with; where not, slowness is not judged."""
+        self.rules = rules
+        self.harms: Mapping[str, Harm] = {name: Harm(rules, steps) for name in HARMS if slow or name != "slow answers"}
+        self.required = [n for n in self.harms if n != "wrong answers" or rules.needs_labels]
+        self._before = 0
+
+    def begin_step(self) -> None:
+        """The canary's weight has changed."""
+        for harm in self.harms.values():
+            harm.begin_step()
+        self._before = self.requests
+
+    @property
+    def requests(self) -> int:
+        """Outcomes of the canary so far."""
+        return self.harms["errors"].counts[True]
+
+    @property
+    def requests_here(self) -> int:
+        """Outcomes of the canary in this step."""
+        return self.requests - self._before
+
+    def add(self, name: str, canary: bool, harm: float) -> None:
+        """One outcome of one kind; a kind that is not judged is passed over."""
+        if name in self.harms:
+            self.harms[name].add(canary, harm)
+
+    def harmful(self) -> str | None:
+        """The harm that shows, with the canary's chance of a wrong rollback at most alpha over all harms together."""
+        self._settle()
+        enough = log(len(self.harms) / self.rules.alpha)
+        shown = {name: harm.worst for name, harm in self.harms.items() if harm.worst >= enough}
+        return max(shown, key=lambda name: shown[name]) if shown else None
+
+    def progress(self) -> float:
+        """The evidence for promotion as a share of what is needed, of the harm that has the least: 1 or more is enough.
+
+        All harms that count must pass, so beta needs no division between them.
+        """
+        self._settle()
+        return min(self.harms[name].fine for name in self.required) / log(1 / self.rules.beta)
+
+    def verdict(self) -> str:
+        """promote, rollback or continue."""
+        if self.harmful():
+            return "rollback"
+        return "promote" if self.progress() >= 1 else "continue"
+
+    def least(self) -> str:
+        """The harm that lacks evidence for promotion most."""
+        return min(self.required, key=lambda name: self.harms[name].fine)
+
+    def numbers(self) -> dict[str, Any]:
+        """Of each harm, and the rules."""
+        enough = {"worse": log(len(self.harms) / self.rules.alpha), "fine": log(1 / self.rules.beta)}
+        told = {"tolerance": self.rules.tolerance, "alpha": self.rules.alpha, "beta": self.rules.beta}
+        return {**{name: harm.numbers() for name, harm in self.harms.items()}, **told, "log_evidence_needed": enough}
+
+    def describe(self, name: str) -> str:
+        """One harm, in words."""
+        numbers = self.harms[name].numbers()
+        if not numbers["canary_n"] or not numbers["live_n"]:
+            return f"{name}: nothing known"
+        return (
+            f"{name}: {numbers['canary']:.1%} of {numbers['canary_n']} with the canary, "
+            f"{numbers['live']:.1%} of {numbers['live_n']} with the live version"
+        )
+
+    def _settle(self) -> None:
+        for harm in self.harms.values():
+            harm.settle()
