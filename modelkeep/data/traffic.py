@@ -90,12 +90,14 @@ class TrafficLog:
     def flush(self, timeout: float = 5.0) -> bool:
         """Wait until all that was offered before is in the file; False when that took longer than ``timeout`` s."""
         done = threading.Event()
+        if not self._thread.is_alive():
+            return self._waiting.empty()
         self._hurry.set()
         try:
             self._waiting.put(done, timeout=timeout)
         except queue.Full:
             return False
-        return done.wait(timeout) if self._thread.is_alive() else self._waiting.empty()
+        return done.wait(timeout)
 
     def close(self) -> None:
         """Write what waits, then stop. Later offers are dropped; closing twice is harmless."""

@@ -1,0 +1,52 @@
+"""The file of captured requests says what is wrong with it in one sentence."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from modelkeep.data.capture import connect, number
+from modelkeep.errors import BadData, Damaged
+
+
+def test_it_is_made_with_its_folder(tmp_path: Path) -> None:
+    path = tmp_path / "home" / "traffic.db"
+    with connect(path) as database:
+        assert database.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+        tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    assert {"exchanges", "labels"} <= tables
+    database.close()
+
+
+def test_another_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "traffic.db"
+    path.write_text("this is no database, and it is long enough to be read as one " * 50)
+    with pytest.raises(BadData, match=r"traffic\.db is not a file of captured traffic .*move it away, it is made anew"):
+        connect(path)
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Damaged, match=r"cannot be used .*check the disk and who may write there"):
+        connect(tmp_path / "file" / "traffic.db")
+
+
+def test_a_number(tmp_path: Path) -> None:
+    path = tmp_path / "traffic.db"
+    assert number(path, "SELECT MAX(row) FROM exchanges") == 0
+    connect(path).close()
+    assert number(path, "SELECT MAX(row) FROM exchanges") == 0
+    assert number(path, "SELECT row FROM labels WHERE id = ?", "none") == 0
+    assert number(path, "SELECT 7") == 7
+
+
+def test_a_file_without_its_tables_is_said_to_be_unusable(tmp_path: Path) -> None:
+    path = tmp_path / "traffic.db"
+    database = sqlite3.connect(path)
+    database.execute("CREATE TABLE labels (x)")
+    database.commit()
+    database.close()
+    with pytest.raises(Damaged, match="no such table"):
+        number(path, "SELECT MAX(row) FROM exchanges")

@@ -1,0 +1,296 @@
+"""Captured requests: nothing blocks or raises on the way in, bounds hold, and what comes out is what went in."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from modelkeep.data import labels, traffic
+from modelkeep.data.traffic import Exchange, TrafficLog
+from modelkeep.errors import BadData
+
+
+def exchange(at: int, **other: Any) -> Exchange:
+    """The ``at``-th of some requests to digits@1."""
+    plain: dict[str, Any] = {"id": f"r{at}", "at": 1000.0 + at, "model": "digits", "version": 1, "track": "live"}
+    arrays = {"inputs": {"x": np.full((1, 4), at, "float32")}, "outputs": {"y": np.array([at])}}
+    return Exchange(**{**plain, "outcome": "ok", "seconds": 0.01, **arrays, **other})
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "traffic.db"
+
+
+@pytest.fixture
+def opened(path: Path) -> Iterator[Callable[..., TrafficLog]]:
+    logs: list[TrafficLog] = []
+
+    def open_(**options: Any) -> TrafficLog:
+        logs.append(TrafficLog(path, **options))
+        return logs[-1]
+
+    yield open_
+    for log in logs:
+        log.close()
+
+
+def fill(log: TrafficLog, exchanges: list[Exchange]) -> None:
+    for one in exchanges:
+        log.offer(one)
+    assert log.flush()
+
+
+class TestRoundTrip:
+    def test_what_went_in_comes_out(self, opened: Callable[..., TrafficLog], path: Path) -> None:
+        given = exchange(3, track="canary", outcome="late", seconds=0.25, version=7)
+        fill(opened(), [given])
+        (got,) = traffic.read(path, "digits")
+        for name in ("id", "at", "model", "version", "track", "outcome", "seconds"):
+            assert getattr(got, name) == getattr(given, name)
+        assert got.inputs is not None
+        assert got.outputs is not None
+        np.testing.assert_array_equal(got.inputs["x"], [[3, 3, 3, 3]])
+        np.testing.assert_array_equal(got.outputs["y"], [3])
+        assert (got.row, got.label, got.seq) == (1, None, 1)
+
+    def test_without_arrays(self, opened: Callable[..., TrafficLog], path: Path) -> None:
+        fill(opened(), [exchange(0), exchange(1, inputs=None, outputs=None)])
+        assert [e.inputs for e in traffic.read(path, "digits", arrays=False)] == [None, None]
+        first, second = traffic.read(path, "digits")
+        assert first.inputs is not None
+        assert second.inputs is None
+        assert second.seq == 0
+
+    def test_order_limits_and_filters(self, opened: Callable[..., TrafficLog], path: Path) -> None:
+        fill(opened(), [exchange(i, version=1 + i % 2, model="other" if i == 9 else "digits") for i in range(10)])
+
+        def ids(**options: Any) -> list[str]:
+            return [e.id for e in traffic.read(path, "digits", **options)]
+
+        assert ids() == [f"r{i}" for i in range(9)]
+        assert ids(version=2) == ["r1", "r3", "r5", "r7"]
+        assert ids(limit=2) == ["r0", "r1"]
+        assert ids(limit=2, newest=True) == ["r7", "r8"]
+        assert ids(after=7) == ["r7", "r8"]
+        assert ids(since=1007.0) == ["r7", "r8"]
+        assert [e.id for e in traffic.read(path, "other")] == ["r9"]
+
+    def test_labels_are_joined(self, opened: Callable[..., TrafficLog], path: Path) -> None:
+        fill(opened(), [exchange(0), exchange(1)])
+        labels.record(path, "digits", {"r1": [4]})
+        assert [e.label for e in traffic.read(path, "digits")] == [None, [4]]
+
+    def test_a_missing_file_holds_nothing(self, path: Path) -> None:
+        assert traffic.read(path, "digits") == []
+        assert traffic.newest(path) == 0
+        assert not path.exists()
+
+    def test_a_damaged_file_is_refused_by_name(self, path: Path) -> None:
+        path.write_text("no database " * 500)
+        with pytest.raises(BadData, match=r"traffic\.db is not a file of captured traffic"):
+            traffic.read(path, "digits")
+
+    def test_a_table_of_another_kind_is_refused(self, path: Path) -> None:
+        database = sqlite3.connect(path)
+        database.executescript("CREATE TABLE labels (x); CREATE TABLE exchanges (y)")
+        database.close()
+        with pytest.raises(Exception, match=r"traffic\.db cannot be used .*no such column"):
+            traffic.read(path, "digits")
+
+
+class TestShare:
+    def test_a_share_keeps_arrays_of_some_and_rows_of_all(self, opened: Callable[..., TrafficLog], path: Path) -> None:
+        fill(opened(share=0.3), [exchange(i) for i in range(400)])
+        found = traffic.read(path, "digits")
+        captured = [e for e in found if e.inputs is not None]
+        assert len(found) == 400
+        assert 80 < len(captured) < 160
+        assert [e.seq for e in captured] == list(range(1, len(captured) + 1))
+
+    def test_a_request_is_captured_on_every_track_or_on_none(
+        self, opened: Callable[..., TrafficLog], path: Path
+    ) -> None:
+        given = [exchange(i, track=track, version=v) for i in range(60) for track, v in (("live", 1), ("shadow", 2))]
+        fill(opened(share=0.5), given)
+        found = traffic.read(path, "digits")
+        for live, shadow in zip(found[::2], found[1::2], strict=True):
+            assert live.id == shadow.id
+            assert (live.inputs is None) == (shadow.inputs is None)
+
+    def test_none(self, opened: Callable[..., TrafficLog], path: Path) -> None:
+        fill(opened(share=0.0), [exchange(0)])
+        assert traffic.read(path, "digits")[0].inputs is None
+
+
+class TestBounds:
+    def test_the_oldest_rows_go_first(self, opened: Callable[..., TrafficLog], path: Path) -> None:
+        log = opened(max_rows=50)
+        for start in range(0, 200, 20):
+            fill(log, [exchange(i) for i in range(start, start + 20)])
+        assert [e.id for e in traffic.read(path, "digits")] == [f"r{i}" for i in range(150, 200)]
+
+    def test_bytes_are_bounded(self, opened: Callable[..., TrafficLog], path: Path) -> None:
+        log = opened(max_bytes=1_000_000)
+        big = {"x": np.zeros((1, 10_000), "float32")}
+        for start in range(0, 100, 10):
+            fill(log, [exchange(i, inputs=big) for i in range(start, start + 10)])
+        found = traffic.read(path, "digits")
+        assert found[-1].id == "r99"
+        assert 15 <= len(found) <= 35
+        assert path.stat().st_size < 3_000_000
+
+    def test_bytes_that_an_earlier_server_left_count(self, opened: Callable[..., TrafficLog], path: Path) -> None:
+        big = {"x": np.zeros((1, 10_000), "float32")}
+        log = opened()
+        fill(log, [exchange(i, inputs=big) for i in range(50)])
+        log.close()
+        fill(opened(max_bytes=400_000), [exchange(50)])
+        assert len(traffic.read(path, "digits")) <= 11
+
+    def test_what_does_not_fit_the_queue_is_dropped_and_counted(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(traffic, "WAITING_ROWS", 10)
+        go_on = threading.Event()
+        write = TrafficLog._write
+        monkeypatch.setattr(TrafficLog, "_write", lambda log, *rest: go_on.wait(10) and write(log, *rest))
+        log = TrafficLog(path)
+        log.offer(exchange(0))
+        while log._waiting.qsize():
+            time.sleep(0.001)  # until the writer holds the first and waits
+        began = time.perf_counter()
+        for i in range(1, 100):
+            log.offer(exchange(i))
+        assert time.perf_counter() - began < 0.5
+        assert log.dropped >= 80
+        go_on.set()
+        log.close()
+        assert log.written + log.dropped == 100
+        assert len(traffic.read(path, "digits")) == log.written
+
+    def test_bytes_that_wait_are_bounded(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(traffic, "WAITING_BYTES", 100_000)
+        log = TrafficLog(path)
+        log.offer(exchange(0, inputs={"x": np.zeros(100_000)}))
+        assert log.dropped == 1
+        log.offer(exchange(1))
+        log.close()
+        assert [e.id for e in traffic.read(path, "digits")] == ["r1"]
+
+
+class TestTrouble:
+    def test_a_damaged_file_is_set_aside(self, path: Path) -> None:
+        path.write_text("no database " * 500)
+        log = TrafficLog(path)
+        fill(log, [exchange(0)])
+        log.close()
+        assert "is not a file of captured traffic" in log.last_error
+        assert Path(f"{path}.damaged").read_text().startswith("no database")
+        assert [e.id for e in traffic.read(path, "digits")] == ["r0"]
+
+    def test_a_locked_file_is_not_set_aside(self, path: Path) -> None:
+        fill(log := TrafficLog(path), [exchange(0)])
+        log.close()
+        holder = sqlite3.connect(path)
+        holder.execute("BEGIN EXCLUSIVE")
+        again = TrafficLog(path)
+        holder.rollback()
+        holder.close()
+        fill(again, [exchange(1)])
+        again.close()
+        assert [e.id for e in traffic.read(path, "digits")] == ["r0", "r1"]
+        assert not Path(f"{path}.damaged").exists()
+
+    def test_a_place_that_cannot_be_written_drops_and_says_so(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("")
+        log = TrafficLog(tmp_path / "file" / "traffic.db")
+        log.offer(exchange(0))
+        assert log.flush()
+        assert (log.written, log.dropped) == (0, 1)
+        assert "check the disk and who may write there" in log.last_error
+        log.close()
+
+    def test_a_full_disk_loses_rows_and_then_goes_on(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        log = TrafficLog(path)
+        with monkeypatch.context() as patch:
+
+            def full(*_: object) -> None:
+                raise sqlite3.OperationalError("database or disk is full")
+
+            patch.setattr(TrafficLog, "_write", full)
+            fill(log, [exchange(0)])
+        assert (log.dropped, log.last_error) == (1, "database or disk is full")
+        fill(log, [exchange(1)])
+        log.close()
+        assert [e.id for e in traffic.read(path, "digits")] == ["r1"]
+
+    def test_after_close_offers_are_dropped(self, path: Path) -> None:
+        log = TrafficLog(path)
+        log.close()
+        log.close()
+        log.offer(exchange(0))
+        assert log.dropped == 1
+        assert log.flush(0.1)
+
+    def test_close_writes_what_waits(self, path: Path) -> None:
+        log = TrafficLog(path)
+        for i in range(500):
+            log.offer(exchange(i))
+        log.close()
+        assert len(traffic.read(path, "digits")) == 500
+
+
+def test_many_threads_may_offer(path: Path) -> None:
+    log = TrafficLog(path)
+    threads = [
+        threading.Thread(target=lambda k=k: [log.offer(exchange(i, id=f"{k}-{i}")) for i in range(100)])
+        for k in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    log.close()
+    found = traffic.read(path, "digits", arrays=False)
+    assert len({e.id for e in found}) == 400
+    assert sorted(e.seq for e in found) == list(range(1, 401))
+
+
+def test_two_servers_may_write_one_file(opened: Callable[..., TrafficLog], path: Path) -> None:
+    one, two = opened(), opened()
+    for i in range(100):
+        (one if i % 2 else two).offer(exchange(i))
+    assert one.flush()
+    assert two.flush()
+    found = traffic.read(path, "digits")
+    assert len(found) == 100
+    assert sorted(e.seq for e in found) == list(range(1, 101))
+
+
+class TestRunStart:
+    def test_it_moves_in_strides(self, opened: Callable[..., TrafficLog], path: Path) -> None:
+        log = opened()
+        fill(log, [exchange(i) for i in range(60)])
+        assert traffic.run_start(path, "digits", 1, 10) == 40
+        assert traffic.run_start(path, "digits", 1, 100) == 0
+        assert traffic.run_start(path, "digits", 2, 10) == 0
+
+    def test_it_covers_once_to_twice_the_length(self, opened: Callable[..., TrafficLog], path: Path) -> None:
+        log = opened()
+        for i in range(45):
+            log.offer(exchange(i))
+            assert log.flush()
+            covered = i + 1 - traffic.run_start(path, "digits", 1, 10)
+            assert min(i + 1, 10) <= covered <= 20
+
+    def test_rows_without_inputs_do_not_count(self, opened: Callable[..., TrafficLog], path: Path) -> None:
+        fill(opened(), [exchange(i, inputs=None if i % 2 else {"x": np.zeros(1)}) for i in range(80)])
+        assert traffic.run_start(path, "digits", 1, 10) == 39  # the 20th captured of 40
