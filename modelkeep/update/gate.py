@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from modelkeep.data.dataset import Dataset
 from modelkeep.errors import BadData, Regressed
 from modelkeep.evidence import paired_drop, wilson
-from modelkeep.types import Array, Report
+from modelkeep.types import Report
+
+if TYPE_CHECKING:
+    from modelkeep.types import Array
 
 FEWEST = 20
 """Labelled rows below which nothing can be shown on a held-out part of them."""

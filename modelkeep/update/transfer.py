@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from modelkeep import extras
-from modelkeep.data.dataset import Dataset, concat
+from modelkeep.data.dataset import Dataset
 from modelkeep.errors import BadData, Regressed
 from modelkeep.model import folder
 from modelkeep.types import Model, Report, Signature
