@@ -144,6 +144,7 @@ def notice(client: Client, world: World) -> None:
     found = ask("modelkeep", "monitor", "digits", "--min-accuracy", "90%", expect=1)
     for finding in found["findings"]:
         console.print(f"  {finding['kind']} of {finding['subject']}: {finding['why']}")
+    told = [f"{finding['kind']} of {finding['subject']}" for finding in found["findings"]]
     note(
         "alarms after the change",
         f"{', '.join(f['kind'] for f in found['findings'])} within {client.sent - began} requests",
@@ -157,7 +158,7 @@ def learn() -> str:
     part(7, "New knowledge: fine-tune, and grow new classes")
     before = accuracy("digits", "changed_test.npz")
     made = ask("modelkeep", "update", "digits", "--data", "changed.npz", "--epochs", "80", "--max-forgetting", "100%")
-    for report in made["reports"]:
+    for report in (report for version in made["made"] for report in version["reports"]):
         console.print(f"  {report['kind']}: {report['why']}")
     after = accuracy(made["ref"], "changed_test.npz")
     note("fine-tuned, on 447 digits not trained on", f"{before:.1%} → {after:.1%}")

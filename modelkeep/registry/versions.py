@@ -30,6 +30,10 @@ class StoredModel(Model):
         """Bytes of the model's own files, known without having them here."""
         return self.bytes_stored
 
+    def moved(self, path: Path) -> Model:
+        """A plain Model: the folder at ``path`` is here, so its size is what the files there say."""
+        return Model(path, self.format, self.signature, self.files, self.labels, self.options)
+
 
 @dataclass(frozen=True)
 class New:

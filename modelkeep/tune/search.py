@@ -58,7 +58,7 @@ class Tune:
             rounds = max(1, math.ceil(math.log2(len(field))))
             spent = 0
             left = field
-            for number in range(rounds):
+            for _ in range(rounds):
                 seconds = max(SHORTEST, self.budget * 0.6 / rounds / len(left))
                 for config in left:
                     await benches[config].run(rows, concurrency=self.concurrency, seconds=seconds)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from collections.abc import Callable
@@ -197,3 +198,13 @@ def test_the_revision_grows_with_every_change_and_with_nothing_else(three: Regis
     three.add_report(version, report)
     assert three.checkout(version).path.is_dir()
     assert three.revision() == before
+
+
+def test_a_model_made_from_a_checkout_has_the_size_of_its_own_files(
+    registry: Registry, make: Make, tmp_path: Path
+) -> None:
+    checked_out = registry.checkout(registry.add("m", make(b"x" * 1234), made_by="test"))
+    (tmp_path / "smaller").mkdir()
+    (tmp_path / "smaller" / checked_out.files[0]).write_bytes(b"1234")
+    made = dataclasses.replace(checked_out, path=tmp_path / "smaller", files=checked_out.files[:1])
+    assert made.size == 4
