@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import contextlib
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
+import numpy as np
 import torch
 
 from modelkeep.data.dataset import Dataset
-from modelkeep.errors import BadData, BadModel
+from modelkeep.errors import BadData, BadModel, BadSettings
 from modelkeep.train.losses import Loss, Targets, cross_entropy
 from modelkeep.types import Signature
 
@@ -30,47 +33,98 @@ def fit(
     signature: Signature | None = None,
     progress: Progress | None = None,
 ) -> list[float]:
-    """Train in place on labelled rows; returns the mean loss of each epoch. The module ends in eval mode.
+    """Train in place; returns the mean loss of each epoch. The module ends in eval mode.
 
-    ``extra`` are more targets, one entry a row (a teacher's logits); ``parameters`` limits what is trained. Inputs go
-    to the module by position, in the order of ``signature`` or of the rows. The random state of the process is left as
-    it was. Raises BadData for too few rows, BadModel when the loss is no longer finite.
+    AdamW (Loshchilov & Hutter, arXiv:1711.05101); the process's random state stays as it was. Inputs go to the module
+    by position, in the order of ``signature`` or else of the rows. ``extra`` are more targets, one entry a row (a teacher's logits). ``parameters`` limits what is
+    trained; by default it is what the module does not hold frozen. Raises BadSettings for settings that cannot train,
+    BadData for rows that cannot, BadModel where the module cannot or the loss is no longer finite.
     """
-    if not len(rows):
-        raise BadData(f"{rows.source} has no rows to train on")
-    names = [t.name for t in signature.inputs] if signature else list(rows.inputs)
-    inputs = [torch.from_numpy(rows.inputs[name].copy()) for name in names]
-    targets: dict[str, torch.Tensor] = dict(extra or {})
-    if rows.labels is not None:
-        targets["labels"] = torch.from_numpy(rows.labels.copy()).long()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # dropout draws from the global state
-        trained = _trainable(module, parameters)
+    if epochs < 1 or batch < 1 or not lr > 0:
+        raise BadSettings(f"epochs={epochs}, batch={batch}, lr={lr} cannot train; each must be above 0")
+    inputs = tensors(rows, [t.name for t in signature.inputs] if signature else list(rows.inputs))
+    targets = {**_truth(rows), **(extra or {})}
+    losses: list[float] = []
+    with _training(module, parameters) as trained, seeded(seed):
         optimiser = torch.optim.AdamW(trained, lr=lr, weight_decay=weight_decay)
-        losses: list[float] = []
-        module.train()
-        try:
-            for epoch in range(epochs):
-                losses.append(_epoch(module, inputs, targets, optimiser, loss, batch))
-                if not losses[-1] < float("inf"):
-                    raise BadModel(
-                        f"the loss is {losses[-1]} after {epoch + 1} epochs; try a lower learning rate than {lr}"
-                    )
-                if progress:
-                    progress(epoch + 1, epochs, losses[-1])
-        finally:
-            module.eval()
-            module.requires_grad_(True)
+        shuffle = torch.Generator().manual_seed(seed)
+        for epoch in range(epochs):
+            order = torch.randperm(len(rows), generator=shuffle)
+            losses.append(_epoch(module, inputs, targets, optimiser, loss, _batches(order, batch)))
+            if not math.isfinite(losses[-1]):
+                raise BadModel(
+                    f"the loss is {losses[-1]} after {epoch + 1} epochs of training; try a learning rate below {lr}"
+                )
+            if progress:
+                progress(epoch + 1, epochs, losses[-1])
     return losses
 
 
-def _trainable(module: torch.nn.Module, parameters: Iterable[torch.nn.Parameter] | None) -> list[torch.nn.Parameter]:
-    """What the optimiser gets; the rest is frozen, so that no gradient is computed for it."""
-    chosen = list(module.parameters() if parameters is None else parameters)
-    module.requires_grad_(False)
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """PyTorch's random state of the CPU, which dropout and new layers draw from, set for as long as this lasts."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would set that of GPUs too, and leave it so
+        yield
+
+
+def tensors(rows: Dataset, names: Iterable[str]) -> list[torch.Tensor]:
+    """Inputs in the order of ``names``, as copies. Raises BadData for text and for numbers that are not finite."""
+    found = []
+    for name in names:
+        array = rows.inputs[name]
+        if array.dtype.kind not in "fiub":
+            raise BadData(f"input '{name}' of {rows.source} is {array.dtype}; a PyTorch module takes numbers")
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise BadData(f"input '{name}' of {rows.source} has values that are NaN or infinite; remove those rows")
+        found.append(torch.from_numpy(np.array(array, order="C")))
+    return found
+
+
+def first(answer: object) -> torch.Tensor:
+    """The tensor that is trained on: the answer itself, or the first of several."""
+    while not isinstance(answer, torch.Tensor):
+        answer = next(iter(answer.values() if isinstance(answer, Mapping) else answer))  # type: ignore[call-overload]
+    return answer
+
+
+@contextlib.contextmanager
+def _training(
+    module: torch.nn.Module, parameters: Iterable[torch.nn.Parameter] | None
+) -> Iterator[list[torch.nn.Parameter]]:
+    """Training mode, with what is not trained frozen, so that no gradient is computed for it; undone at the end."""
+    before = {parameter: parameter.requires_grad for parameter in module.parameters()}
+    chosen = [p for p, free in before.items() if free] if parameters is None else list(parameters)
+    if not chosen:
+        raise BadModel("the module has no parameters that can be trained; it holds all of them frozen, or has none")
+    for parameter in before:
+        parameter.requires_grad_(False)
     for parameter in chosen:
         parameter.requires_grad_(True)
-    return chosen
+    module.train()
+    try:
+        yield chosen
+    finally:
+        module.eval()
+        for parameter, free in before.items():
+            parameter.requires_grad_(free)
+            parameter.grad = None
+
+
+def _truth(rows: Dataset) -> dict[str, torch.Tensor]:
+    if rows.labels is None:
+        return {}
+    if rows.labels.dtype.kind not in "iub":
+        raise BadData(f"the labels of {rows.source} are {rows.labels.dtype}; training takes class numbers")
+    return {"labels": torch.from_numpy(rows.labels.astype(np.int64))}
+
+
+def _batches(order: torch.Tensor, batch: int) -> list[torch.Tensor]:
+    """A last batch of one row joins the one before it: batch norm cannot train on a single row."""
+    parts = [order[at : at + batch] for at in range(0, len(order), batch)]
+    if len(parts) > 1 and len(parts[-1]) == 1 and batch > 1:
+        parts[-2:] = [torch.cat(parts[-2:])]
+    return parts
 
 
 def _epoch(
@@ -79,22 +133,17 @@ def _epoch(
     targets: Targets,
     optimiser: torch.optim.Optimizer,
     loss: Loss,
-    batch: int,
+    batches: list[torch.Tensor],
 ) -> float:
-    total, count = 0.0, len(inputs[0])
-    for rows in torch.randperm(count).split(batch):
-        if len(rows) == 1 and count > 1:
-            continue  # batch norm cannot train on a single row
+    total = 0.0
+    for rows in batches:
         optimiser.zero_grad(set_to_none=True)
-        value = loss(first(module(*(x[rows] for x in inputs))), {key: t[rows] for key, t in targets.items()})
-        value.backward()  # type: ignore[no-untyped-call]
+        try:
+            value = loss(first(module(*(x[rows] for x in inputs))), {key: t[rows] for key, t in targets.items()})
+            value.backward()  # type: ignore[no-untyped-call]
+        except (RuntimeError, IndexError, TypeError, ValueError) as error:  # what torch raises for shapes and dtypes
+            line = (str(error).strip() or repr(error)).splitlines()[0]
+            raise BadModel(f"the module cannot be trained on these rows: {line}") from error
         optimiser.step()
         total += float(value.detach()) * len(rows)
-    return total / count
-
-
-def first(answer: object) -> torch.Tensor:
-    """The tensor that is trained on: the answer itself, or the first of several."""
-    while not isinstance(answer, torch.Tensor):
-        answer = next(iter(answer.values() if isinstance(answer, Mapping) else answer))  # type: ignore[call-overload]
-    return answer
+    return total / sum(map(len, batches))

@@ -1,0 +1,58 @@
+"""Class numbers from numbers and from names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from modelkeep.data.dataset import Dataset
+from modelkeep.errors import BadData
+from modelkeep.train.labels import indexed
+
+
+def rows(labels: Any) -> Dataset:
+    given = None if labels is None else np.array(labels)
+    return Dataset({"x": np.zeros((3, 2), np.float32)}, given, "some.npz")
+
+
+@pytest.mark.parametrize(
+    ("given", "classes", "found"),
+    [
+        ([0, 2, 1], (), [0, 2, 1]),
+        (["dog", "cat", "dog"], ("cat", "dog", "emu"), [1, 0, 1]),
+        ([7, 3, 9], ("3", "7", "9"), [1, 0, 2]),  # too large for numbers, so they are names
+        ([2, 1, 0], ("0", "1", "2"), [2, 1, 0]),
+        ([1, 2, 0], ("1", "2", "0"), [1, 2, 0]),  # numbers first, as score takes them
+        ([True, False, True], ("no", "yes", "maybe"), [1, 0, 1]),
+    ],
+)
+def test_numbers_and_names(given: Any, classes: tuple[str, ...], found: list[int]) -> None:
+    made = indexed(rows(given), classes, 3)
+    assert made.labels is not None
+    assert made.labels.dtype == np.int64
+    assert made.labels.tolist() == found
+    assert made.source == "some.npz"
+
+
+def test_rows_without_labels_stay_without() -> None:
+    assert indexed(rows(None), (), 3).labels is None
+
+
+@pytest.mark.parametrize(
+    ("given", "classes", "sentence"),
+    [
+        ([0, 1, 3], (), "the label '3' of some.npz is none of the model's classes, 0 to 2; use transfer"),
+        ([0, -1, 2], (), "the label '-1' of some.npz"),
+        ([0, 1, 8], ("a", "b", "c"), "the label '8' of some.npz is none of the model's 3 classes (a, b, c); use"),
+        ([0, 7, 9], ("3", "7", "9"), "the label '0' of some.npz"),  # neither all numbers nor all names
+        (["a", "x", "b"], ("a", "b", "c"), "the label 'x' of some.npz is none"),
+        ([0.5, 1.0, 2.0], (), "the label '0.5' of some.npz"),
+        ([[0, 1], [0, 1], [1, 1]], (), "the labels of some.npz have shape [3, 2]; give one class a row"),
+    ],
+)
+def test_a_label_that_is_no_class_is_named(given: Any, classes: tuple[str, ...], sentence: str) -> None:
+    with pytest.raises(BadData) as caught:
+        indexed(rows(given), classes, 3, mend="; use transfer")
+    assert sentence in str(caught.value)
