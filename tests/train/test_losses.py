@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from modelkeep.errors import BadData, BadSettings
 from modelkeep.train.losses import cross_entropy, distillation
 
 RNG = np.random.default_rng(0)
@@ -61,3 +62,31 @@ def test_the_size_of_the_gradient_stays_when_the_temperature_grows() -> None:
         assert logits.grad is not None
         sizes.append(float(logits.grad.norm()))
     assert sizes[1] == pytest.approx(sizes[0], rel=0.1)
+
+
+def test_cross_entropy_without_labels_is_refused() -> None:
+    with pytest.raises(BadData, match="no labels to train on; give them the true class of each row"):
+        value(cross_entropy)
+
+
+@pytest.mark.parametrize(("label", "told"), [(4, "4"), (-1, "-1")])
+def test_a_label_that_is_no_class_is_named(label: int, told: str) -> None:
+    with pytest.raises(BadData, match=rf"the label {told} is none of the module's 4 classes \(0 to 3\)"):
+        value(cross_entropy, labels=np.array([0, 1, 2, 3, 0, label]))
+
+
+@pytest.mark.parametrize("shape", [(5,), (6, 1)])
+def test_labels_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(BadData, match=r"labels of shape .* do not fit answers of shape \[6, 4\]"):
+        value(cross_entropy, labels=np.zeros(shape, np.int64))
+
+
+def test_answers_that_are_no_scores_are_refused() -> None:
+    with pytest.raises(BadData, match=r"do not fit answers of shape \[6\]"):
+        cross_entropy(torch.zeros(6), {"labels": torch.zeros(6, dtype=torch.int64)})
+
+
+@pytest.mark.parametrize(("temperature", "alpha"), [(0.0, 0.5), (-1.0, 0.5), (2.0, -0.1), (2.0, 1.1)])
+def test_settings_that_mean_nothing_are_refused(temperature: float, alpha: float) -> None:
+    with pytest.raises(BadSettings, match="must be above 0, and alpha=.* between 0 and 1"):
+        distillation(temperature, alpha)
