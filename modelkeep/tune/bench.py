@@ -8,8 +8,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from modelkeep.model import engines
-from modelkeep.serve.loaded import Loaded, warm
+from modelkeep.errors import ModelkeepError
+from modelkeep.serve.loaded import Loaded, bring
 from modelkeep.serve.plane import Plane
 from modelkeep.serve.router import Router
 from modelkeep.settings import Settings
@@ -31,15 +31,18 @@ class Bench:
         self.config = config
         self.measured = load.Measured()
         self.plane = Plane(Settings())
-        runner = engines.load(model, config)
-        paces = warm(model, runner, config)
-        self.runner = runner
+        runner, paces = bring(model, config)
         loaded = Loaded(NAME, 1, runner, config=config, metrics=self.plane.metrics, paces=paces)
         self.plane.swap(Router(NAME, live=loaded))
 
-    async def run(self, rows: Sequence[Arrays], *, concurrency: int, seconds: float) -> load.Measured:
-        """One round of closed-loop load, added to ``measured``."""
-        found = await load.closed(self.plane, NAME, rows, concurrency=concurrency, seconds=seconds)
+    async def run(
+        self, rows: Sequence[Arrays], *, concurrency: int, seconds: float, rate: float | None = None
+    ) -> load.Measured:
+        """One round of load, added to ``measured``: closed loop, or ``rate`` requests a second."""
+        if rate is None:
+            found = await load.closed(self.plane, NAME, rows, concurrency=concurrency, seconds=seconds)
+        else:
+            found = await load.poisson(self.plane, NAME, rows, rate=rate, seconds=seconds)
         self.measured.extend(found)
         return found
 
@@ -49,24 +52,33 @@ class Bench:
 
 
 def bench(
-    model: Model, config: ServeConfig, rows: Sequence[Arrays], *, concurrency: int = 16, seconds: float = 3.0
+    model: Model,
+    config: ServeConfig,
+    rows: Sequence[Arrays],
+    *,
+    concurrency: int = 16,
+    seconds: float = 3.0,
+    rate: float | None = None,
 ) -> Report:
-    """Report(kind="bench"): percentiles and throughput under closed-loop load, CPU seconds, peak memory in bytes.
+    """Report(kind="bench"): percentiles and throughput, CPU seconds of the load, peak memory of the process in bytes.
 
-    ``why`` says so when there were too few requests to claim a percentile.
+    ``concurrency`` requests are kept in flight, or ``rate`` are sent a second where one is given. ``why`` says so when
+    there were too few requests to claim a percentile. Raises ModelkeepError when the model answers none of them.
     """
 
-    async def measure() -> load.Measured:
+    async def measure() -> tuple[load.Measured, float, int]:
         one = Bench(model, config)
         try:
-            return await one.run(rows, concurrency=concurrency, seconds=seconds)
+            before = resource.getrusage(resource.RUSAGE_SELF)
+            found = await one.run(rows, concurrency=concurrency, seconds=seconds, rate=rate)
+            after = resource.getrusage(resource.RUSAGE_SELF)
         finally:
             await one.close()
+        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        return found, cpu, after.ru_maxrss
 
-    before = resource.getrusage(resource.RUSAGE_SELF)
-    found = asyncio.run(measure())
-    after = resource.getrusage(resource.RUSAGE_SELF)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    found, cpu, peak = asyncio.run(measure())
+    answered(found)
     numbers = {
         "p50": found.percentile(0.5),
         "p90": found.percentile(0.9),
@@ -75,10 +87,19 @@ def bench(
         "n": len(found.latencies),
         "errors": found.errors,
         "cpu_seconds": cpu,
-        "peak_memory": after.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
+        "peak_memory": peak * (1 if sys.platform == "darwin" else 1024),
     }
-    why = f"{found.throughput:.0f} requests/s, p99 {numbers['p99'] * 1e3:.3g} ms with {concurrency} in flight"
+    pressure = f"{concurrency} in flight" if rate is None else f"{rate:g} sent a second"
+    why = f"{found.throughput:.0f} requests/s, p99 {numbers['p99'] * 1e3:.3g} ms with {pressure}"
     return Report("bench", None, why + doubt(len(found.latencies)), numbers, f"{len(rows)} different requests")
+
+
+def answered(found: load.Measured) -> None:
+    """Raises ModelkeepError, with the first request's reason, where no request at all was answered."""
+    if not found.latencies:
+        raise ModelkeepError(
+            f"the model answered none of {found.errors} requests: {found.trouble or 'no reason given'}"
+        )
 
 
 def doubt(n: int) -> str:

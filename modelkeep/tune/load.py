@@ -20,17 +20,22 @@ if TYPE_CHECKING:
 
 @dataclass
 class Measured:
-    """Latencies in seconds, in order of arrival; ``seconds`` is how long the load ran; ``errors`` got no answer."""
+    """Latencies in seconds, in order of arrival; ``seconds`` is how long the load ran.
+
+    ``errors`` is how many requests got no answer, ``trouble`` the reason given to the first of them.
+    """
 
     latencies: list[float] = field(default_factory=list)
     seconds: float = 0.0
     errors: int = 0
+    trouble: str = ""
 
     def extend(self, other: Measured) -> None:
         """Add another round."""
         self.latencies += other.latencies
         self.seconds += other.seconds
         self.errors += other.errors
+        self.trouble = self.trouble or other.trouble
 
     @property
     def throughput(self) -> float:
@@ -67,7 +72,9 @@ async def poisson(
     queue (coordinated omission).
     """
     rng = np.random.default_rng(seed)
-    due: Array = np.cumsum(rng.exponential(1 / rate, max(1, round(rate * seconds * 1.5))))
+    mean = rate * seconds
+    enough = round(mean + 6 * mean**0.5 + 10)  # six standard deviations: the last draw falls after ``seconds``
+    due: Array = np.cumsum(rng.exponential(1 / rate, enough))
     due = due[due < seconds]
     found = Measured()
     began = time.monotonic()
@@ -84,8 +91,9 @@ async def poisson(
 async def _one(plane: Plane, request: Request, since: float, found: Measured) -> None:
     try:
         await plane.infer(request)
-    except ModelkeepError:
+    except ModelkeepError as error:
         found.errors += 1
+        found.trouble = found.trouble or str(error)
         await asyncio.sleep(0)  # a plane that refuses at once must not starve the loop
     else:
         found.latencies.append(time.monotonic() - since)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -26,11 +27,11 @@ INSTRUCTION_SETS = {
     "asimddp": "NEON dot product (int8)",
     "sve": "SVE",
 }
-ENGINES = {"onnxruntime": None, "openvino": "openvino", "torch": "torch"}
-"""Engine's distribution → the extra that brings it."""
+ENGINES = {"onnxruntime": "modelkeep", "openvino": "modelkeep[openvino]", "torch": "modelkeep[torch]"}
+"""Engine's distribution → what to install for it."""
 EXTRAS = {
     "torch": ("torch", "safetensors", "onnx", "onnxscript"),
-    "optimize": ("torch", "onnx"),
+    "optimize": ("torch", "safetensors", "onnx", "onnxscript", "sympy"),
     "openvino": ("openvino",),
     "tensorflow": ("tensorflow-cpu", "tf2onnx"),
     "grpc": ("grpcio", "protobuf"),
@@ -50,8 +51,13 @@ def cores() -> int:
 
 def fingerprint() -> str:
     """A short name of this hardware and software; tuned settings hold where it is the same."""
-    found = {key: value for key, value in describe().items() if key in ("processor", "cores", "instruction_sets", "os")}
-    found["engines"] = {name: _version(name) for name in ENGINES}
+    found = {
+        "os": _os(),
+        "processor": _processor(),
+        "cores": cores(),
+        "instruction_sets": _instruction_sets(),
+        "engines": {name: _version(name) for name in ENGINES},
+    }
     return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -63,16 +69,14 @@ def describe() -> dict[str, Any]:
         if not all(_version(name) for name in needs)
     }
     return {
-        "os": f"{platform.system()} {platform.machine()}",
+        "os": _os(),
         "python": platform.python_version(),
         "processor": _processor(),
         "cores": cores(),
         "memory_gib": _memory_gib(),
         "instruction_sets": _instruction_sets(),
         "gpu": _gpus(),
-        "engines": {
-            name: _version(name) or f"missing: pip install 'modelkeep[{extra}]'" for name, extra in ENGINES.items()
-        },
+        "engines": {name: _version(name) or f"missing: pip install '{package}'" for name, package in ENGINES.items()},
         "extras": {extra: "missing" if extra in missing else "installed" for extra in EXTRAS},
         "missing": missing,
         "advice": _advice(_instruction_sets()),
@@ -87,6 +91,10 @@ def _advice(sets: list[str]) -> list[str]:
     if any("int8" in name for name in sets):
         advice.append("int8 instructions: a quantized model can be faster here, not only smaller (modelkeep optimize)")
     return advice or ["no int8 instructions found: quantizing saves memory here, and may cost time"]
+
+
+def _os() -> str:
+    return f"{platform.system()} {platform.machine()}"
 
 
 def _version(distribution: str) -> str | None:
@@ -119,10 +127,8 @@ def _memory_gib() -> float:
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError, AttributeError):
         return 0.0
-    try:
+    with contextlib.suppress(OSError, ValueError):  # no cgroup v2, or the limit is "max"
         total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    except (OSError, ValueError):
-        pass  # no cgroup v2, or the limit is "max"
     return round(total / 2**30, 1)
 
 

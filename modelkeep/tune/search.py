@@ -15,7 +15,7 @@ from modelkeep.errors import ModelkeepError
 from modelkeep.model import compare, engines, folder
 from modelkeep.model.signature import example
 from modelkeep.tune import space
-from modelkeep.tune.bench import Bench, doubt
+from modelkeep.tune.bench import Bench, answered, doubt
 from modelkeep.types import Model, Report, ServeConfig
 
 if TYPE_CHECKING:
@@ -52,9 +52,12 @@ class Tune:
         rows = requests(model, self.seed)
         settings = space.candidates(model)
         refused = self._refused(model, settings)
-        field = [config for config in settings if config not in refused]
-        benches = {config: Bench(model, config) for config in field}
+        benches: dict[ServeConfig, Bench] = {}
         try:
+            for config in settings:
+                if config not in refused:
+                    self._bring(model, config, benches, refused)
+            field = list(benches)
             rounds = max(1, math.ceil(math.log2(len(field))))
             spent = 0
             left = field
@@ -66,11 +69,23 @@ class Tune:
                     progress(spent, sum(math.ceil(len(field) / 2**n) for n in range(rounds)), label(config))
                 left = sorted(left, key=lambda c: self._rank(benches[c]))[: math.ceil(len(left) / 2)]
             winner = min(left, key=lambda c: self._rank(benches[c]))
+            answered(benches[winner].measured)
             gain = await self._gain(benches[winner], benches[field[0]], rows)
         finally:
             for bench in benches.values():
                 await bench.close()
         return winner, self._report(winner, benches, refused, gain)
+
+    def _bring(
+        self, model: Model, config: ServeConfig, benches: dict[ServeConfig, Bench], refused: dict[ServeConfig, str]
+    ) -> None:
+        """Load it; a setting that does not run is refused, unless it is the naive one, which comes first."""
+        try:
+            benches[config] = Bench(model, config)
+        except ModelkeepError as error:
+            if not benches:
+                raise
+            refused[config] = str(error)
 
     def _rank(self, bench: Bench) -> tuple[bool, float]:
         """Those that keep the promise first, by throughput; the others by how far they miss it."""
