@@ -147,7 +147,7 @@ def notice(client: Client, world: World) -> None:
     told = [f"{finding['kind']} of {finding['subject']}" for finding in found["findings"]]
     note(
         "alarms after the change",
-        f"{', '.join(f['kind'] for f in found['findings'])} within {client.sent - began} requests",
+        f"{', '.join(told)}; within {client.sent - began} requests",
     )
     note("live accuracy before the change", f"{before:.1%}")
     note("live accuracy after the change", f"{client.accuracy(last=500):.1%}")

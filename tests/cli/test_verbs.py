@@ -73,7 +73,7 @@ def test_no_verb_at_all_is_wrong_use(capsys: pytest.CaptureFixture[str], monkeyp
         (["frobnicate"], 2, "No such command 'frobnicate'"),
         (["show", "digits@"], 2, "'digits@' does not name a model; write NAME, NAME@NUMBER or NAME@live"),
         (["show", "../etc"], 2, "does not name a model"),
-        (["show", "digits"], 2, "no model 'digits'"),
+        (["show", "digits"], 2, "no model is called 'digits'; none is registered yet: modelkeep add NAME FILE"),
         (["add", "m", "gone.onnx"], 2, "gone.onnx"),
         (["add", "m", "x.onnx", "--factory-args", "{"], 2, "--factory-args is not JSON"),
         (["add", "m", "x.onnx", "--factory-args", "[]"], 2, "--factory-args must be a JSON object"),

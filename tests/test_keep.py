@@ -1,0 +1,239 @@
+"""Keep: what a person does with a model, from adding it to rolling it back, on real digits and real files."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from modelkeep import Keep
+from modelkeep.data import dataset
+from modelkeep.data.dataset import Dataset
+from modelkeep.errors import BadData, Differs, DigestMismatch, No, NotFound, Regressed, Unsupported
+from modelkeep.settings import Settings
+from modelkeep.types import Model
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def keep(home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Keep]:
+    monkeypatch.chdir(tmp_path)
+    with Keep(Settings(home=home), who="tester") as opened:
+        yield opened
+
+
+@pytest.fixture
+def added(keep: Keep, nets: Path, trained: Callable[[str], Any], digits: tuple[Dataset, Dataset]) -> str:
+    trained("MLP")
+    return keep.add(nets / "MLP.pt", "digits", factory="nets:MLP", data=digits[0]).ref
+
+
+def turned(rows: Dataset) -> Dataset:
+    """The digits upside down: a world that the model has never seen."""
+    return replace(rows, inputs={"pixels": np.ascontiguousarray(rows.inputs["pixels"][:, ::-1])})
+
+
+def test_add_remembers_the_model_and_who_added_it(keep: Keep, added: str) -> None:
+    version = keep.get(added)
+    assert (version.ref, version.model.format, version.parent) == ("digits@1", "torch", None)
+    assert version.made_by == "add('MLP.pt', factory='nets:MLP')"
+    entry = keep.registry.journal("digits")[-1]
+    assert (entry.kind, entry.who) == ("add", "tester")
+    assert not list((keep.settings.home / "work").iterdir()), "the workspace is gone"
+
+
+def test_a_version_does_not_change_when_its_source_does(
+    keep: Keep, added: str, nets: Path, digits: tuple[Dataset, Dataset]
+) -> None:
+    before = keep.score(added, digits[1]).numbers["accuracy"]
+    text = (nets / "nets.py").read_text()
+    try:
+        (nets / "nets.py").write_text("raise RuntimeError('edited')")
+        with Keep(keep.settings) as again:
+            assert again.score(added, digits[1]).numbers["accuracy"] == before
+    finally:
+        (nets / "nets.py").write_text(text)
+
+
+def test_convert_keeps_what_agrees_with_its_proof(keep: Keep, added: str, digits: tuple[Dataset, Dataset]) -> None:
+    version = keep.convert(added, "onnx", rows=digits[1])
+    assert (version.ref, version.parent, version.model.format) == ("digits@2", 1, "onnx")
+    proof = next(r for r in version.reports if r.kind == "compare")
+    assert proof.ok
+    assert [v.ref for v in keep.lineage(version)] == ["digits@1", "digits@2"]
+
+
+def test_convert_stores_nothing_beyond_tolerance(keep: Keep, added: str) -> None:
+    with pytest.raises(Differs, match="output 'output'"):
+        keep.convert(added, "onnx", atol=0.0, rtol=0.0)
+    assert [v.ref for v in keep.registry.versions("digits")] == ["digits@1"]
+    assert not list((keep.settings.home / "work").iterdir())
+
+
+def test_optimize_keeps_within_the_budget_and_says_why_not(
+    keep: Keep, added: str, digits: tuple[Dataset, Dataset]
+) -> None:
+    base = keep.convert(added, "onnx")
+    [(what, version, report)] = keep.optimize(base, digits[1], max_drop=0.03)
+    assert what == "int8"
+    assert version is not None
+    assert version.parent == base.number
+    assert report.ok
+    assert report.numbers["size_ratio"] < 0.7
+    assert report in version.reports
+    [(_, refused, report)] = keep.optimize(base, digits[1].head(30), max_drop=0.001)
+    assert refused is None
+    assert "over the budget of 0.1%" in report.why
+    assert keep.registry.journal("digits", kind="refused")[-1].why.startswith("int8: ")
+
+
+def test_optimize_needs_labels_and_a_format_it_can_treat(
+    keep: Keep, added: str, digits: tuple[Dataset, Dataset]
+) -> None:
+    with pytest.raises(Unsupported, match="int8 needs ONNX"):
+        keep.optimize(added, digits[1], max_drop=0.03)
+    onnx = keep.convert(added, "onnx")
+    with pytest.raises(BadData, match="has no labels"):
+        keep.optimize(onnx, replace(digits[1], labels=None), max_drop=0.03)
+
+
+def test_update_trains_the_ancestor_and_repeats_the_steps(
+    keep: Keep, added: str, digits: tuple[Dataset, Dataset]
+) -> None:
+    onnx = keep.convert(added, "onnx")
+    new = turned(digits[0]).head(400)
+    before = keep.score(onnx, turned(digits[1])).numbers["accuracy"]
+    made = keep.update(onnx, new, epochs=30, lr=3e-3, max_forgetting=1.0)
+    assert made.model.format == "onnx"
+    line = keep.lineage(made)
+    assert [v.number for v in line] == [1, 3, 4], "from the PyTorch ancestor, not from the ONNX version"
+    assert line[1].made_by.startswith("Finetune(epochs=30")
+    assert line[2].made_by == onnx.made_by
+    after = keep.score(made, turned(digits[1])).numbers["accuracy"]
+    assert before < 0.5
+    assert after > before + 0.3
+
+
+def test_an_update_that_is_not_better_stores_nothing(keep: Keep, added: str, digits: tuple[Dataset, Dataset]) -> None:
+    assert digits[0].labels is not None
+    wrong = replace(digits[0], labels=np.random.default_rng(0).permutation(digits[0].labels)).head(300)
+    with pytest.raises(Regressed, match="is not better"):
+        keep.update(added, wrong, epochs=3)
+    assert len(keep.registry.versions("digits")) == 1
+
+
+def test_a_version_without_a_pytorch_ancestor_says_so(
+    keep: Keep, added: str, digits: tuple[Dataset, Dataset], tmp_path: Path
+) -> None:
+    file = keep.model(keep.convert(added, "onnx")).main
+    alone = keep.add(file, "alone")
+    with pytest.raises(Unsupported, match="no PyTorch ancestor to train"):
+        keep.update(alone, digits[0])
+
+
+def test_promote_and_rollback_are_one_write_each(keep: Keep, added: str) -> None:
+    keep.convert(added, "onnx")
+    keep.promote("digits@1")
+    revision = keep.promote("digits@2").revision
+    route = keep.rollback("digits", why="it is slow")
+    assert (route.live, route.previous, route.revision) == (1, 2, revision + 1)
+    assert keep.registry.journal("digits")[-1].why == "it is slow"
+    with pytest.raises(NotFound):
+        keep.promote("digits@9")
+
+
+def test_rollback_without_a_previous_version_is_refused(keep: Keep, added: str) -> None:
+    with pytest.raises((No, NotFound)) as refused:
+        keep.rollback("digits")
+    assert "digits" in str(refused.value)
+
+
+def test_a_damaged_file_is_refused_by_name(keep: Keep, added: str, digits: tuple[Dataset, Dataset]) -> None:
+    model: Model = keep.model(added)
+    model.main.chmod(0o644)
+    data = bytearray(model.main.read_bytes())
+    data[-1] ^= 1
+    model.main.write_bytes(bytes(data))
+    with pytest.raises(DigestMismatch, match=r"weights\.safetensors"):
+        keep.score(added, digits[1])
+    with pytest.raises(DigestMismatch, match=r"weights\.safetensors"):
+        keep.promote(added)
+
+
+def test_labels_of_nothing_say_how_to_give_some(keep: Keep, added: str) -> None:
+    with pytest.raises(BadData, match="modelkeep label digits FILE"):
+        keep.labelled("digits")
+    assert keep.label("digits", {"unknown": 3}) == 0
+    with pytest.raises(NotFound):
+        keep.label("nobody", {"id": 1})
+
+
+def test_old_workspaces_are_swept_and_young_ones_left(keep: Keep, home: Path) -> None:
+    old, young = home / "work" / "old", home / "work" / "young"
+    for room in (old, young):
+        room.mkdir(parents=True)
+    import os
+
+    os.utime(old, (time.time() - 2 * 86400,) * 2)
+    Keep(keep.settings).close()
+    assert not old.exists()
+    assert young.exists()
+
+
+CONVERTING = """
+import sys
+from pathlib import Path
+from modelkeep import Keep
+from modelkeep.settings import Settings
+with Keep(Settings(home=Path(sys.argv[1]))) as keep:
+    print("ready", flush=True)
+    while True:
+        keep.convert("digits@1", "onnx")
+"""
+
+
+def test_killing_convert_leaves_the_old_or_the_new_state(
+    keep: Keep, added: str, home: Path, digits: tuple[Dataset, Dataset]
+) -> None:
+    chance = random.Random(0)
+    for _ in range(4):
+        child = subprocess.Popen(
+            [sys.executable, "-c", CONVERTING, str(home)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"ready\n"
+        time.sleep(chance.uniform(0.0, 3.0))
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        child.stdout.close()
+        with Keep(keep.settings) as after:
+            versions = after.registry.versions("digits")
+            told = [e.why.split()[0] for e in after.registry.journal("digits", kind="add")]
+            assert [v.ref for v in versions] == told, "each version has its journal entry, and no entry is without one"
+            for version in versions[1:]:
+                assert any(report.kind == "compare" and report.ok for report in version.reports)
+                assert after.model(version).main.stat().st_size > 0
+    assert keep.score("digits@1", digits[1]).numbers["accuracy"] > 0.9
+
+
+def test_rows_are_fitted_to_the_signature(
+    keep: Keep, added: str, digits: tuple[Dataset, Dataset], tmp_path: Path
+) -> None:
+    dataset.write(digits[1], tmp_path / "rows.npz")
+    assert len(keep.read_data(tmp_path / "rows.npz", added)) == len(digits[1])
+    np.savez(tmp_path / "narrow.npz", pixels=np.zeros((4, 63), np.float32))
+    with pytest.raises(BadData, match="63"):
+        keep.read_data(tmp_path / "narrow.npz", added)
