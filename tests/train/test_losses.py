@@ -88,5 +88,5 @@ def test_answers_that_are_no_scores_are_refused() -> None:
 
 @pytest.mark.parametrize(("temperature", "alpha"), [(0.0, 0.5), (-1.0, 0.5), (2.0, -0.1), (2.0, 1.1)])
 def test_settings_that_mean_nothing_are_refused(temperature: float, alpha: float) -> None:
-    with pytest.raises(BadSettings, match="must be above 0, and alpha=.* between 0 and 1"):
+    with pytest.raises(BadSettings, match=r"must be above 0, and alpha=.* between 0 and 1"):
         distillation(temperature, alpha)
