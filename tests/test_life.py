@@ -1,4 +1,4 @@
-"""The closed loop on a live service: the world changes, and the model is replaced with no person and no request lost."""
+"""The closed loop on a live service: the world changes, and the model is replaced; no person, no request lost."""
 
 from __future__ import annotations
 
