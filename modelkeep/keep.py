@@ -45,10 +45,10 @@ class Keep:
     Every method raises only what errors.py lists, each with one sentence that says what to do.
     """
 
-    def __init__(self, settings: Settings | None = None, *, who: str | None = None) -> None:
+    def __init__(self, settings: Settings | None = None, *, who: str = "person") -> None:
         self.settings = settings or read()
         self.registry = Registry.open(self.settings)
-        self.who = {} if who is None else {"who": who}
+        self.who = who
         self._sweep()
 
     # ── what there is ────────────────────────────────────────────────────────────────────────────────────────────
@@ -100,7 +100,7 @@ class Keep:
                 source, room, factory=factory, factory_args=factory_args, data=data, labels=labels, trust=trust
             )
             made_by = f"add({source.name!r}{f', factory={factory!r}' if factory else ''})"
-            return self.registry.add(name, room, made_by=made_by, **self.who)
+            return self.registry.add(name, room, made_by=made_by, who=self.who)
 
     def convert(self, ref: str | Ref | Version, to: str, *, rows: Dataset | None = None, **options: Any) -> Version:
         """The same weights in another format, once the answers have been shown to agree. Raises Differs."""
@@ -143,7 +143,7 @@ class Keep:
                 verdict = budget.within(model, made[-1].model, rows, max_drop)
                 version = self._record(base, made, verdict) if verdict.ok else None
             if version is None:
-                self.registry.note(base.name, "refused", f"{what}: {verdict.why}", {"base": base.number}, **self.who)
+                self.registry.note(base.name, "refused", f"{what}: {verdict.why}", {"base": base.number}, who=self.who)
             found.append((what, version, verdict))
         return found
 
@@ -185,7 +185,7 @@ class Keep:
 
         version = self.get(ref)
         config, report = search.run(self.model(version), progress=progress)
-        self.registry.set_config(version, machine.fingerprint(), config, report, **self.who)
+        self.registry.set_config(version, machine.fingerprint(), config, report, who=self.who)
         return report
 
     def serve(self, names: Sequence[str], *, on_ready: Callable[[str], None] | None = None, **options: Any) -> None:
@@ -219,7 +219,7 @@ class Keep:
         for finding in checked.findings:
             if (finding.kind, finding.subject) not in told:
                 data = {**finding.to_json(), "version": version.number}
-                self.registry.note(version.name, "finding", finding.why, data, **self.who)
+                self.registry.note(version.name, "finding", finding.why, data, who=self.who)
         return checked
 
     # ── who answers ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -230,17 +230,17 @@ class Keep:
         """A canary in steps, judged on live outcomes: promoted, or ended with the old version live."""
         version = self.get(ref)
         self.model(version)  # a damaged version is refused before it gets any traffic
-        return plan.run(self.registry, version.name, version.number, self.traffic, on_step=on_step, **self.who)
+        return plan.run(self.registry, version.name, version.number, self.traffic, on_step=on_step, who=self.who)
 
     def promote(self, ref: str | Ref | Version, *, why: str = "promoted by hand") -> Route:
         """Live at once, with no canary."""
         version = self.get(ref)
         self.model(version)
-        return self.registry.promote(version.name, version.number, why=why, **self.who)
+        return self.registry.promote(version.name, version.number, why=why, who=self.who)
 
     def rollback(self, name: str, *, why: str = "rolled back by hand") -> Route:
         """End the canary or, where there is none, bring the previous version back: one write."""
-        return self.registry.rollback(name, why=why, **self.who)
+        return self.registry.rollback(name, why=why, who=self.who)
 
     # ── how a version is made ────────────────────────────────────────────────────────────────────────────────────
 
@@ -268,7 +268,7 @@ class Keep:
                 parent=version.number,
                 made_by=one.made_by,
                 reports=(*one.reports, *(verdicts if one is made[-1] else ())),
-                **self.who,
+                who=self.who,
             )
         return version
 

@@ -156,7 +156,7 @@ def share(text: str) -> float:
     raise click.BadParameter(f"'{text}' is no share; write 0.02, 2% or 2pp")
 
 
-class Duration(click.ParamType):
+class Duration(click.ParamType[float]):
     """A time on the command line."""
 
     name = "time"
@@ -166,7 +166,7 @@ class Duration(click.ParamType):
         return value if isinstance(value, float) else duration(str(value))
 
 
-class Share(click.ParamType):
+class Share(click.ParamType[float]):
     """A share on the command line."""
 
     name = "share"

@@ -34,7 +34,7 @@ def serve(
     from modelkeep.keep import Keep
     from modelkeep.serve import server
 
-    changes = {"host": host, "port": port, "capture_share": capture}
+    changes: dict[str, Any] = {"host": host, "port": port, "capture_share": capture}
     settings = dataclasses.replace(settings_.read(), **{k: v for k, v in changes.items() if v is not None})
     options = {key: value for key, value in given.items() if value is not None}
 

@@ -131,7 +131,7 @@ class Loop:
         return promoted
 
     def _note(self, stage: str, why: str, **data: Any) -> None:
-        self.keep.registry.note(self.policy.model, "operate", why, {"stage": stage, **data}, **self.keep.who)
+        self.keep.registry.note(self.policy.model, "operate", why, {"stage": stage, **data}, who=self.keep.who)
         self._say(why)
 
     def _say(self, text: str) -> None:

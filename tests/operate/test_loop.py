@@ -36,7 +36,7 @@ class PlayedKeep:
     """Says what a test wants to hear, and writes down what it was asked to do."""
 
     def __init__(self, *, findings: list[Finding], labels: int, verdict: str = "promote") -> None:
-        self.registry, self.who = Registry(), {"who": "operate"}
+        self.registry, self.who = Registry(), "operate"
         self.findings, self.labels, self.verdict = findings, labels, verdict
         self.refuse: Exception | None = None
         self.done: list[str] = []
