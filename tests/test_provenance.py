@@ -1,0 +1,60 @@
+"""made_by, read back: nothing is evaluated, and what cannot be read is said in one sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from modelkeep import provenance
+from modelkeep.data.dataset import Dataset
+from modelkeep.errors import BadModel
+from modelkeep.optimize.quantize import Quantize
+from modelkeep.update.finetune import Finetune
+from modelkeep.update.transfer import Transfer
+
+ROWS = Dataset({"pixels": np.zeros((3, 2), np.float32)}, None, "made")
+
+
+@pytest.mark.parametrize("step", [Finetune(epochs=3, lr=1e-5), Quantize(dynamic=True), Transfer(("a", "b'c"))])
+def test_a_step_becomes_itself_again(step: Finetune | Quantize | Transfer) -> None:
+    assert provenance.rebuild(repr(step)) == step
+
+
+def test_rows_are_given_anew_and_what_the_step_lacks_is_left_out() -> None:
+    step = provenance.rebuild(repr(Finetune()), rows=ROWS, colour="red")
+    assert isinstance(step, Finetune)
+    assert step.rows is ROWS
+
+
+def test_parse_gives_name_and_settings() -> None:
+    assert provenance.parse("Transfer(labels=('a', 'b'), lr=0.5)") == (
+        "Transfer",
+        {"labels": ("a", "b"), "lr": 0.5},
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["", "added by hand", "Quantize(", "Quantize(True)", "a.Quantize()", "Quantize(samples=int('3'))", "3"]
+)
+def test_other_text_is_no_record(text: str) -> None:
+    with pytest.raises(BadModel, match="is not the record of a step, so it cannot be done again"):
+        provenance.rebuild(text)
+
+
+def test_text_with_code_in_it_is_not_run(tmp_path: Path) -> None:
+    mark = tmp_path / "ran"
+    with pytest.raises(BadModel, match="not the record of a step"):
+        provenance.rebuild(f"Quantize(samples=__import__('pathlib').Path({str(mark)!r}).touch())")
+    assert not mark.exists()
+
+
+def test_an_unknown_step_is_refused_with_those_there_are() -> None:
+    with pytest.raises(BadModel, match=r"not made by a step that modelkeep knows; there are: Distill, Finetune, .*"):
+        provenance.rebuild("Prune(share=0.5)")
+
+
+def test_a_setting_that_is_no_more_is_named() -> None:
+    with pytest.raises(BadModel, match=r"cannot be done again: .*'bits'"):
+        provenance.rebuild("Quantize(bits=4)")
