@@ -1,9 +1,10 @@
-"""Is the code still small? Measures modelkeep/ and tests/ with ast, and fails where a budget is broken.
+"""How large is the code, and is it as small as it promised to be? Prints a table; exit code 1 where a budget is broken.
 
-    python scripts/budgets.py [ROOT]
+    python scripts/budgets.py [FOLDER]
 
-Lines of a function are those from its ``def`` to its end, without its docstring. Lines of a file are all of its lines.
-The ratio of tests to code counts lines that hold code: no blank lines, no comments, no docstrings.
+A line counts unless it is blank, a comment or part of a docstring; a statement over three lines counts three. A
+function counts from its ``def`` to its end with what is nested in it, a class likewise; decorators count for neither.
+p95 is the nearest rank: the smallest length that 95 % of them do not exceed.
 """
 
 from __future__ import annotations
@@ -11,179 +12,226 @@ from __future__ import annotations
 import ast
 import io
 import math
+import re
 import sys
 import tokenize
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-FORBIDDEN = frozenset({"utils", "common", "helpers", "manager", "base"})
-"""Names that say nothing, so that anything ends up there."""
+FUNCTION_P95, FUNCTION_MAX = 40, 100
+FILE_P95, FILE_MAX = 300, 450
+CLASS_MAX = 250
+TESTS_PER_LINE = 1.0
+FORBIDDEN = frozenset({"util", "utils", "common", "helper", "helpers", "manager", "managers", "base"})
+"""As a word of the name of a folder, a file or a class: such a name says nothing of what is inside."""
 BROAD = frozenset({"Exception", "BaseException"})
-MARKS = ("noqa", "type:", "pragma", "pylint", "fmt:")
-"""Comments for tools, which are no reason."""
-EMPTY = frozenset(
-    {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+TO_LINTERS = r"noqa(: ?[A-Z]+[0-9]+(, ?[A-Z]+[0-9]+)*)?|type: ?ignore(\[[\w, -]+\])?|pragma: ?no cover"
+NO_CODE = frozenset(
+    {
+        tokenize.COMMENT,
+        tokenize.NL,
+        tokenize.NEWLINE,
+        tokenize.INDENT,
+        tokenize.DEDENT,
+        tokenize.ENCODING,
+        tokenize.ENDMARKER,
+    }
 )
-Function = ast.FunctionDef | ast.AsyncFunctionDef
-Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-
-
-@dataclass(frozen=True)
-class Measure:
-    """One row of the table. ``worst`` names the worst offender, and is read only where ``ok`` is False."""
-
-    name: str
-    found: str
-    budget: str
-    ok: bool
-    worst: str = ""
+Defined = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
 @dataclass(frozen=True)
 class Source:
-    """One parsed file; ``path`` is relative to the root."""
+    """One file, read once. ``code`` are the numbers of the lines that count; ``comments`` the comments by line."""
 
     path: Path
-    text: str
     tree: ast.Module
+    code: frozenset[int]
+    comments: dict[int, str]
 
-    @property
-    def lines(self) -> list[str]:
-        """All of its lines."""
-        return self.text.splitlines()
-
-    @property
-    def code_lines(self) -> int:
-        """Lines that hold code: not blank, no comment alone, no docstring."""
-        tokens = tokenize.generate_tokens(io.StringIO(self.text).readline)
-        held = {n for t in tokens if t.type not in EMPTY for n in range(t.start[0], t.end[0] + 1)}
-        for node in ast.walk(self.tree):
-            if isinstance(node, Documented):
-                held -= docstring(node)
-        return sum(1 for number, line in enumerate(self.lines, 1) if number in held and line.strip())
+    def length(self, node: Defined) -> int:
+        """Lines that count, from ``def`` or ``class`` to the end."""
+        return len(self.code.intersection(range(node.lineno, (node.end_lineno or node.lineno) + 1)))
 
 
-def read(root: Path, folder: str) -> list[Source]:
-    """Every Python file below ``root/folder``."""
-    found = []
-    for file in sorted((root / folder).rglob("*.py")):
-        text = file.read_text(encoding="utf-8")
-        found.append(Source(file.relative_to(root), text, ast.parse(text, filename=str(file))))
-    return found
+@dataclass(frozen=True)
+class Measured:
+    """One line of the table: ``where`` names the worst, or everything that is wrong."""
+
+    what: str
+    found: str
+    budget: str
+    ok: bool
+    where: str = ""
 
 
-def docstring(node: Documented) -> set[int]:
-    """The numbers of the lines of its docstring; none where it has none."""
-    first = node.body[0] if node.body else None
-    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
-        return set(range(first.lineno, (first.end_lineno or first.lineno) + 1))
-    return set()
+@dataclass(frozen=True)
+class Sized:
+    """Something that has a length."""
+
+    length: int
+    where: str
 
 
-def length(node: Function | ast.ClassDef) -> int:
-    """Lines from ``def`` or ``class`` to the end; a function's docstring is left out."""
-    lines = (node.end_lineno or node.lineno) - node.lineno + 1
-    return lines - len(docstring(node)) if isinstance(node, Function) else lines
+# ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def percentile(values: Sequence[int], share: float) -> int:
-    """The smallest value that at least this share of the values do not exceed; 0 of none."""
-    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)] if values else 0
+def sources(folder: Path) -> list[Source]:
+    """The Python files below a folder, in order of their paths."""
+    return [read(file) for file in sorted(folder.rglob("*.py"))]
 
 
-def sized(name: str, sizes: Sequence[tuple[int, str]], budget: int, share: float = 1.0) -> Measure:
-    """A measure of (size, name of the thing): the percentile, or for a share of 1 the largest."""
-    found = percentile([size for size, _ in sizes], share)
-    size, thing = max(sizes, default=(0, "nothing"))
-    return Measure(f"lines, {name}", str(found), f"≤ {budget}", found <= budget, f"{thing}: {size} lines")
-
-
-def functions(sources: Sequence[Source]) -> list[tuple[int, str]]:
-    """Lines and name of every function and method."""
-    return [(length(n), where(s, n)) for s in sources for n in ast.walk(s.tree) if isinstance(n, Function)]
-
-
-def classes(sources: Sequence[Source]) -> list[tuple[int, str]]:
-    """Lines and name of every class."""
-    return [(length(n), where(s, n)) for s in sources for n in ast.walk(s.tree) if isinstance(n, ast.ClassDef)]
-
-
-def where(source: Source, node: Function | ast.ClassDef) -> str:
-    """``modelkeep/types.py:19 Ref``."""
-    return f"{source.path}:{node.lineno} {node.name}"
-
-
-def names(sources: Sequence[Source]) -> Measure:
-    """No file or folder with a name that says nothing."""
-    bad = [str(s.path) for s in sources if FORBIDDEN & {*s.path.parts[:-1], s.path.stem}]
-    return Measure("names that say nothing", str(len(bad)), "0", not bad, ", ".join(bad))
-
-
-def broad(sources: Sequence[Source]) -> Measure:
-    """Every except that catches everything says why on its own line."""
-    bad = [f"{s.path}:{line}" for s in sources for line in unreasoned(s)]
-    return Measure("broad excepts without a reason", str(len(bad)), "0", not bad, ", ".join(bad))
-
-
-def unreasoned(source: Source) -> Iterator[int]:
-    """Line numbers of broad excepts whose line has no comment, or none but marks for tools."""
+def read(file: Path) -> Source:
+    """One file's tree, the lines of it that count, and its comments."""
+    text = file.read_text(encoding="utf-8")
+    tree = ast.parse(text, str(file))
+    code: set[int] = set()
     comments: dict[int, str] = {}
-    for token in tokenize.generate_tokens(io.StringIO(source.text).readline):
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type == tokenize.COMMENT:
-            comments[token.start[0]] = token.string
-    for node in ast.walk(source.tree):
-        if not (isinstance(node, ast.ExceptHandler) and catches_all(node.type)):
-            continue
-        parts = (part.strip() for part in comments.get(node.lineno, "").split("#"))
-        if not any((part and not part.startswith(MARKS)) or " (" in part for part in parts):
-            yield node.lineno
+            comments[token.start[0]] = token.string.lstrip("# ").strip()
+        elif token.type not in NO_CODE:
+            code.update(range(token.start[0], token.end[0] + 1))
+    return Source(file, tree, frozenset(code - set(_docstrings(tree))), comments)
 
 
-def catches_all(kind: ast.expr | None) -> bool:
-    """Bare, or Exception or BaseException, alone or in a tuple."""
-    if kind is None:
-        return True
-    kinds = kind.elts if isinstance(kind, ast.Tuple) else [kind]
-    return any(isinstance(k, ast.Name) and k.id in BROAD for k in kinds)
+def _docstrings(tree: ast.Module) -> Iterator[int]:
+    """The lines of strings that stand alone: docstrings, and the explanation below a constant."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            yield from range(node.lineno, (node.end_lineno or node.lineno) + 1)
 
 
-def ratio(code: Sequence[Source], tests: Sequence[Source]) -> Measure:
-    """Lines of tests over lines of code."""
-    ours, theirs = sum(s.code_lines for s in code), sum(s.code_lines for s in tests)
-    found = theirs / ours if ours else math.inf
-    missing = f"tests/ lacks {ours - theirs} lines"
-    return Measure("lines of tests / of code", f"{theirs}/{ours} = {found:.2f}", "≥ 1.00", theirs >= ours, missing)
+# ── the checks ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def measures(root: Path) -> list[Measure]:
-    """Every measure of the repository at ``root``."""
-    code, tests = read(root, "modelkeep"), read(root, "tests")
-    files = [(len(s.lines), str(s.path)) for s in code]
+def check(package: Path, tests: Path) -> list[Measured]:
+    """Every budget: sizes of the package and of its tests, names, broad excepts, and tests for each line of code."""
+    code, proof = sources(package), sources(tests)
+    lines, proving = sum(len(s.code) for s in code), sum(len(s.code) for s in proof)
+    ratio = proving / lines if lines else math.inf
     return [
-        sized("functions, p95", functions(code), 40, 0.95),
-        sized("functions, longest", functions(code), 100),
-        sized("files, p95", files, 300, 0.95),
-        sized("files, longest", files, 450),
-        sized("classes, longest", classes(code), 250),
-        names(code),
-        broad(code),
-        ratio(code, tests),
+        *sizes("package", code),
+        *sizes("tests", proof),
+        _none("names that say nothing", [*nameless(code, package), *nameless(proof, tests)]),
+        _none("broad excepts without a reason", [found for s in (*code, *proof) for found in unreasoned(s)]),
+        Measured(
+            "test lines for each line of code",
+            f"{ratio:.2f}",
+            f"≥ {TESTS_PER_LINE:.1f}",
+            ratio >= TESTS_PER_LINE,
+            f"{proving:,} for {lines:,}",
+        ),
     ]
 
 
+def sizes(whose: str, code: Sequence[Source]) -> list[Measured]:
+    """Lengths of functions, files and classes against their budgets."""
+    functions = [Sized(s.length(n), f"{_at(s, n)} {n.name}") for s in code for n in _defined(s.tree) if _is_function(n)]
+    classes = [Sized(s.length(n), f"{_at(s, n)} {n.name}") for s in code for n in _defined(s.tree) if _is_class(n)]
+    files = [Sized(len(s.code), str(s.path)) for s in code]
+    return [
+        _p95(f"{whose}: functions, p95", functions, FUNCTION_P95),
+        _longest(f"{whose}: functions, longest", functions, FUNCTION_MAX),
+        _p95(f"{whose}: files, p95", files, FILE_P95),
+        _longest(f"{whose}: files, longest", files, FILE_MAX),
+        _longest(f"{whose}: classes, longest", classes, CLASS_MAX),
+    ]
+
+
+def nameless(code: Sequence[Source], root: Path) -> list[str]:
+    """Folders, files and classes that have a forbidden word in their names."""
+    paths = {p for s in code for p in (s.path, *s.path.parents) if p != root and root in p.parents}
+    found = [str(path) for path in sorted(paths) if FORBIDDEN & set(_words(path.stem))]
+    for s in code:
+        found += [f"{_at(s, n)} {n.name}" for n in _defined(s.tree) if _is_class(n) and FORBIDDEN & set(_words(n.name))]
+    return found
+
+
+def unreasoned(source: Source) -> list[str]:
+    """``except Exception`` and its like with no comment in the handler's first lines, unless all is raised again."""
+    return [f"{source.path}:{line}" for line in _broad(source.tree) if not _reason(source, line)]
+
+
+def _broad(tree: ast.Module) -> Iterator[int]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ExceptHandler) and (node.type is None or _names(node.type) & BROAD):
+            last = node.body[-1]
+            if not (isinstance(last, ast.Raise) and last.exc is None):
+                yield node.lineno
+        elif isinstance(node, ast.Call) and "suppress" in _names(node.func):
+            yield from (node.lineno for argument in node.args if _names(argument) & BROAD)
+
+
+def _reason(source: Source, line: int) -> str:
+    """The words beside it, or on the line below or above, without what only speaks to a linter."""
+    said = (source.comments.get(n, "") for n in (line, line + 1, line - 1) if n == line or n not in source.code)
+    return "".join(re.sub(TO_LINTERS, "", text).strip(" -–:#") for text in said)
+
+
+# ── small things ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _defined(tree: ast.Module) -> Iterator[Defined]:
+    return (n for n in ast.walk(tree) if isinstance(n, Defined))
+
+
+def _is_class(node: Defined) -> bool:
+    return isinstance(node, ast.ClassDef)
+
+
+def _is_function(node: Defined) -> bool:
+    return not isinstance(node, ast.ClassDef)
+
+
+def _names(node: ast.expr) -> set[str]:
+    """The last words of a name, an attribute, or each in a tuple."""
+    if isinstance(node, ast.Tuple):
+        return {name for part in node.elts for name in _names(part)}
+    return {node.id} if isinstance(node, ast.Name) else {node.attr} if isinstance(node, ast.Attribute) else set()
+
+
+def _words(name: str) -> list[str]:
+    """``HttpBase`` and ``http_base`` → http, base."""
+    return [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)]
+
+
+def _at(source: Source, node: Defined) -> str:
+    return f"{source.path}:{node.lineno}"
+
+
+def _p95(what: str, found: Sequence[Sized], budget: int) -> Measured:
+    ordered = sorted(s.length for s in found)
+    value = ordered[math.ceil(0.95 * len(ordered)) - 1] if ordered else 0
+    return Measured(what, str(value), f"≤ {budget}", value <= budget, f"of {len(ordered)}")
+
+
+def _longest(what: str, found: Sequence[Sized], budget: int) -> Measured:
+    worst = max(found, key=lambda s: s.length, default=Sized(0, ""))
+    too_long = sorted((s for s in found if s.length > budget), key=lambda s: -s.length)
+    where = ", ".join(f"{s.where} ({s.length})" for s in too_long) or worst.where
+    return Measured(what, str(worst.length), f"≤ {budget}", not too_long, where)
+
+
+def _none(what: str, found: Sequence[str]) -> Measured:
+    return Measured(what, str(len(found)), "none", not found, ", ".join(found))
+
+
 def main(root: Path) -> int:
-    """Print the table; 1 where a budget is broken, each with its worst offender."""
-    if not (root / "modelkeep").is_dir():
-        print(f"{root} has no modelkeep/ to measure", file=sys.stderr)
-        return 2
-    table = measures(root)
-    for name, found, budget in [("measure", "found", "budget"), *((m.name, m.found, m.budget) for m in table)]:
-        print(f"{name:<32}{found:>20}   {budget}")
-    for broken in (m for m in table if not m.ok):
-        print(f"over budget: {broken.name}: {broken.worst}", file=sys.stderr)
-    return 0 if all(m.ok for m in table) else 1
+    """Print the table of the project at ``root``; 1 where a budget is broken."""
+    package, tests = root / "modelkeep", root / "tests"
+    for folder in (package, tests):
+        if not folder.is_dir():
+            print(f"budgets: there is no folder {folder}", file=sys.stderr)
+            return 2
+    table = check(package, tests)
+    wide = max(len(line.what) for line in table)
+    for line in table:
+        where = line.where.replace(f"{root}/", "")
+        print(f"{'ok' if line.ok else 'NO'}  {line.what:<{wide}}  {line.found:>5}  {line.budget:>6}  {where}")
+    return int(not all(line.ok for line in table))
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]) if sys.argv[1:] else Path(__file__).resolve().parent.parent))
+    sys.exit(main(Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parents[1])))
