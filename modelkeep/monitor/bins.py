@@ -80,7 +80,7 @@ class Bins:
             return "any"
         scale = max(abs(edge) for edge in cuts)
         near = (cuts[max(place - 1, 0)], cuts[min(place, len(cuts) - 1)])
-        low, high = (f"{0.0 if abs(edge) < 1e-5 * scale else edge:.4g}" for edge in near)
+        low, high = (f"{0.0 if abs(edge) < 1e-5 * scale or scale <= 1e-6 else edge:.4g}" for edge in near)
         if place == 0:
             return f"< {high}"
         return f"≥ {low}" if place >= len(cuts) else f"{low} to {high}" if low != high else low
@@ -92,7 +92,7 @@ def cut(column: Array) -> list[float]:
     if not known.size:
         return []
     values = np.unique(known)
-    small = 1e-6 * max(float(np.abs(values).max()), 1e-6)
+    small = 1e-6 * (float(np.abs(values).max()) or 1.0)
     if len(values) <= MAX_CATEGORIES:
         between = ((values[1:] + values[:-1]) / 2).tolist()
         return [float(values[0]) - small, *between, float(values[-1]) + small]

@@ -64,7 +64,7 @@ class Tensor:
             found = np.empty((len(rows), 0))
         if found.shape[1] != len(self.columns):
             raise ValueError(
-                f"'{self.name}' gives {found.shape[1]} features, its reference rows gave {len(self.columns)}"
+                f"'{self.name}' gives {found.shape[1]} features where its reference gave {len(self.columns)}"
             )
         return found
 

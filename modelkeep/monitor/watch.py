@@ -132,7 +132,7 @@ class Run:
         self.health = Health(limits.p99, every)
         self.since: float | None = None
         self.unreadable = 0
-        self._row = start
+        self.row = start
         self._label_row = labels.newest(path)
         self._pending: dict[str, tuple[Array, float]] = {}
         self._lock = threading.Lock()
@@ -141,9 +141,9 @@ class Run:
         """Read what is new, then say what is so."""
         with self._lock:
             self._read_labels()
-            while page := traffic.read(self.path, self.name, version=self.number, after=self._row, limit=PAGE):
+            while page := traffic.read(self.path, self.name, version=self.number, after=self.row, limit=PAGE):
                 self._take([e for e in page if e.track != "shadow"])
-                self._row = page[-1].row
+                self.row = page[-1].row
             return self._checked()
 
     def _take(self, page: list[Exchange]) -> None:
@@ -220,7 +220,12 @@ def _run(version: Version, model: Model, path: Path, limits: Limits) -> Run:
     """The run in progress, if this process has one; a version never changes, so its digest names its baseline."""
     start = traffic.run_start(path, version.name, version.number, RUN)
     file = path.stat().st_ino if path.is_file() else 0  # a file that was made anew begins at row 1 again
-    return _begin(_Key(version.ref, version.digest, path, limits, start, file), _Same(model))
+    key = _Key(version.ref, version.digest, path, limits, start, file)
+    run = _begin(key, _Same(model))
+    if run.row > traffic.newest(path):  # made anew under the same file number
+        _begin.cache_clear()
+        run = _begin(key, _Same(model))
+    return run
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,107 @@
+"""Telling a finding: a line, a webhook, and trouble that never raises."""
+
+from __future__ import annotations
+
+import io
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import pytest
+
+from modelkeep.errors import BadSettings
+from modelkeep.monitor import alerts
+from modelkeep.monitor.alerts import Alerts
+from modelkeep.types import Finding
+
+FINDING = Finding("drift", "inputs", "3 of 64 features moved", {"n": 128, "log_evidence": 20.5}, 1000.0)
+
+
+class Hook(BaseHTTPRequestHandler):
+    """Keeps what it was sent; answers with ``server.status``."""
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.got.append((self.headers["Content-Type"], json.loads(body)))  # type: ignore[attr-defined]
+        self.send_response(self.server.status)  # type: ignore[attr-defined]
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def hook() -> Iterator[Any]:
+    server: Any = HTTPServer(("127.0.0.1", 0), Hook)
+    server.got, server.status = [], 200
+    server.url = f"http://127.0.0.1:{server.server_port}/hook"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_line() -> None:
+    out = io.StringIO()
+    assert Alerts(stream=out).tell("digits@1", FINDING)
+    assert out.getvalue().endswith(" drift digits@1 inputs: 3 of 64 features moved\n")
+
+
+def test_stdout_by_default(capsys: pytest.CaptureFixture[str]) -> None:
+    Alerts().tell("digits@1", FINDING)
+    assert "drift digits@1 inputs" in capsys.readouterr().out
+
+
+def test_a_webhook_gets_the_finding(hook: Any) -> None:
+    told = Alerts(hook.url, stream=io.StringIO())
+    assert told.tell("digits@1", FINDING)
+    ((kind, body),) = hook.got
+    assert kind == "application/json"
+    assert body == {"model": "digits@1", **FINDING.to_json()}
+    assert (told.told, told.failed) == (1, 0)
+
+
+def test_a_refusing_webhook_is_reported(hook: Any) -> None:
+    hook.status = 503
+    out = io.StringIO()
+    told = Alerts(hook.url, stream=out)
+    assert not told.tell("digits@1", FINDING)
+    assert f"the webhook 127.0.0.1:{hook.server_port} was not told: HTTP Error 503" in out.getvalue()
+    assert (told.told, told.failed) == (1, 1)
+
+
+def test_nobody_there_is_reported() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    out = io.StringIO()
+    assert not Alerts(f"http://127.0.0.1:{port}/", stream=out).tell("digits@1", FINDING)
+    assert "was not told" in out.getvalue()
+
+
+def test_a_silent_webhook_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alerts, "TIMEOUT", 0.05)
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen()
+        out = io.StringIO()
+        assert not Alerts(f"http://127.0.0.1:{deaf.getsockname()[1]}/", stream=out).tell("digits@1", FINDING)
+    assert "was not told" in out.getvalue()
+
+
+def test_the_secret_part_of_an_address_is_not_printed(hook: Any) -> None:
+    hook.status = 500
+    out = io.StringIO()
+    Alerts(f"{hook.url}?token=secret", stream=out).tell("digits@1", FINDING)
+    assert "secret" not in out.getvalue()
+
+
+@pytest.mark.parametrize("bad", ["file:///etc/passwd", "ftp://host/x", "hook", "http://", ""])
+def test_other_addresses_are_refused(bad: str) -> None:
+    with pytest.raises(BadSettings, match="is no http:// or https:// address"):
+        Alerts(bad)

@@ -1,0 +1,122 @@
+"""Bins: every number has one, the shares are those of the reference, and the bounds on them hold."""
+
+from __future__ import annotations
+
+from math import log
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from modelkeep.monitor.bins import MAX_CATEGORIES, REFERENCE_RISK, Bins, cut
+
+
+def one(values: object, fixed: tuple[float, ...] | None = None) -> Bins:
+    """Bins of one feature."""
+    return Bins(np.asarray(values, dtype=float)[:, None], [fixed])
+
+
+def places(bins: Bins, values: object) -> list[int]:
+    return bins.place(np.asarray(values, dtype=float)[:, None])[:, 0].tolist()
+
+
+class TestCut:
+    def test_few_values_are_categories(self) -> None:
+        bins = one([0, 1, 1, 5] * 20)
+        assert places(bins, [0, 1, 5]) == [1, 2, 3]
+        assert bins.shares[0].tolist() == pytest.approx([0, 0.25, 0.5, 0.25, 0, 0])
+
+    def test_outside_the_categories_is_elsewhere(self) -> None:
+        bins = one([0, 1, 5] * 20)
+        assert places(bins, [-1, 6, np.nan]) == [0, 4, bins.count - 1]
+
+    def test_a_constant_notices_any_other_value(self) -> None:
+        bins = one(np.full(100, 3.0))
+        assert len(set(places(bins, [2.9, 3.0, 3.1, np.nan]))) == 4
+        assert places(bins, [3.0 + 1e-9]) == places(bins, [3.0])
+
+    def test_many_values_are_quantiles(self) -> None:
+        values = np.random.default_rng(0).normal(size=4000)
+        bins = one(values)
+        used = bins.shares[0][bins.shares[0] > 0]
+        assert used == pytest.approx(np.full(8, 1 / 8), abs=0.002)
+
+    def test_a_value_that_fills_a_quantile_has_its_own_bin(self) -> None:
+        values = np.r_[np.zeros(500), np.random.default_rng(1).uniform(1, 2, 500)]
+        bins = one(values)
+        (zero,) = set(places(bins, [0.0]))
+        assert bins.shares[0][zero] == pytest.approx(0.5)
+        assert places(bins, [0.01]) != places(bins, [0.0])
+
+    def test_thirteen_values_are_not_categories(self) -> None:
+        assert len(cut(np.arange(MAX_CATEGORIES, dtype=float))) == MAX_CATEGORIES + 1
+        assert len(cut(np.arange(130, dtype=float))) == 7
+
+    def test_nothing_known(self) -> None:
+        bins = one(np.full(60, np.nan))
+        assert bins.shares[0].tolist() == pytest.approx([0.0, 1.0])
+        assert places(bins, [1.0, np.nan, np.inf]) == [0, 1, 0]
+
+    def test_infinities(self) -> None:
+        bins = one(np.r_[np.arange(20), [np.inf, -np.inf]])
+        low, high = places(bins, [-np.inf, np.inf])
+        assert low == 0
+        assert 0 < high < bins.count - 1
+
+    def test_fixed_bins(self) -> None:
+        bins = one(np.linspace(0, 1, 101), (0.5, 0.9))
+        assert places(bins, [0.2, 0.5, 0.95]) == [0, 1, 2]
+
+
+class TestShares:
+    def test_they_sum_to_one_whatever_the_feature(self) -> None:
+        rng = np.random.default_rng(2)
+        matrix = np.c_[rng.normal(size=300), rng.integers(0, 4, 300), np.full(300, np.nan), np.zeros(300)]
+        bins = Bins(matrix, [None] * 4)
+        assert bins.shares.sum(axis=1) == pytest.approx(np.ones(4))
+
+    def test_tally_weighs_rows(self) -> None:
+        bins = Bins(np.array([[0.0, 1.0], [1.0, 1.0]] * 30), [None, None])
+        counts = bins.tally(bins.place(np.array([[0.0, 1.0], [1.0, 1.0]])), np.array([0.25, 0.75]))
+        assert counts.sum(axis=1).tolist() == [1.0, 1.0]
+        assert counts[0].max() == 0.75
+
+
+class TestUpper:
+    def test_it_is_the_exact_chernoff_bound(self) -> None:
+        bins = one([0, 1] * 100)
+        chosen = np.zeros((1, bins.count), dtype=bool)
+        chosen[0, 1] = True
+        upper = float(bins.upper(chosen)[0])
+        divergence = 0.5 * log(0.5 / upper) + 0.5 * log(0.5 / (1 - upper))
+        assert divergence == pytest.approx((5 * log(2) + log(1 / REFERENCE_RISK)) / 200, rel=1e-6)
+
+    def test_nothing_seen_and_all_seen(self) -> None:
+        bins = one([0, 1] * 500)
+        none, every = np.zeros((1, bins.count), dtype=bool), np.ones((1, bins.count), dtype=bool)
+        assert 0 < bins.upper(none)[0] < 0.02
+        assert bins.upper(every)[0] == pytest.approx(1.0)
+
+    def test_the_worst_union_of_bins_is_covered(self) -> None:
+        """Of 300 reference samples, at most a hundredth may have any union whose true share is above its bound."""
+        rng = np.random.default_rng(3)
+        missed, edges = 0, tuple(stats.norm.ppf(np.arange(1, 8) / 8))
+        for _ in range(300):
+            bins = one(rng.normal(size=200), edges)
+            under = np.r_[bins.shares[0, :8] < 1 / 8, [False] * (bins.count - 8)][None]
+            missed += under.sum() / 8 > bins.upper(under)[0]
+        assert missed / 300 <= REFERENCE_RISK + 3 * (REFERENCE_RISK / 300) ** 0.5
+
+    def test_more_rows_are_surer(self) -> None:
+        few, many = one([0, 1] * 50), one([0, 1] * 500)
+        chosen = np.array([[False, True, False, False, False]])
+        assert many.upper(chosen)[0] < few.upper(chosen)[0]
+
+
+def test_labels_say_what_a_bin_holds() -> None:
+    bins = one(np.linspace(0, 1, 100), (0.25, 0.5))
+    assert [bins.label(0, at) for at in range(4)] == ["< 0.25", "0.25 to 0.5", "≥ 0.5", "NaN"]
+    constant = one(np.full(60, 3.0))
+    assert [constant.label(0, at) for at in range(4)] == ["< 3", "3", "≥ 3", "NaN"]
+    assert one(np.zeros(60)).label(0, 1) == "0"
+    assert one(np.full(60, np.nan)).label(0, 0) == "any"
