@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
 from starlette.exceptions import HTTPException
@@ -20,10 +20,18 @@ WATCH_AFTER = 0.01
 LEFT = "the client left before its request was complete"
 
 
-async def read(http: Request, plane: Plane) -> bytes:
+Headers = Mapping[str, str]
+
+
+def headers(http: Request) -> Headers:
+    """The headers by name in small letters: Starlette's own look each one up by a walk through all."""
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in http.scope["headers"]}
+
+
+async def read(receive: Receive, heads: Headers, plane: Plane) -> bytes:
     """The whole body, unpacked. Raises HTTPException 413 and 408, Overloaded, BadInput."""
-    _bound(plane, number(http, "content-length", int, 0))
-    message = await http.receive()
+    _bound(plane, number(heads, "content-length", int, 0))
+    message = await receive()
     body: bytes = message.get("body", b"")
     if message["type"] == "http.disconnect":
         raise BadInput(LEFT)
@@ -31,11 +39,11 @@ async def read(http: Request, plane: Plane) -> bytes:
         seconds = plane.settings.request_timeout
         try:
             async with asyncio.timeout(seconds):
-                body = await _rest(http.receive, body, plane)
+                body = await _rest(receive, body, plane)
         except TimeoutError:
             raise HTTPException(408, f"the body took longer than {seconds:g} s (request_timeout); send less") from None
     _bound(plane, len(body))
-    encoding = http.headers.get("content-encoding", "")
+    encoding = heads.get("content-encoding", "")
     return body if encoding in ("", "identity") else _unpacked(body, encoding, plane)
 
 
@@ -79,9 +87,9 @@ def _unpacked(body: bytes, encoding: str, plane: Plane) -> bytes:
     return plain
 
 
-def number(http: Request, name: str, kind: Callable[[str], T], default: Any) -> Any:
+def number(heads: Headers, name: str, kind: Callable[[str], T], default: Any) -> Any:
     """A header as a number, 0 or more. Raises BadInput."""
-    text = http.headers.get(name)
+    text = heads.get(name)
     if text is None:
         return default
     try:

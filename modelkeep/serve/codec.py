@@ -39,6 +39,7 @@ DATATYPES = {
 }
 """The protocol's names, and those of TensorSpec."""
 NAMES = {ours: theirs for theirs, ours in DATATYPES.items()}
+BY_DTYPE = {np.dtype(ours): theirs for theirs, ours in DATATYPES.items() if ours not in ("bfloat16", "str")}
 ONLY_BINARY = ("FP16", "BF16")
 TRANSPORT = ("binary_data_output", "headers", "timeout")
 """Parameters of a request that speak to the server, not to the model."""
@@ -264,7 +265,7 @@ def encode(reply: Reply, binary: Mapping[str, bool] | None = None) -> tuple[byte
     tensors: list[dict[str, Any]] = []
     blobs: list[bytes] = []
     for name, array in reply.outputs.items():
-        datatype = "BYTES" if array.dtype.kind in "OUS" else NAMES[array.dtype.name]
+        datatype = BY_DTYPE.get(array.dtype) or _odd_datatype(array)
         tensor: dict[str, Any] = {"name": name, "datatype": datatype, "shape": array.shape}
         if binary.get(name, binary.get("", False)):
             blobs.append(_to_bytes(array, datatype))
@@ -279,6 +280,10 @@ def encode(reply: Reply, binary: Mapping[str, bool] | None = None) -> tuple[byte
         option=orjson.OPT_SERIALIZE_NUMPY,
     )
     return (b"".join([head, *blobs]), len(head)) if blobs else (head, None)
+
+
+def _odd_datatype(array: Array) -> str:
+    return "BYTES" if array.dtype.kind in "OUS" else NAMES[array.dtype.name]
 
 
 def _to_json(array: Array, datatype: str) -> Any:

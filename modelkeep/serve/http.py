@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import random
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -27,6 +28,7 @@ TIMEOUT = "x-modelkeep-timeout"
 """Header: seconds that the client waits."""
 JSON_LENGTH = "inference-header-content-length"
 CLIENT_GONE = 499
+_IDS = random.Random()
 
 Labeller = Callable[[str, dict[str, Any]], int]
 """Model and labels by request id to how many match; may block."""
@@ -66,11 +68,12 @@ class _Handlers:
     # ── questions and truth ──────────────────────────────────────────────────────────────────────────────────────
 
     async def infer(self, http: HttpRequest) -> Response:
-        asked, deadline = await self._asked(http)
-        if STICKY in http.headers:
-            asked.parameters[STICKY] = http.headers[STICKY]
+        heads = body.headers(http)
+        asked, deadline = await self._asked(http, heads)
+        if (sticky := heads.get(STICKY)) is not None:
+            asked.parameters[STICKY] = sticky
         request = Request(
-            id=asked.id or uuid.uuid4().hex,
+            id=asked.id or _new_id(),
             model=http.path_params["model"],
             inputs=asked.inputs,
             parameters=asked.parameters,
@@ -93,7 +96,7 @@ class _Handlers:
     async def labels(self, http: HttpRequest) -> Response:
         model = http.path_params["model"]
         self.plane.router(model)
-        given = codec.parse(await body.read(http, self.plane)).get("labels")
+        given = codec.parse(await body.read(http.receive, body.headers(http), self.plane)).get("labels")
         if not isinstance(given, dict):
             raise BadInput('send {"labels": {"<request id>": label}}')
         if self.label is None:
@@ -101,15 +104,15 @@ class _Handlers:
         matched = await asyncio.to_thread(self.label, model, given)
         return self._json({"matched": matched})
 
-    async def _asked(self, http: HttpRequest) -> tuple[codec.Asked, float]:
+    async def _asked(self, http: HttpRequest, heads: body.Headers) -> tuple[codec.Asked, float]:
         """The decoded body, and the deadline: what the client allows, request_timeout at most."""
         began = time.monotonic()
         most = self.plane.settings.request_timeout
         model, version = http.path_params["model"], http.path_params.get("version")
         self.plane.router(model)  # or a client would send a large body in vain
-        seconds = body.number(http, TIMEOUT, float, most)
-        length = body.number(http, JSON_LENGTH, int, None)
-        raw = await body.read(http, self.plane)
+        seconds = body.number(heads, TIMEOUT, float, most)
+        length = body.number(heads, JSON_LENGTH, int, None)
+        raw = await body.read(http.receive, heads, self.plane)
         if length == 0:
             asked = codec.decode_raw(raw, self.plane.find(model, version).signature)
         else:
@@ -202,6 +205,11 @@ class _Handlers:
         if self.plane.stopping:
             headers["connection"] = "close"  # so that a client with a kept connection turns elsewhere in time
         return Response(body, status, headers, kind)
+
+
+def _new_id() -> str:
+    """A UUID of the random kind (RFC 9562), from a generator that asks the system once, not for each request."""
+    return uuid.UUID(int=_IDS.getrandbits(128), version=4).hex
 
 
 def _describe(name: str, platform: str, versions: Sequence[int], signature: Signature) -> dict[str, Any]:

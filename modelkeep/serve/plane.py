@@ -155,7 +155,7 @@ class Plane:
     def _shadow(self, request: Request, shadow: Loaded, parameters: Mapping[str, Any], size: int) -> None:
         """A copy, whose answer nobody waits for. Left out where it would take room that requests may need."""
         try:
-            shadow.signature.check(request.inputs)
+            shadow.check(request.inputs)
         except BadInput:
             return
         if not self.limits.spare(size):
@@ -232,7 +232,7 @@ class Plane:
 
 
 def _check(request: Request, target: Loaded) -> None:
-    target.signature.check(request.inputs)
+    target.check(request.inputs)
     if request.outputs:
         there = [t.name for t in target.signature.outputs]
         for name in request.outputs:

@@ -1,0 +1,132 @@
+"""Bounds, and the pace that deadlines are judged by."""
+
+from __future__ import annotations
+
+import pytest
+
+from modelkeep.errors import BadInput, Overloaded, TooLate
+from modelkeep.serve.limits import Limits, Pace
+
+
+@pytest.fixture
+def refused() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def limits(refused: list[str]) -> Limits:
+    return Limits(2, 100, refused.append)
+
+
+def enter(limits: Limits, size: int = 1, *, deadline: float | None = None, wait: float = 0.0) -> None:
+    limits.enter(size, now=10.0, deadline=deadline, wait=wait)
+
+
+def test_requests_are_bounded_and_leaving_makes_room(limits: Limits, refused: list[str]) -> None:
+    enter(limits)
+    enter(limits)
+    with pytest.raises(Overloaded, match=r"2 requests are in the server already.*max_queue_requests") as caught:
+        enter(limits, wait=3.5)
+    assert caught.value.retry_after == 3.5
+    assert refused == ["queue_full"]
+    limits.leave(1)
+    enter(limits)
+    assert (limits.requests, limits.bytes) == (2, 2)
+
+
+def test_bytes_are_bounded(limits: Limits, refused: list[str]) -> None:
+    enter(limits, 60)
+    with pytest.raises(Overloaded, match=r"60 bytes of requests .* of 100 at most"):
+        enter(limits, 41)
+    enter(limits, 40)
+    assert refused == ["queue_bytes"]
+    assert limits.requests == 2
+
+
+def test_what_can_never_fit_is_no_overload(limits: Limits, refused: list[str]) -> None:
+    with pytest.raises(BadInput, match=r"holds 101 bytes and the server takes 100 in all"):
+        enter(limits, 101)
+    assert refused == []
+    assert limits.requests == limits.bytes == 0
+
+
+def test_a_deadline_that_passed_is_too_late(limits: Limits, refused: list[str]) -> None:
+    with pytest.raises(TooLate, match="the deadline had passed before the request could be queued"):
+        enter(limits, deadline=10.0)
+    assert refused == ["deadline_passed"]
+    assert limits.requests == 0
+
+
+def test_a_hopeless_deadline_is_refused_with_the_wait(limits: Limits, refused: list[str]) -> None:
+    with pytest.raises(Overloaded, match=r"the queue takes 5 s .* the request allows 4 s") as caught:
+        enter(limits, deadline=14.0, wait=5.0)
+    assert caught.value.retry_after == 5.0
+    assert refused == ["deadline_hopeless"]
+    assert limits.requests == limits.bytes == 0
+    enter(limits, deadline=15.1, wait=5.0)
+
+
+def test_spare_room_is_half() -> None:
+    limits = Limits(4, 100, lambda reason: None)
+    assert limits.spare(50)
+    assert not limits.spare(51)
+    enter(limits)
+    assert limits.spare(1)
+    enter(limits)
+    assert not limits.spare(1)
+
+
+def test_pace_learns_a_cost_per_run_and_per_row() -> None:
+    pace = Pace()
+    for rows in (1, 8, 32, 4, 16):
+        pace.observe(rows, 0.010 + 0.002 * rows)
+    assert pace.run(10) == pytest.approx(0.030, rel=1e-6)
+    assert pace.run(64) == pytest.approx(0.138, rel=1e-6)
+
+
+def test_pace_is_optimistic_where_it_does_not_know() -> None:
+    pace = Pace()
+    assert pace.run(32) == 0.0
+    assert pace.wait(100, 100, 32, 1) == 0.0
+    pace.observe(1, 0.2)
+    assert pace.run(32) == pytest.approx(0.2)  # larger batches were never seen: no cost per row is assumed
+
+
+def test_pace_never_extrapolates_below_nothing() -> None:
+    pace = Pace()
+    for rows, seconds in ((1, 0.001), (2, 0.1)):
+        pace.observe(rows, seconds)
+    assert pace.run(0) == 0.0
+    assert pace.run(4) > 0
+
+
+def test_pace_forgets() -> None:
+    pace = Pace()
+    for _ in range(50):
+        pace.observe(4, 1.0)
+    for _ in range(100):
+        pace.observe(4, 0.1)
+    assert pace.run(4) == pytest.approx(0.1, rel=0.1)
+
+
+def test_the_wait_counts_batches_and_workers() -> None:
+    pace = Pace()
+    pace.observe(4, 0.2)
+    assert pace.wait(40, 40, 4, 1) == pytest.approx(2.0)
+    assert pace.wait(40, 40, 4, 2) == pytest.approx(1.0)
+    assert pace.wait(40, 4, 4, 1) == pytest.approx(0.8)  # requests of 10 rows share no run of 4
+
+
+def test_quick_needs_most_runs_to_be_and_this_one_no_exception() -> None:
+    pace = Pace()
+    assert not pace.quick(1, 0.001)
+    for _ in range(8):
+        pace.observe(1, 0.0001)
+    pace.observe(1, 0.0109)  # one hiccup
+    assert pace.quick(1, 0.001)
+    for _ in range(9):
+        pace.observe(100, 0.0001 * 100)
+    for _ in range(9):
+        pace.observe(1, 0.0001)
+    assert pace.quick(1, 0.001)
+    assert not pace.quick(1000, 0.001)
