@@ -123,7 +123,7 @@ def deploy() -> str:
 def optimize(ref: str) -> None:
     """Part 5."""
     part(5, "Cheaper weights, the same answers")
-    words = ("--data", "test.npz", "--max-drop", "3pp", "--student", "digits_mlp:Small", "--train-data", "train.npz")
+    words = ("--data", "test.npz", "--max-drop", "3pp", "--student", "digits_mlp:Small", "--epochs", "150")
     for one in ask("modelkeep", "optimize", ref, *words):
         verdict = f"kept as {one['ref']}" if one["ref"] else "refused"
         console.print(f"  {one['what']}: {verdict}; {one['report']['why']}")
