@@ -80,8 +80,10 @@ def test_more_than_one_function_in_twenty_above_40_lines_is_too_many(
     write("modelkeep/mixed.py", short + function("a", 41) + function("b", 41))  # with one() 39 functions, p95 the 38th
     assert found(budgets, tmp_path, "package: functions, p95").found == "41"
     assert broken(budgets, tmp_path) == ["package: functions, p95"]
-    write("modelkeep/mixed.py", short + "def g(): ...\n" * 2 + function("a", 41) + function("b", 41))  # 41, the 39th
-    assert found(budgets, tmp_path, "package: functions, p95").found == "1"
+    write(
+        "modelkeep/mixed.py", short + "def g(): ...\n" * 2 + function("a", 41) + function("b", 41)
+    )  # 41, the 39th is one()
+    assert found(budgets, tmp_path, "package: functions, p95").found == "2"
     write("modelkeep/mixed.py", short + function("a", 40) + function("b", 40))
     assert broken(budgets, tmp_path) == []
 
