@@ -36,9 +36,10 @@ def fit(
     """Train in place; returns the mean loss of each epoch. The module ends in eval mode.
 
     AdamW (Loshchilov & Hutter, arXiv:1711.05101); the process's random state stays as it was. Inputs go to the module
-    by position, in the order of ``signature`` or else of the rows. ``extra`` are more targets, one entry a row (a teacher's logits). ``parameters`` limits what is
-    trained; by default it is what the module does not hold frozen. Raises BadSettings for settings that cannot train,
-    BadData for rows that cannot, BadModel where the module cannot or the loss is no longer finite.
+    by position, in the order of ``signature`` or else of the rows. ``extra`` are more targets, one entry a row (a
+    teacher's logits). ``parameters`` limits what is trained; by default it is what the module does not hold frozen.
+    Raises BadSettings for settings that cannot train, BadData for rows that cannot, BadModel where the module cannot or
+    the loss is no longer finite.
     """
     if epochs < 1 or batch < 1 or not lr > 0:
         raise BadSettings(f"epochs={epochs}, batch={batch}, lr={lr} cannot train; each must be above 0")

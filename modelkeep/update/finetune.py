@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from modelkeep import extras
+from modelkeep.data import dataset
 from modelkeep.data.dataset import Dataset, concat
-from modelkeep.errors import Unsupported
+from modelkeep.errors import BadData, BadModel, Unsupported
 from modelkeep.model import folder
+from modelkeep.model.whole import whole
 from modelkeep.types import Model, Report
 from modelkeep.update import gate
+
+OLD_KEPT = 0.5
+"""Old rows for each new one among the result's reference rows: monitor must take the new world for normal."""
+TO_TRANSFER = "; to learn new classes, use transfer (modelkeep update --method transfer)"
 
 
 @dataclass(frozen=True)
 class Finetune:
     """torch → torch. ``replay`` is how many old reference rows are mixed in for each new one.
 
-    Replay is what class-incremental studies find to work against forgetting (arXiv:1904.07734).
+    Replay is what class-incremental studies find to work against forgetting (van de Ven & Tolias, arXiv:1904.07734).
+    ``held_out`` is the share of the new, and of the old rows, that judges; ``max_forgetting`` the accuracy on old rows
+    that may be lost.
     """
 
     epochs: int = 40
     lr: float = 1e-3
-    replay: float = 0.5
+    replay: float = 2.0
     max_forgetting: float = 0.05
     held_out: float = 0.25
     seed: int = 0
@@ -32,65 +41,91 @@ class Finetune:
 
     def run(self, model: Model, into: Path) -> tuple[Model, tuple[Report, ...]]:
         """Train and judge. Raises BadData (rows), Unsupported (format), Regressed (not better, or forgets)."""
-        extras.need("torch", extra="torch")
+        module = trainable(model)
         from modelkeep.model.formats import torch as torch_format
         from modelkeep.train import loop
 
-        module = trainable(model)
-        classes = model.signature.outputs[0].shape[-1] or len(model.labels)
-        old = folder.reference(model.path)
-        parts = gate.split(self._indexed(self.rows, model, classes), old, share=self.held_out, seed=self.seed)
-        old_held_out = self._indexed(parts.old_held_out, model, classes)
+        new, old = taught(model, self.rows, model.labels, classes(model), TO_TRANSFER)
+        parts = gate.split(new, old, share=self.held_out, seed=self.seed)
         names = [t.name for t in model.signature.inputs]
-        judged = [rows for rows in (parts.held_out, old_held_out) if rows is not None]
+        judged = [rows for rows in (parts.held_out, parts.old_held_out) if rows is not None]
         before = [gate.right(module, rows, names) for rows in judged]
-        history = loop.fit(
-            module,
-            self._mixed(parts, model, classes),
-            epochs=self.epochs,
-            lr=self.lr,
-            seed=self.seed,
-            signature=model.signature,
-        )
+        mixed = mix(parts.train, parts.old_train, self.replay, self.seed)
+        history = loop.fit(module, mixed, epochs=self.epochs, lr=self.lr, seed=self.seed, signature=model.signature)
         after = [gate.right(module, rows, names) for rows in judged]
-        reports = [gate.learned(before[0], after[0], parts.held_out)]
-        if old_held_out is not None:
-            reports.append(gate.remembered(before[1], after[1], old_held_out, self.max_forgetting))
-        made = torch_format.save(module, model, into)
-        rows = self.rows if self.rows is not None else parts.train
-        folder.keep_reference(into, world(rows, old, self.replay, self.seed))
-        loss = Report(
-            "finetune", None, f"loss {history[0]:.3f} → {history[-1]:.3f}", {"loss": history[-1]}, rows.source
-        )
-        return folder.write(made), (loss, *reports)
-
-    def _indexed(self, rows: Dataset | None, model: Model, classes: int) -> Dataset | None:
-        if rows is None or rows.labels is None:
-            return rows
-        return replace(rows, labels=gate.indexes(rows.labels, model.labels, classes))
-
-    def _mixed(self, parts: gate.Split, model: Model, classes: int) -> Dataset:
-        old = self._indexed(parts.old_train, model, classes)
-        wanted = round(self.replay * len(parts.train))
-        if old is None or not wanted:
-            return parts.train
-        picked = np.random.default_rng(self.seed).integers(0, len(old), wanted)
-        return concat(parts.train, old.take(picked))
+        reports = [told(history, parts.train, len(mixed)), gate.learned(before[0], after[0], judged[0])]
+        if len(judged) > 1:
+            reports.append(gate.remembered(before[1], after[1], judged[1], self.max_forgetting))
+        else:
+            reports.append(gate.unjudged())
+        with whole(into):
+            made = torch_format.save(module, model, into)
+            seen = len(old) / len(new) if old is not None else 0.0  # none of them twice
+            folder.keep_reference(into, mix(new, old, min(self.replay, OLD_KEPT, seen), self.seed))
+            return folder.write(made), tuple(reports)
 
 
-def trainable(model: Model) -> object:
-    """The module of a PyTorch version. Raises Unsupported for another format."""
-    from modelkeep.model.formats import torch as torch_format
-
+def trainable(model: Model) -> Any:
+    """The module of a PyTorch version. Raises Unsupported for another format, MissingExtra without PyTorch."""
     if model.format not in ("torch", "torch-export"):
         raise Unsupported(
             f"only PyTorch models can be trained, and this is '{model.format}'; update its PyTorch ancestor"
         )
+    extras.need("torch", extra="torch")
+    from modelkeep.model.formats import torch as torch_format
+
     return torch_format.module(model)
 
 
-def world(rows: Dataset, old: Dataset | None, replay: float, seed: int) -> Dataset:
-    """The new version's reference rows: the new world, with as much of the old as was replayed."""
-    if old is None or old.labels is None or not replay:
+def classes(model: Model) -> int:
+    """How many classes the model tells apart. Raises BadModel where its first output is not one score for each."""
+    first = model.signature.outputs[0]
+    if len(first.shape) != 2 or first.shape[1] is None or not first.dtype.startswith("float"):
+        raise BadModel(
+            "updates train models that give one score for each class, float [?, classes]; "
+            f"this one gives {first.describe()}"
+        )
+    return first.shape[1]
+
+
+def taught(
+    model: Model, rows: Dataset | None, names: tuple[str, ...], count: int, mend: str = ""
+) -> tuple[Dataset, Dataset | None]:
+    """The new rows, and the model's old reference rows that are not among them (None without); labels as numbers.
+
+    A row that is in both would be trained on and judged by. Raises BadData where there are no rows, they do not fit the
+    model, or a label is none of the classes.
+    """
+    from modelkeep.train.labels import indexed
+
+    if rows is None:
+        raise BadData("there are no rows to learn from; give labelled rows")
+    new = indexed(dataset.fit(rows, model.signature), names, count, mend=mend)
+    old = folder.reference(model.path)
+    if old is None or old.labels is None:
+        return new, None
+    old = gate.apart(old, new)
+    return new, None if old is None else indexed(old, names, count)
+
+
+def mix(rows: Dataset, old: Dataset | None, replay: float, seed: int) -> Dataset:
+    """The rows, and ``replay`` old ones for each of them; an old row comes again only when there are too few."""
+    wanted = round(replay * len(rows))
+    if old is None or wanted < 1:
         return rows
-    return concat(rows, old.sample(min(len(old), round(replay * len(rows))), seed=seed))
+    order = np.random.default_rng(seed).permutation(len(old))
+    return concat(rows, old.take(np.resize(order, wanted)))
+
+
+def told(history: list[float], rows: Dataset, mixed: int) -> Report:
+    """How training went."""
+    numbers = {
+        "loss_first": history[0],
+        "loss_last": history[-1],
+        "epochs": len(history),
+        "n": len(rows),
+        "replayed": mixed - len(rows),
+    }
+    moved = f"loss {history[0]:.3f} → {history[-1]:.3f} in {len(history)} epochs"
+    why = f"{moved} of {len(rows)} new and {mixed - len(rows)} old rows"
+    return Report("training", None, why, numbers, rows.source)

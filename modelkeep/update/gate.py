@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 FEWEST = 20
 """Labelled rows below which nothing can be shown on a held-out part of them."""
+MARGIN = 0.01
+"""Not worse: with 95 % confidence at most this much is lost."""
 
 
 @dataclass(frozen=True)
@@ -29,78 +31,123 @@ class Split:
     old_held_out: Dataset | None
 
 
-def split(rows: Dataset | None, old: Dataset | None, *, share: float, seed: int) -> Split:
-    """Hold out ``share`` of the new and of the old rows. Raises BadData for too few rows or rows without labels."""
-    if rows is None or rows.labels is None:
-        raise BadData("an update learns from labelled rows, and these have no labels; give rows with the key 'labels'")
+def split(rows: Dataset, old: Dataset | None, *, share: float, seed: int) -> Split:
+    """Hold out ``share`` of the new and of the old rows, class by class. Labels are class numbers.
+
+    Raises BadData for too few rows, or rows without labels.
+    """
+    if rows.labels is None:
+        raise BadData(
+            f"an update learns from labelled rows, and {rows.source} has none; give the true class of each row"
+        )
     if len(rows) < FEWEST:
         raise BadData(f"{len(rows)} labelled rows are too few to learn from and to judge by; give {FEWEST} at least")
-    held_out, train = rows.split(share, seed)
+    held_out, train = stratified(rows, share, seed)
     if old is None or old.labels is None or len(old) < FEWEST:
         return Split(train, held_out, None, None)
-    old_held_out, old_train = old.split(share, seed)
+    old_held_out, old_train = stratified(old, share, seed)
     return Split(train, held_out, old_train, old_held_out)
 
 
-def indexes(labels: Array | None, classes: tuple[str, ...], count: int) -> Array:
-    """Labels as class indexes below ``count``: numbers as they are, or names of ``classes``. Raises BadData."""
-    if labels is None:
-        raise BadData("these rows have no labels")
-    known = {name: index for index, name in enumerate(classes)}
-    if labels.dtype.kind in "iub" and not (known and {str(x) for x in np.unique(labels)} <= set(known)):
-        found = labels.astype(np.int64)
-        unknown = sorted({int(x) for x in found if not 0 <= x < count})
-    else:
-        names = [str(x) for x in labels]
-        unknown = sorted({name for name in names if name not in known})  # type: ignore[assignment]
-        found = np.array([known.get(name, -1) for name in names], dtype=np.int64)
-    if unknown:
-        raise BadData(
-            f"the label {unknown[0]!r} is none of the model's {count} classes"
-            f"{f' ({chr(44).join(classes)})' if classes else ''}; to learn new classes, use --method transfer"
-        )
-    return found
+def stratified(rows: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
+    """Two parts, the first with ``share`` of each class; a class of two rows or more has at least one in each."""
+    assert rows.labels is not None
+    rng = np.random.default_rng(seed)
+    first: list[Array] = []
+    second: list[Array] = []
+    for one in np.unique(rows.labels):
+        order = rng.permutation(np.flatnonzero(rows.labels == one))
+        cut = min(max(round(share * len(order)), 1), len(order) - 1)
+        first.append(order[:cut])
+        second.append(order[cut:])
+    if not sum(map(len, first)):
+        raise BadData(f"each class of {rows.source} has a single row, so none can be held out; give more of each")
+    return rows.take(np.sort(np.concatenate(first))), rows.take(np.sort(np.concatenate(second)))
+
+
+def apart(old: Dataset, rows: Dataset) -> Dataset | None:
+    """The old rows whose inputs are not those of a new row; None when there is none."""
+    new = set(_fingerprints(rows, sorted(rows.inputs)))
+    kept = [at for at, one in enumerate(_fingerprints(old, sorted(rows.inputs))) if one not in new]
+    return old.take(kept) if kept else None
+
+
+def _fingerprints(rows: Dataset, names: list[str]) -> list[bytes]:
+    return [b"".join(rows.inputs[name][at].tobytes() for name in names) for at in range(len(rows))]
 
 
 def right(module: Any, rows: Dataset, names: list[str]) -> Array:
-    """Which rows the module gets right; bool [n]. Labels must be class indexes."""
-    import torch
-
-    from modelkeep.train.loop import first
-
-    with torch.no_grad():
-        inputs = [torch.from_numpy(rows.inputs[name].copy()) for name in names]
-        parts = [first(module(*(x[at : at + 256] for x in inputs))).argmax(-1) for at in range(0, len(rows), 256)]
-    found: Array = torch.cat(parts).numpy() == rows.labels
+    """Which rows the module gets right; bool [n]. Labels must be class numbers."""
+    found: Array = logits(module, rows, names).argmax(1) == rows.labels
     return found
 
 
-def learned(before: Array, after: Array, rows: Dataset, *, confidence: float = 0.95) -> Report:
-    """Better on held-out new rows: more of them right, and shown not to be worse by more than noise. Raises Regressed.
+def logits(module: Any, rows: Dataset, names: list[str]) -> Array:
+    """What the module answers, in eval mode and in batches."""
+    import torch
 
-    "Shown": the one-sided upper bound of the paired drop is at most 1 point, or 3/n where n is too small for that.
+    from modelkeep.train.loop import first, tensors
+
+    inputs = tensors(rows, names)
+    with torch.no_grad():
+        parts = [first(module(*(x[at : at + 256] for x in inputs))) for at in range(0, len(rows), 256)]
+    found: Array = torch.cat(parts).numpy()
+    return found
+
+
+def learned(before: Array, after: Array, rows: Dataset) -> Report:
+    """Better on held-out new rows: more of them right, and shown not to be worse. Raises Regressed.
+
+    Shown: the one-sided 95 % upper bound of the paired drop is within MARGIN, or 3/n where n is too small for that
+    (the bound of n rows of which none was lost is 2.7/n).
     """
-    n = len(rows)
-    _, upper = paired_drop(before, after, confidence)
-    numbers = {"before": float(before.mean()), "after": float(after.mean()), "drop_upper": upper, "n": n}
-    numbers["low"], numbers["high"] = wilson(int(after.sum()), n)
-    said = f"{before.mean():.1%} → {after.mean():.1%} of {n} held-out new rows right"
-    if after.sum() <= before.sum() or upper > max(0.01, 3 / n):
-        raise Regressed(f"the update is not better: {said}; nothing was stored. Give more rows, or train longer")
-    return Report("new rows", True, said, numbers, rows.source)
+    numbers = _numbers(before, after)
+    said = f"{before.mean():.1%} → {after.mean():.1%} of {len(rows)} held-out new rows right"
+    if after.sum() <= before.sum():
+        mend = "give more rows, or train longer" if before.mean() < 1 else "there is nothing left to learn from them"
+        raise Regressed(f"the update is not better: {said}; nothing was stored; {mend}")
+    if numbers["drop_upper"] > max(MARGIN, 3 / len(rows)):
+        raise Regressed(
+            f"the update is not shown to be better: {said}, but with 95 % confidence up to {numbers['drop_upper']:.1%} "
+            "may be lost; nothing was stored; give more rows, or train longer"
+        )
+    return Report("new rows", True, f"{said} (95 % interval {_interval(numbers)})", numbers, rows.source)
 
 
 def remembered(before: Array, after: Array, rows: Dataset, max_forgetting: float) -> Report:
     """At most ``max_forgetting`` of the old rows' accuracy lost. Raises Regressed.
 
-    The model before the update was most likely trained on these rows, so its accuracy on them is flattering.
+    The model before the update was most likely trained on these rows, so its accuracy on them is flattering: the
+    drop that is measured is rather too large than too small.
     """
-    drop, upper = paired_drop(before, after)
-    numbers = {"before": float(before.mean()), "after": float(after.mean()), "drop": drop, "drop_upper": upper}
-    said = f"{before.mean():.1%} → {after.mean():.1%} of {len(rows)} old reference rows right"
-    if drop > max_forgetting:
+    numbers = _numbers(before, after) | {"max_forgetting": max_forgetting}
+    said = (
+        f"{before.mean():.1%} → {after.mean():.1%} of {len(rows)} held-out old rows right "
+        "(the old model may have been trained on them)"
+    )
+    if numbers["drop"] > max_forgetting:
         raise Regressed(
             f"the update forgets: {said}, which is over the {max_forgetting:.1%} allowed; nothing was stored. "
             "Mix in more old rows (replay), or allow more (--max-forgetting) if the old world is gone"
         )
-    return Report("old rows", True, said, {**numbers, "n": len(rows)}, rows.source)
+    return Report(
+        "old rows", True, f"{said}; with 95 % confidence {numbers['drop_upper']:.1%} lost at most", numbers, rows.source
+    )
+
+
+def unjudged() -> Report:
+    """Nothing is known of what was forgotten."""
+    kept = f"the model keeps fewer than {FEWEST} labelled old rows that are not among the new ones"
+    why = f"what was forgotten is not known: {kept}"
+    return Report("old rows", None, why, {"n": 0})
+
+
+def _numbers(before: Array, after: Array) -> dict[str, Any]:
+    drop, upper = paired_drop(before, after)
+    low, high = wilson(int(after.sum()), len(after))
+    accuracy = {"before": float(before.mean()), "after": float(after.mean()), "low": low, "high": high}
+    return {**accuracy, "drop": drop, "drop_upper": upper, "n": len(after)}
+
+
+def _interval(numbers: dict[str, Any]) -> str:
+    return f"{numbers['low']:.1%} to {numbers['high']:.1%}"
