@@ -78,6 +78,38 @@ def test_threads_may_make_the_registry_at_the_same_moment(url: str) -> None:
     assert failed == []
 
 
+def test_a_first_start_waits_for_another_that_reads_sqlite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite does not always wait by itself when the journal's mode changes, so its own patience is switched off."""
+    other = sqlite3.connect(tmp_path / "r.db", isolation_level=None)
+    other.execute("CREATE TABLE soon (gone INTEGER)")
+    other.execute("BEGIN")
+    other.execute("SELECT * FROM soon").fetchall()
+    waited: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 3:
+            other.execute("COMMIT")
+            other.execute("DROP TABLE soon")
+
+    monkeypatch.setattr(database, "_connect_args", lambda _: {"timeout": 0.0})
+    monkeypatch.setattr(database.time, "sleep", sleep)
+    Database(f"sqlite:///{tmp_path / 'r.db'}").close()
+    assert len(waited) == 3
+    other.close()
+
+
+def test_a_first_start_does_not_wait_for_ever_sqlite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.05)
+    other = sqlite3.connect(tmp_path / "r.db", isolation_level=None)
+    other.execute("CREATE TABLE soon (gone INTEGER)")
+    other.execute("BEGIN")
+    other.execute("SELECT * FROM soon").fetchall()
+    with pytest.raises(Busy, match=r"another process has kept the registry .*r.db locked for 0.05 s"):
+        Database(f"sqlite:///{tmp_path / 'r.db'}")
+    other.close()
+
+
 def test_the_layout_is_written_down_and_left_alone_when_opened_again(url: str) -> None:
     for _ in range(2):
         opened = Database(url)
