@@ -1,0 +1,80 @@
+"""One setting, measured through the real plane."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from modelkeep.errors import BadInput, ModelkeepError
+from modelkeep.model import engines
+from modelkeep.tune.bench import LEAST, bench, doubt
+from modelkeep.tune.search import requests
+from modelkeep.types import Model, ServeConfig
+
+ONE = ServeConfig(threads=1, max_batch=8)
+
+
+def test_the_numbers_of_a_closed_loop(tiny: Model) -> None:
+    report = bench(tiny, ONE, requests(tiny), concurrency=4, seconds=0.4)
+    numbers = report.numbers
+    assert (report.kind, report.ok) == ("bench", None)
+    assert 0 < numbers["p50"] <= numbers["p90"] <= numbers["p99"] < 1
+    assert numbers["throughput"] == pytest.approx(numbers["n"] / 0.4, rel=0.5)
+    assert 0 < numbers["cpu_seconds"] < 4
+    assert numbers["peak_memory"] > 1e7
+    assert numbers["errors"] == 0
+    assert "requests/s, p99" in report.why
+    assert "ms with 4 in flight" in report.why
+    assert report.data == "64 different requests"
+
+
+def test_a_rate_is_kept(tiny: Model) -> None:
+    report = bench(tiny, ONE, requests(tiny), rate=100, seconds=0.3)
+    assert 10 <= report.numbers["n"] <= 60
+    assert "with 100 sent a second" in report.why
+    assert "too few to claim p90, which needs 64" in report.why
+
+
+@pytest.mark.parametrize(
+    ("n", "sentence"),
+    [
+        (0, " (only 0 requests: too few to claim p90, which needs 64)"),
+        (63, " (only 63 requests: too few to claim p90, which needs 64)"),
+        (64, " (only 64 requests: too few to claim p99, which needs 662)"),
+        (661, " (only 661 requests: too few to claim p99, which needs 662)"),
+        (662, ""),
+    ],
+)
+def test_too_few_requests_are_said(n: int, sentence: str) -> None:
+    assert doubt(n) == sentence
+    assert LEAST == {0.9: 64, 0.99: 662}
+
+
+def test_a_model_that_answers_nothing(
+    monkeypatch: pytest.MonkeyPatch, elsewhere: Model, fake: Callable[..., Any]
+) -> None:
+    def refuse(x: Any) -> Any:
+        raise BadInput("the model cannot run these inputs: no reason")
+
+    runner = fake(refuse)
+    monkeypatch.setattr(engines, "load", lambda model, config: runner)
+    with pytest.raises(ModelkeepError, match=r"answered none of \d+ requests: the model cannot run these inputs"):
+        bench(elsewhere, ONE, requests(elsewhere), concurrency=2, seconds=0.05)
+    assert runner.closed
+
+
+def test_requests_are_reference_rows_where_there_are_any(tiny: Model, elsewhere: Model) -> None:
+    from modelkeep.model import folder
+
+    kept = folder.reference(tiny.path)
+    assert kept is not None
+    rows = requests(tiny)
+    assert len(rows) == 64
+    assert np.array_equal(rows[51]["x"], kept.inputs["x"][1:2])  # 50 rows, and again from the first
+    made = requests(elsewhere, seed=3)
+    assert all(r["x"].shape == (1, 4) for r in made)
+    assert not np.array_equal(made[0]["x"], made[1]["x"])
+    assert np.array_equal(made[0]["x"], requests(elsewhere, seed=3)[0]["x"])

@@ -1,0 +1,163 @@
+"""What doctor says of this machine, and the name under which tuned settings are kept."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tomllib
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+
+from modelkeep.model.engines import ENGINES
+from modelkeep.tune import machine
+
+EXTRAS: dict[str, list[str]] = tomllib.loads(
+    (Path(__file__).resolve().parents[2] / "pyproject.toml").read_text(encoding="utf-8")
+)["project"]["optional-dependencies"]
+KEYS = "os python processor cores memory_gib instruction_sets gpu engines extras missing advice"
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, **versions: str | None) -> None:
+    """Other versions of distributions; None where one is not installed."""
+    real = metadata.version
+
+    def version(name: str) -> str:
+        found = versions[name] if name in versions else real(name)
+        if found is None:
+            raise metadata.PackageNotFoundError(name)
+        return found
+
+    monkeypatch.setattr(metadata, "version", version)
+
+
+def kernel(monkeypatch: pytest.MonkeyPatch, text: str | None) -> None:
+    """What /proc and /sys say; None where they are not there."""
+    real = Path.read_text
+
+    def read_text(self: Path, *args: Any, **kwargs: Any) -> str:
+        if self.parts[1:2] not in (("proc",), ("sys",)):
+            return real(self, *args, **kwargs)
+        if text is None:
+            raise FileNotFoundError(self)
+        return text
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+
+
+def test_all_is_described() -> None:
+    found = machine.describe()
+    assert list(found) == KEYS.split()
+    assert found["cores"] >= 1
+    assert found["memory_gib"] > 0
+    assert found["processor"]
+    assert set(found["engines"]) == set(ENGINES)
+    assert found["advice"]
+
+
+def test_what_is_missing_is_told_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, openvino=None, torch=None, onnxruntime=None)
+    found = machine.describe()
+    assert found["missing"]["openvino"] == "pip install 'modelkeep[openvino]'"
+    assert found["extras"]["openvino"] == "missing"
+    assert found["engines"] == {
+        "onnxruntime": "missing: pip install 'modelkeep'",
+        "openvino": "missing: pip install 'modelkeep[openvino]'",
+        "torch": "missing: pip install 'modelkeep[torch]'",
+    }
+
+
+def test_what_is_there_is_told_with_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, openvino="2099.1")
+    found = machine.describe()
+    assert found["engines"]["openvino"] == "2099.1"
+    assert found["extras"]["openvino"] == "installed"
+    assert "openvino" not in found["missing"]
+
+
+@pytest.mark.parametrize("extra", machine.EXTRAS)
+def test_an_extra_is_what_pyproject_says(extra: str) -> None:
+    def needs(name: str) -> set[str]:
+        found: set[str] = set()
+        for requirement in map(Requirement, EXTRAS[name]):
+            inner = [needs(e) for e in requirement.extras] if requirement.name == "modelkeep" else [{requirement.name}]
+            found.update(*inner)
+        return found
+
+    assert set(machine.EXTRAS[extra]) == needs(extra)
+
+
+def test_every_extra_of_a_person_is_described() -> None:
+    assert set(machine.EXTRAS) == set(EXTRAS) - {"dev", "all"}
+
+
+def test_the_fingerprint_is_stable() -> None:
+    assert machine.fingerprint() == machine.fingerprint()
+    assert len(machine.fingerprint()) == 16
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("version", ["0.0.1", None])
+def test_the_fingerprint_changes_with_an_engine(
+    monkeypatch: pytest.MonkeyPatch, engine: str, version: str | None
+) -> None:
+    before = machine.fingerprint()
+    pretend(monkeypatch, **{engine: version})
+    assert machine.fingerprint() != before
+
+
+def test_the_fingerprint_changes_with_the_cores_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = machine.fingerprint()
+    monkeypatch.setattr(machine, "_memory_gib", lambda: 1.0)
+    monkeypatch.setattr(machine, "_gpus", lambda: pytest.fail("a fingerprint must not start nvidia-smi"))
+    assert machine.fingerprint() == before
+    monkeypatch.setattr(machine, "cores", lambda: 1000)
+    assert machine.fingerprint() != before
+
+
+@pytest.mark.parametrize(("text", "cores"), [("max 100000", 8), ("150000 100000", 1), ("400000 100000", 4), ("", 8)])
+def test_cores_are_those_of_the_container(monkeypatch: pytest.MonkeyPatch, text: str, cores: int) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    kernel(monkeypatch, text)
+    assert machine.cores() == cores
+
+
+def test_instruction_sets_and_what_they_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "processor : 0\nmodel name : A CPU\nflags : fpu avx2 avx512_vnni amx_bf16\n"
+    kernel(monkeypatch, text)
+    found = machine.describe()
+    assert found["processor"] == "A CPU"
+    assert found["instruction_sets"] == ["AVX2", "AVX-512 VNNI (int8)", "AMX BF16"]
+    assert "bf16" in found["advice"][0]
+    assert "int8 instructions" in found["advice"][1]
+
+
+def test_without_cpuinfo(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel(monkeypatch, None)
+    found = machine.describe()
+    assert found["instruction_sets"] == []
+    assert found["processor"]
+    assert "no int8 instructions found" in found["advice"][0]
+
+
+def test_graphics_cards(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: list[Any] = [
+        subprocess.CompletedProcess([], 0, "A  GPU, 81559 MiB\n\n"),
+        subprocess.CompletedProcess([], 9, "no driver"),
+        subprocess.TimeoutExpired("nvidia-smi", 10),
+    ]
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(machine.shutil, "which", lambda tool: "/bin/nvidia-smi")
+    monkeypatch.setattr(machine.subprocess, "run", run)
+    assert [machine._gpus() for _ in range(3)] == [["A GPU, 81559 MiB"], [], []]
+    monkeypatch.setattr(machine.shutil, "which", lambda tool: None)
+    assert machine._gpus() == []
