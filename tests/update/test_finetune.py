@@ -1,0 +1,170 @@
+"""Fine-tuning on real digits whose scanner went askew, and everything that must be refused."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+from modelkeep import update
+from modelkeep.data.dataset import Dataset
+from modelkeep.errors import BadData, Regressed, Unsupported
+from modelkeep.model import engines, folder, formats, score
+from modelkeep.types import Model
+from modelkeep.update.finetune import Finetune
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def askew(rows: Dataset, seed: int = 1) -> Dataset:
+    """Turned by 40 degrees, and noisy."""
+    images = ndimage.rotate(rows.inputs["pixels"].reshape(-1, 8, 8), 40, axes=(1, 2), reshape=False, order=1)
+    images = np.clip(images + np.random.default_rng(seed).normal(0, 1.0, images.shape), 0, 16)
+    return Dataset({"pixels": images.reshape(-1, 64).astype(np.float32)}, rows.labels, "askew digits")
+
+
+def accuracy(model: Model, rows: Dataset) -> float:
+    with contextlib.closing(engines.load(model)) as runner:
+        return float(score.correct(runner, rows, model.labels).mean())
+
+
+def relabelled(rows: Dataset, labels: Any) -> Dataset:
+    return Dataset(rows.inputs, labels, rows.source)
+
+
+def nothing_at(into: Path) -> bool:
+    return not (into / folder.MODEL_FILE).exists()
+
+
+@pytest.fixture(scope="module")
+def tuned(adopted: Any, digits: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    step = Finetune(epochs=40, lr=5e-3, max_forgetting=0.1, rows=askew(digits[0]))
+    return step.run(adopted("MLP"), tmp_path_factory.mktemp("tuned"))
+
+
+def test_regains_accuracy_on_rows_it_has_not_seen(tuned: Any, adopted: Any, digits: Any) -> None:
+    new = askew(digits[1], seed=9)
+    before, after = accuracy(adopted("MLP"), new), accuracy(tuned[0], new)
+    print(f"askew: {before:.3f} -> {after:.3f}")
+    assert before < 0.75
+    assert after > 0.85
+    assert after - before > 0.15
+
+
+def test_still_knows_the_old_world(tuned: Any, adopted: Any, digits: Any) -> None:
+    assert accuracy(tuned[0], digits[1]) > accuracy(adopted("MLP"), digits[1]) - 0.06
+
+
+def test_reports_new_and_old_before_and_after_with_n(tuned: Any) -> None:
+    reports = {report.kind: report for report in tuned[1]}
+    new, old = reports["new rows"], reports["old rows"]
+    assert new.ok is True
+    assert old.ok is True
+    assert new.numbers["after"] > new.numbers["before"] + 0.15
+    assert new.numbers["low"] <= new.numbers["after"] <= new.numbers["high"]
+    assert 290 <= new.numbers["n"] <= 310
+    assert old.numbers["drop"] == pytest.approx(old.numbers["before"] - old.numbers["after"])
+    assert "held-out new rows right" in new.why
+    assert "rows right" in old.why
+
+
+def test_reference_rows_are_of_both_worlds(tuned: Any, digits: Any) -> None:
+    rows = folder.reference(tuned[0].path)
+    assert rows is not None
+    old = {row.tobytes() for row in digits[0].inputs["pixels"]}
+    share = np.mean([row.tobytes() in old for row in rows.inputs["pixels"]])
+    assert 0.2 < share < 0.5
+
+
+def test_wrong_labels_are_refused(adopted: Any, digits: Any, tmp_path: Path) -> None:
+    rows = digits[0].head(400)
+    shuffled = relabelled(rows, np.random.default_rng(0).permutation(rows.labels))
+    with pytest.raises(Regressed, match=r"the update is not .*better: .* → .* held-out new rows right.*nothing was s"):
+        Finetune(epochs=10, max_forgetting=1.0, rows=shuffled).run(adopted("MLP"), tmp_path)
+    assert nothing_at(tmp_path)
+
+
+def test_forgetting_is_refused(adopted: Any, digits: Any, tmp_path: Path) -> None:
+    # one class only, and no replay: the model learns to say 3 to everything
+    rows = askew(digits[0].take(np.flatnonzero(digits[0].labels == 3)))
+    told = r"the update forgets: .* → .* old .*rows right.* over the 5\.0% allowed"
+    with pytest.raises(Regressed, match=told):
+        Finetune(epochs=60, lr=1e-2, replay=0.0, rows=rows).run(adopted("MLP"), tmp_path)
+    assert nothing_at(tmp_path)
+
+
+def test_a_class_that_it_does_not_know_is_named(adopted: Any, digits: Any, tmp_path: Path) -> None:
+    rows = digits[0].head(40)
+    labels = rows.labels.copy()
+    labels[7] = 11
+    with pytest.raises(BadData, match=r"the label .*11.* none of the model's .*classes.*--method transfer") as refused:
+        Finetune(rows=relabelled(rows, labels)).run(adopted("MLP"), tmp_path)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_name_that_it_does_not_know_is_named(adopted: Any, digits: Any, tmp_path: Path) -> None:
+    names = np.array(["cat"] * 40)
+    with pytest.raises(BadData, match=r"the label 'cat'.* none of the model's .*--method transfer"):
+        Finetune(rows=relabelled(digits[0].head(40), names)).run(adopted("MLP"), tmp_path)
+
+
+def test_nineteen_rows_are_too_few(adopted: Any, digits: Any, tmp_path: Path) -> None:
+    with pytest.raises(BadData, match="19 labelled rows are too few .*; give 20 at least"):
+        Finetune(rows=digits[0].head(19)).run(adopted("MLP"), tmp_path)
+
+
+def test_rows_without_labels_are_refused(adopted: Any, digits: Any, tmp_path: Path) -> None:
+    with pytest.raises(BadData, match="an update learns from labelled rows"):
+        Finetune(rows=relabelled(digits[0].head(40), None)).run(adopted("MLP"), tmp_path)
+
+
+def test_no_rows_at_all_are_refused(adopted: Any, tmp_path: Path) -> None:
+    with pytest.raises(BadData, match="labelled rows"):
+        Finetune().run(adopted("MLP"), tmp_path)
+
+
+def test_another_format_is_refused(adopted: Any, digits: Any, tmp_path: Path) -> None:
+    model = Model(adopted("MLP").path, "onnx", adopted("MLP").signature, adopted("MLP").files)
+    with pytest.raises(Unsupported, match="only PyTorch models can be trained, and this is 'onnx'"):
+        Finetune(rows=digits[0].head(40)).run(model, tmp_path)
+
+
+def test_names_of_classes_are_taken_for_their_numbers(nets: Path, trained: Any, digits: Any, tmp_path: Path) -> None:
+    names = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+    trained("MLP")
+    model = formats.adopt(nets / "MLP.pt", tmp_path / "named", factory="nets:MLP", data=digits[0], labels=names)
+    rows = askew(digits[0].head(500))
+    rows = relabelled(rows, np.array(names)[rows.labels])
+    made, _ = Finetune(epochs=20, lr=5e-3, max_forgetting=1.0, rows=rows).run(model, tmp_path / "made")
+    assert made.labels == names
+    assert accuracy(made, askew(digits[1])) > accuracy(model, askew(digits[1])) + 0.1
+
+
+def test_an_exported_program_is_trained_too(trained: Any, digits: Any, tmp_path: Path) -> None:
+    batch = torch.export.Dim("batch", min=1)
+    program = torch.export.export(trained("MLP"), (torch.zeros(2, 64),), dynamic_shapes=({0: batch},))
+    torch.export.save(program, tmp_path / "digits.pt2")
+    model = formats.adopt(tmp_path / "digits.pt2", tmp_path / "model", data=digits[0])
+    made, _ = Finetune(epochs=20, lr=5e-3, max_forgetting=1.0, rows=askew(digits[0].head(500))).run(
+        model, tmp_path / "made"
+    )
+    assert made.format == "torch-export"
+    assert accuracy(made, askew(digits[1])) > accuracy(model, askew(digits[1])) + 0.1
+
+
+def test_the_table_of_methods(digits: Any) -> None:
+    assert update.step("finetune", epochs=3) == Finetune(epochs=3)
+    with pytest.raises(Unsupported, match="no way to update called 'guess'; there are: finetune, transfer"):
+        update.step("guess")
