@@ -193,6 +193,8 @@ def _read_csv(path: Path, signature: Signature | None) -> Dataset:
             raise BadData(f"{path} has no rows")
         at = [i for i, column in enumerate(header) if column in TRUTH[:2]][:1]
         columns = [i for i in range(len(header)) if i not in at]
+        if not columns:
+            raise BadData(f"{path} has no input column, only labels")
         rows = _columns(path, columns, np.float32)
         labels = _truth(_columns(path, at, str)[:, 0], str(path)) if at else None
     except (UnicodeDecodeError, ValueError, csv.Error) as error:

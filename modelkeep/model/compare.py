@@ -149,7 +149,7 @@ class _Tally:
         beyond = ~((delta <= allowed) & (np.isfinite(wide_want) | (delta == 0.0)))
         if not beyond.any():
             return ""
-        at = tuple(int(i) for i in np.unravel_index(np.argmax(np.where(beyond, delta - allowed, -np.inf)), delta.shape))
+        at = tuple(int(i) for i in np.unravel_index(np.argmax(np.where(beyond, delta, -1.0)), delta.shape))
         return (
             f"{where} differs in {int(beyond.sum())} of {delta.size}, by up to {delta[at]:.3g} "
             f"({got[at]:.6g} instead of {want[at]:.6g}; allowed are {self.atol:g} + {self.rtol:g}·|answer|)"

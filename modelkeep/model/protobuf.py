@@ -19,6 +19,8 @@ def fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     while at < len(data):
         key, at = _varint(data, at)
         number, kind = key >> 3, key & 7
+        if not number:
+            raise ValueError("a field without a number")
         if kind == VARINT:
             value, at = _varint(data, at)
             yield number, value
@@ -29,7 +31,7 @@ def fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
             size = 8 if kind == FIXED64 else 4
         else:
             raise ValueError(f"no such wire type: {kind}")
-        if not number or at + size > len(data):
+        if at + size > len(data):
             raise ValueError("a field ends beyond its message")
         yield number, data[at : at + size]
         at += size

@@ -30,6 +30,7 @@ class OpenVinoRunner:
         compiled = self._compiled
         if compiled is None:
             raise NotReady("this model has been closed")
+        self.signature.check(inputs)  # OpenVINO itself takes rows that are too short, and answers something
         request = getattr(self._own, "request", None)
         if request is None:
             request = self._own.request = compiled.create_infer_request()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from modelkeep.errors import BadInput, NotReady, Unsupported
+from modelkeep.errors import BadInput, ModelkeepError, NotReady, Unsupported
 from modelkeep.model.formats import torch as torch_format
 from modelkeep.types import Model, ServeConfig, Signature
 
@@ -29,8 +29,10 @@ class TorchRunner:
             raise NotReady("this model has been closed")
         try:
             answers = torch_format.forward(module, self.signature, inputs, self._device)
-        except (RuntimeError, IndexError, ValueError, TypeError) as error:
-            raise BadInput(f"the model cannot run these inputs: {str(error).strip().splitlines()[0]}") from error
+        except (ModelkeepError, MemoryError):
+            raise
+        except Exception as error:  # forward is a person's code, which may raise anything
+            raise BadInput(f"the model cannot run these inputs: {torch_format.reason(error)}") from error
         return answers
 
     def close(self) -> None:

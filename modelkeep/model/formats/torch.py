@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, load_model, save_model
 
 from modelkeep.data.dataset import Dataset
-from modelkeep.errors import BadModel, Untrusted
+from modelkeep.errors import BadModel, ModelkeepError, Untrusted
 from modelkeep.model import signature as signatures
 from modelkeep.model.formats import factories, torch_export, torch_head
 from modelkeep.types import Model, Signature
@@ -57,7 +57,7 @@ def module(model: Model) -> torch.nn.Module:
     try:
         load_model(built, model.main)
     except (RuntimeError, OSError, SafetensorError) as error:
-        raise BadModel(f"{model.main} does not fit {model.options['factory']}: {_line(error)}") from error
+        raise BadModel(f"{model.main} does not fit {model.options['factory']}: {reason(error)}") from error
     return built.eval()
 
 
@@ -143,8 +143,10 @@ def observe(module: torch.nn.Module, rows: Dataset) -> Signature:
         few = {name: array[np.arange(count) % len(array)] for name, array in inputs.items()}
         try:
             runs[count] = forward(module, bare, few)
-        except (RuntimeError, IndexError, ValueError, TypeError) as error:
-            raise BadModel(f"the module cannot run {count} rows of {rows.source}: {_line(error)}") from error
+        except ModelkeepError:
+            raise
+        except Exception as error:  # forward is a person's code, which may raise anything
+            raise BadModel(f"the module cannot run {count} rows of {rows.source}: {reason(error)}") from error
         for name, answer in runs[count].items():
             if answer.shape[:1] != (count,):
                 raise BadModel(
@@ -167,12 +169,12 @@ def read_weights(source: Path, *, trust: bool) -> Mapping[str, torch.Tensor] | t
                 "state_dict() instead, or pass --trust if you made the file yourself"
             ) from error
     except (RuntimeError, EOFError, OSError, SafetensorError, ValueError) as error:
-        raise BadModel(f"{source} is damaged, or no PyTorch file: {_line(error)}") from error
+        raise BadModel(f"{source} is damaged, or no PyTorch file: {reason(error)}") from error
     with factories.importable(Path.cwd(), source.parent):
         try:
             return _state(torch.load(source, map_location="cpu", weights_only=False), source)
         except (AttributeError, ImportError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-            raise BadModel(f"{source} cannot be unpickled here: {_line(error)}") from error
+            raise BadModel(f"{source} cannot be unpickled here: {reason(error)}") from error
 
 
 def _state(found: Any, source: Path) -> Mapping[str, torch.Tensor] | torch.nn.Module:
@@ -240,5 +242,6 @@ def _array(tensor: torch.Tensor) -> Array:
     return found
 
 
-def _line(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """The error's words in one line: PyTorch puts the size mismatch or the missing key into the second."""
     return " ".join((str(error).strip() or repr(error)).split("\n")[:2]).replace("\t", "")

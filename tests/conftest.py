@@ -1,0 +1,132 @@
+"""Rows and small networks that the tests of several rooms share: scikit-learn's digits, and three kinds of network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+NETS = '''
+"""Networks on digits: [rows, 64] pixels from 0 to 16, ten logits."""
+import torch
+from torch import nn
+
+
+class MLP(nn.Module):
+    def __init__(self, hidden=32, classes=10):
+        super().__init__()
+        self.hidden, self.head = nn.Linear(64, hidden), nn.Linear(hidden, classes)
+
+    def forward(self, pixels):
+        return self.head(self.hidden(pixels / 16).relu())
+
+
+class Conv(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.drop, self.head = nn.Dropout(0.1), nn.Linear(8 * 16, 10)
+
+    def forward(self, pixels):
+        image = (pixels / 16).reshape(-1, 1, 8, 8)
+        image = nn.functional.max_pool2d(self.norm(self.conv(image)).relu(), 2)
+        return self.head(self.drop(image.flatten(1)))
+
+
+class Encoder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed, self.place = nn.Linear(8, 16), nn.Parameter(torch.randn(8, 16) * 0.1)
+        self.block = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.1, batch_first=True, norm_first=True)
+        self.head = nn.Linear(16, 10)
+
+    def forward(self, pixels):
+        rows = (pixels / 16).reshape(-1, 8, 8)
+        return self.head(self.block(self.embed(rows) + self.place).mean(1))
+'''
+
+
+@pytest.fixture(scope="session")
+def digits() -> tuple[Any, Any]:
+    """Real scanned digits as two Datasets: 1,200 rows to train on, 597 others."""
+    from sklearn.datasets import load_digits
+
+    from modelkeep.data.dataset import Dataset
+
+    pixels, labels = load_digits(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(pixels))
+    pixels, labels = pixels[order].astype(np.float32), labels[order].astype(np.int64)
+    return (
+        Dataset({"pixels": pixels[:1200]}, labels[:1200], "digits to train on"),
+        Dataset({"pixels": pixels[1200:]}, labels[1200:], "digits to test on"),
+    )
+
+
+@pytest.fixture(scope="session")
+def nets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with nets.py, as a person would have it."""
+    folder = tmp_path_factory.mktemp("nets")
+    (folder / "nets.py").write_text(NETS, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def nets_module(nets: Path) -> ModuleType:
+    """That file, imported."""
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("nets_of_the_tests", nets / "nets.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def trained(nets: Path, nets_module: ModuleType, digits: tuple[Any, Any]) -> Callable[[str], Any]:
+    """``trained("MLP")``: that network after a second or two of training, in eval mode, and its state_dict in a file
+    of that name and .pt beside nets.py.
+    """
+    import torch
+
+    made: dict[str, Any] = {}
+
+    def train(name: str) -> Any:
+        if name not in made:
+            torch.set_num_threads(1)
+            torch.manual_seed(0)
+            network = getattr(nets_module, name)()
+            optimiser = torch.optim.AdamW(network.parameters(), lr=5e-3)
+            pixels, labels = torch.from_numpy(digits[0].inputs["pixels"]), torch.from_numpy(digits[0].labels)
+            for _ in range(12):
+                for rows in torch.randperm(len(pixels)).split(64):
+                    optimiser.zero_grad()
+                    torch.nn.functional.cross_entropy(network(pixels[rows]), labels[rows]).backward()
+                    optimiser.step()
+            made[name] = network.eval()
+            torch.save(network.state_dict(), nets / f"{name}.pt")
+        return made[name]
+
+    return train
+
+
+@pytest.fixture(scope="session")
+def adopted(nets: Path, trained: Callable[[str], Any], digits: tuple[Any, Any], tmp_path_factory: Any) -> Any:
+    """``adopted("MLP")``: the trained network as a model folder of format "torch", with reference rows."""
+    from modelkeep.model import formats
+
+    made: dict[str, Any] = {}
+
+    def adopt(name: str) -> Any:
+        if name not in made:
+            trained(name)
+            into = tmp_path_factory.mktemp(f"adopted-{name}")
+            made[name] = formats.adopt(nets / f"{name}.pt", into, factory=f"nets:{name}", data=digits[0])
+        return made[name]
+
+    return adopt

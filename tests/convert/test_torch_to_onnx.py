@@ -1,0 +1,263 @@
+"""PyTorch → ONNX keeps answers, names and a free batch; what differs is refused and leaves nothing."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from torch import nn
+
+from modelkeep import convert
+from modelkeep.convert import torch_to_onnx
+from modelkeep.convert.torch_to_onnx import TorchToOnnx
+from modelkeep.data.dataset import Dataset
+from modelkeep.errors import Differs, Unsupported
+from modelkeep.model import engines, folder, formats, score
+from modelkeep.types import Model
+
+
+def adopt(network: nn.Module, code: str, tmp_path: Path, data: Dataset, **args: Any) -> Model:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "made_net.py").write_text(code, encoding="utf-8")
+    torch.save(network.state_dict(), tmp_path / "source" / "w.pt")
+    return formats.adopt(
+        tmp_path / "source" / "w.pt", tmp_path / "model", factory="made_net:Net", factory_args=args, data=data
+    )
+
+
+def network(code: str, **args: Any) -> nn.Module:
+    namespace: dict[str, Any] = {}
+    exec(code, namespace)
+    made: nn.Module = namespace["Net"](**args)
+    return made.eval()
+
+
+def rows(**inputs: np.ndarray) -> Dataset:
+    return Dataset(inputs, None, "made rows")
+
+
+@pytest.fixture(params=["MLP", "Conv", "Encoder"])
+def source(request: pytest.FixtureRequest, adopted: Any) -> Model:
+    model: Model = adopted(request.param)
+    return model
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, change: Any, exporters: tuple[str, ...] = ("dynamo", "torchscript")) -> None:
+    """After each of the exporters has written its file, ``change`` edits it."""
+    for name in exporters:
+        real = torch_to_onnx.EXPORTERS[name]
+
+        def export(module: Any, example: Any, signature: Any, file: Path, opset: Any, real: Any = real) -> None:
+            real(module, example, signature, file, opset)
+            model = onnx.load(file)
+            change(model)
+            onnx.save(model, file)
+
+        monkeypatch.setitem(torch_to_onnx.EXPORTERS, name, export)
+
+
+def weight(model: onnx.ModelProto) -> Any:
+    """The largest of its weights."""
+    return max((t for t in model.graph.initializer if t.data_type == 1), key=lambda t: int(np.prod(t.dims)))
+
+
+class TestFaithful:
+    def test_the_answers_are_the_same_at_every_batch_size(self, source: Model, tmp_path: Path, digits: Any) -> None:
+        made, (report,) = convert.step("torch", "onnx").run(source, tmp_path / "into")
+        assert report.ok is True
+        assert report.numbers["max_abs"] < 1e-4
+        assert report.numbers["exporter"] == "dynamo"
+        assert report.numbers["opset"] >= 18
+        assert report.numbers["n"] == 1024
+        assert report.numbers["top1_agreement"] == 1.0
+        assert made.signature == source.signature
+        assert made.files == ("model.onnx",)
+        assert folder.read(tmp_path / "into") == made
+        pixels = digits[1].inputs["pixels"]
+        with contextlib.closing(engines.load(made)) as new, contextlib.closing(engines.load(source)) as old:
+            for count in (1, 2, 7, 100, 597):
+                want = old.run({"pixels": pixels[:count]})["output"]
+                np.testing.assert_allclose(new.run({"pixels": pixels[:count]})["output"], want, atol=1e-4)
+            assert score.regression(old, new, digits[1], 0.01).numbers["lost"] == 0
+
+    def test_nothing_is_printed(self, adopted: Any, tmp_path: Path, capfd: pytest.CaptureFixture, recwarn: Any) -> None:
+        TorchToOnnx().run(adopted("MLP"), tmp_path / "into")
+        assert capfd.readouterr() == ("", "")
+        assert [str(w.message) for w in recwarn if "torch" in str(w.filename)] == []
+
+    def test_labels_and_reference_rows_come_along(self, adopted: Any, tmp_path: Path) -> None:
+        made, _ = TorchToOnnx().run(adopted("MLP"), tmp_path / "into")
+        kept = folder.reference(made.path)
+        assert kept is not None
+        assert len(kept) == 1024
+
+    def test_an_exported_program_is_converted_too(self, trained: Any, digits: Any, tmp_path: Path) -> None:
+        shapes = ({0: torch.export.Dim("batch", min=1)},)
+        program = torch.export.export(trained("Conv"), (torch.zeros(2, 64),), dynamic_shapes=shapes)
+        torch.export.save(program, tmp_path / "m.pt2")
+        source = formats.adopt(tmp_path / "m.pt2", tmp_path / "model", data=digits[0])
+        made, (report,) = convert.step("torch-export", "onnx", rows=digits[1]).run(source, tmp_path / "into")
+        assert report.ok is True
+        assert report.data == "597 rows of digits to test on"
+        assert made.signature == source.signature
+
+    def test_several_inputs_and_named_outputs_keep_their_names_and_order(self, tmp_path: Path) -> None:
+        code = (
+            "import torch\nfrom torch import nn\nclass Net(nn.Module):\n"
+            "    def __init__(self):\n        super().__init__()\n        self.words = nn.Embedding(50, 4)\n"
+            "    def forward(self, scale, tokens):\n"
+            "        found = self.words(tokens).mean(1) * scale\n"
+            "        return {'score': found, 'best': found.argmax(1)}\n"
+        )
+        rng = np.random.default_rng(0)
+        data = rows(tokens=rng.integers(0, 50, (40, 6)), scale=rng.random((40, 1)).astype(np.float32))
+        source = adopt(network(code), code, tmp_path, data)
+        made, (report,) = TorchToOnnx().run(source, tmp_path / "into")
+        assert [t.describe() for t in made.signature.inputs] == ["scale float32 [?, 1]", "tokens int64 [?, 6]"]
+        assert [t.describe() for t in made.signature.outputs] == ["score float32 [?, 4]", "best int64 [?]"]
+        assert set(report.numbers["outputs"]) == {"score", "best"}
+        found = engines.load(made).run({name: array[:3] for name, array in data.inputs.items()})
+        assert list(found) == ["score", "best"]
+
+    def test_without_rows_seeded_ones_are_compared(self, trained: Any, digits: Any, tmp_path: Path) -> None:
+        shapes = ({0: torch.export.Dim("batch", min=1)},)
+        torch.export.save(
+            torch.export.export(trained("MLP"), (torch.zeros(2, 64),), dynamic_shapes=shapes), tmp_path / "m.pt2"
+        )
+        source = formats.adopt(tmp_path / "m.pt2", tmp_path / "model")
+        _, (report,) = TorchToOnnx().run(source, tmp_path / "into")
+        assert report.data == "32 seeded random rows (seed 0)"
+
+    def test_big_weights_go_into_a_file_beside(
+        self, adopted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(torch_to_onnx, "ONE_FILE", 100)
+        made, _ = TorchToOnnx().run(adopted("MLP"), tmp_path / "into")
+        assert made.files == ("model.onnx", "model.onnx.data")
+        assert made.main.stat().st_size < (made.path / "model.onnx.data").stat().st_size
+
+
+class TestLadder:
+    def test_the_second_exporter_takes_over_where_the_first_fails(
+        self, adopted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fails(*_: Any) -> None:
+            raise RuntimeError("no such operator\nand much more")
+
+        monkeypatch.setitem(torch_to_onnx.EXPORTERS, "dynamo", fails)
+        made, (report,) = TorchToOnnx().run(adopted("MLP"), tmp_path / "into")
+        assert report.ok is True
+        assert report.numbers["exporter"] == "torchscript"
+        assert report.numbers["failed"] == {"dynamo": "it fails: no such operator"}
+        assert report.why.endswith("; exporter dynamo was tried before: it fails: no such operator")
+        assert made.signature.batched
+
+    def test_it_also_takes_over_where_the_first_differs(
+        self, adopted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def double(model: onnx.ModelProto) -> None:
+            tensor = weight(model)
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * 2, tensor.name))
+
+        spoil(monkeypatch, double, ("dynamo",))
+        _, (report,) = TorchToOnnx().run(adopted("MLP"), tmp_path / "into")
+        assert report.numbers["exporter"] == "torchscript"
+        assert "output 'output' at 1 rows differs" in report.numbers["failed"]["dynamo"]
+
+    def test_an_opset_that_was_asked_for_is_the_one_written(self, adopted: Any, tmp_path: Path) -> None:
+        _, (report,) = TorchToOnnx(opset=17).run(adopted("MLP"), tmp_path / "into")
+        assert report.numbers["opset"] == 17
+
+    def test_where_neither_can_both_reasons_are_told(
+        self, adopted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fails(*_: Any) -> None:
+            raise ValueError("no such thing")
+
+        for name in torch_to_onnx.EXPORTERS:
+            monkeypatch.setitem(torch_to_onnx.EXPORTERS, name, fails)
+        with pytest.raises(Unsupported) as error:
+            TorchToOnnx().run(adopted("MLP"), tmp_path / "into")
+        assert "cannot write this model as ONNX; exporter dynamo: it fails: no such thing; exporter" in str(error.value)
+        assert list((tmp_path / "into").iterdir()) == []
+
+
+class TestRefused:
+    """Faults planted in the exported file: each must be caught, and leave nothing."""
+
+    def refuse(self, source: Model, tmp_path: Path, **options: Any) -> str:
+        before = sorted((p.name, p.read_bytes()) for p in source.path.rglob("*") if p.is_file())
+        with pytest.raises(Differs, match="the ONNX model does not answer as the PyTorch one does") as error:
+            TorchToOnnx(**options).run(source, tmp_path / "into")
+        assert list((tmp_path / "into").iterdir()) == []
+        assert sorted((p.name, p.read_bytes()) for p in source.path.rglob("*") if p.is_file()) == before
+        return str(error.value)
+
+    def test_a_weight_changed_by_one_percent(
+        self, source: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def change(model: onnx.ModelProto) -> None:
+            tensor = weight(model)
+            values = numpy_helper.to_array(tensor).copy()
+            tensor.CopyFrom(numpy_helper.from_array(values * np.float32(1.01), tensor.name))
+
+        spoil(monkeypatch, change)
+        assert "output 'output'" in self.refuse(source, tmp_path)
+
+    def test_a_weight_that_is_not_a_number(self, adopted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def change(model: onnx.ModelProto) -> None:
+            tensor = weight(model)
+            values = numpy_helper.to_array(tensor).copy()
+            values.flat[0] = np.nan
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+
+        spoil(monkeypatch, change)
+        assert "of the new model is NaN" in self.refuse(adopted("MLP"), tmp_path)
+
+    def test_answers_that_never_change(self, tmp_path: Path) -> None:
+        code = (
+            "import torch\nfrom torch import nn\nclass Net(nn.Linear):\n"
+            "    def __init__(self):\n        super().__init__(4, 3)\n"
+            "    def forward(self, x):\n        return super().forward(x) * 0 + torch.arange(3.0)\n"
+        )
+        data = rows(x=np.random.default_rng(0).standard_normal((20, 4)).astype(np.float32))
+        source = adopt(network(code), code, tmp_path, data)
+        assert "the same answer to all of the rows" in self.refuse(source, tmp_path)
+
+    def test_a_tolerance_that_nothing_can_meet(self, adopted: Any, tmp_path: Path) -> None:
+        assert "differs in" in self.refuse(adopted("Conv"), tmp_path, atol=0.0, rtol=0.0)
+
+
+def test_a_batch_that_is_baked_in_is_not_kept(tmp_path: Path) -> None:
+    """A constant of the batch's size, made while the module is followed, is what exporters bake in."""
+    code = (
+        "import torch\nfrom torch import nn\nclass Net(nn.Linear):\n"
+        "    def __init__(self):\n        super().__init__(4, 3)\n"
+        "    def forward(self, x):\n"
+        "        rows = torch.tensor([int(n) for n in range(int(x.shape[0]))])\n"
+        "        return super().forward(x)[rows]\n"
+    )
+    data = rows(x=np.random.default_rng(0).standard_normal((20, 4)).astype(np.float32))
+    source = adopt(network(code), code, tmp_path, data)
+    with pytest.raises((Differs, Unsupported)) as error:
+        TorchToOnnx().run(source, tmp_path / "into")
+    assert "exporter dynamo: " in str(error.value)
+    assert "exporter torchscript: " in str(error.value)
+    assert list((tmp_path / "into").iterdir()) == []
+
+
+def test_an_interrupt_leaves_nothing(adopted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(module: Any, example: Any, signature: Any, file: Path, opset: Any) -> None:
+        file.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(torch_to_onnx.EXPORTERS, "dynamo", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        TorchToOnnx().run(adopted("MLP"), tmp_path / "into")
+    assert list((tmp_path / "into").iterdir()) == []

@@ -1,0 +1,85 @@
+"""What ONNX Runtime is told, and how its errors read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from modelkeep.errors import BadInput, BadModel, NotReady, Unsupported
+from modelkeep.model import engines, formats
+from modelkeep.model.engines import onnxruntime as engine
+from modelkeep.types import Model, ServeConfig
+
+
+@pytest.fixture
+def lookup(tmp_path: Path) -> Model:
+    """Row number to row: a number beyond the table fails while it runs."""
+    table = onnx.numpy_helper.from_array(np.eye(4, dtype=np.float32), "table")
+    graph = helper.make_graph(
+        [helper.make_node("Gather", ["table", "ids"], ["rows"])],
+        "g",
+        [helper.make_tensor_value_info("ids", TensorProto.INT64, [None])],
+        [helper.make_tensor_value_info("rows", TensorProto.FLOAT, [None, 4])],
+        [table],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+    made.ir_version = 9
+    onnx.save(made, tmp_path / "m.onnx")
+    return formats.adopt(tmp_path / "m.onnx", tmp_path / "into")
+
+
+def test_threads_are_those_of_the_config(lookup: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    real = engine.onnxruntime.InferenceSession
+
+    def session(file: str, options: Any, **more: Any) -> Any:
+        seen.append(options)
+        return real(file, options, **more)
+
+    monkeypatch.setattr(engine.onnxruntime, "InferenceSession", session)
+    engines.load(lookup, ServeConfig(threads=3))
+    assert seen[0].intra_op_num_threads == 3
+    assert seen[0].log_severity_level == 3
+
+
+def test_inputs_that_fail_are_the_callers_fault_in_one_line(lookup: Model) -> None:
+    runner = engines.load(lookup)
+    with pytest.raises(BadInput, match=r"the model cannot run these inputs: .*out of data bounds") as error:
+        runner.run({"ids": np.array([0, 99])})
+    assert "\n" not in str(error.value)
+    assert runner.run({"ids": np.array([2])})["rows"].tolist() == [[0, 0, 1, 0]]
+
+
+def test_memory_of_any_layout_is_taken(lookup: Model) -> None:
+    backwards = np.arange(4)[::-2]
+    backwards.flags.writeable = False
+    assert engines.load(lookup).run({"ids": backwards})["rows"].argmax(1).tolist() == [3, 1]
+
+
+def test_what_it_cannot_do_is_refused(lookup: Model) -> None:
+    with pytest.raises(Unsupported, match="cannot run on device 'cuda'"):
+        engines.load(lookup, ServeConfig(device="cuda"))
+    with pytest.raises(Unsupported, match="cannot run on device 'abacus'"):
+        engines.load(lookup, ServeConfig(device="abacus"))
+    with pytest.raises(
+        Unsupported, match=r"engine 'onnxruntime' runs a model in its own precision.*'int4' cannot be set"
+    ):
+        engines.load(lookup, ServeConfig(precision="int4"))
+
+
+def test_once_closed_it_says_so(lookup: Model) -> None:
+    runner = engines.load(lookup)
+    runner.close()
+    with pytest.raises(NotReady, match="this model has been closed"):
+        runner.run({"ids": np.array([0])})
+
+
+def test_a_file_that_was_spoilt_after_it_was_adopted(lookup: Model) -> None:
+    lookup.main.write_bytes(b"spoilt")
+    with pytest.raises(BadModel, match=r"model\.onnx is not an ONNX model that can be run: Protobuf parsing failed"):
+        engines.load(lookup)

@@ -1,0 +1,266 @@
+"""Two models agree only when every output does, on rows that could have shown a difference."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from modelkeep.data.dataset import Dataset
+from modelkeep.errors import BadInput
+from modelkeep.model import engines
+from modelkeep.model.compare import compare
+from modelkeep.model.engines.torch import TorchRunner
+from modelkeep.types import Runner, Signature, TensorSpec
+
+ONE = Signature((TensorSpec("x", "float32", (None, 4)),), (TensorSpec("output", "float32", (None, 3)),))
+WEIGHTS = np.random.default_rng(0).standard_normal((4, 3)).astype(np.float32)
+
+
+class Fake:
+    """A runner made of a function; remembers the batches it saw."""
+
+    def __init__(self, function: Callable[..., Any], signature: Signature = ONE) -> None:
+        self.signature, self.function = signature, function
+        self.batches: list[int] = []
+
+    def run(self, inputs: Any) -> dict[str, Any]:
+        self.batches.append(len(next(iter(inputs.values()))))
+        found = self.function(**inputs)
+        return found if isinstance(found, dict) else {self.signature.outputs[0].name: found}
+
+    def close(self) -> None: ...
+
+
+def right(x: np.ndarray) -> np.ndarray:
+    return x @ WEIGHTS
+
+
+def rows(n: int = 100) -> Dataset:
+    return Dataset({"x": np.random.default_rng(1).standard_normal((n, 4)).astype(np.float32)}, None, "made rows")
+
+
+class TestAgreement:
+    def test_the_numbers_are_those_of_the_differences(self) -> None:
+        shift = np.float32(5e-5)
+        report = compare(Fake(right), Fake(lambda x: right(x) + shift), rows())
+        assert report.ok is True
+        assert report.kind == "compare"
+        assert report.numbers["max_abs"] == pytest.approx(5e-5, rel=0.02)
+        assert report.numbers["top1_agreement"] == 1.0
+        assert report.numbers["cosine"] == pytest.approx(1.0, abs=1e-6)
+        assert report.numbers["n"] == 100
+        assert report.numbers["outputs"]["output"]["max_abs"] == report.numbers["max_abs"]
+        assert report.data == "100 rows of made rows"
+        assert "agree: largest difference 5e-05, the same class for 100.00%" in report.why
+
+    def test_every_row_and_the_given_batches_are_run(self) -> None:
+        new = Fake(right)
+        compare(Fake(right), new, rows(100), batches=(1, 2, 7))
+        assert new.batches == [1, 2, 7, 64, 36]
+
+    def test_seeded_rows_stand_in_for_real_ones(self) -> None:
+        report = compare(Fake(right), Fake(right), None, seed=3)
+        assert report.ok is True
+        assert report.data == "32 seeded random rows (seed 3)"
+        assert compare(Fake(right), Fake(lambda x: right(x) * 1.01), None).ok is False
+
+    def test_free_dimensions_are_tried_at_two_sizes(self) -> None:
+        free = Signature((TensorSpec("x", "float32", (None, None)),), ONE.outputs)
+        seen: set[int] = set()
+
+        def sums(x: np.ndarray) -> np.ndarray:
+            seen.add(x.shape[1])
+            return np.stack([x.sum(1), x.max(1), x.min(1)], 1)
+
+        assert compare(Fake(sums, free), Fake(sums, free), None).ok is True
+        assert len(seen) == 2
+        report = compare(Fake(sums, free), Fake(lambda x: sums(x[:, :4]), free), None)  # stops at what it was made for
+        assert report.ok is False
+
+    def test_a_baked_in_batch_is_run_at_that_batch(self) -> None:
+        fixed = Signature((TensorSpec("x", "float32", (8, 4)),), (TensorSpec("output", "float32", (8, 3)),))
+        new = Fake(right, fixed)
+        assert compare(Fake(right, fixed), new, rows(20)).ok is True
+        assert set(new.batches) == {8}
+
+    def test_whole_numbers_and_text_must_be_equal(self) -> None:
+        def classes(x: np.ndarray) -> np.ndarray:
+            return right(x).argmax(1)
+
+        def names(x: np.ndarray) -> np.ndarray:
+            return np.array(["a", "b", "c"], dtype=object)[classes(x)]
+
+        for answer, wrong in ((classes, 2), (names, "c")):
+            assert compare(Fake(answer), Fake(answer), rows()).ok is True
+            spoilt = _but_last(answer, wrong)
+            report = compare(Fake(answer), Fake(spoilt), rows())
+            assert report.ok is False
+            assert f"{wrong} instead of" in report.why
+
+    def test_the_same_infinities_agree_and_others_do_not(self) -> None:
+        def masked(x: np.ndarray) -> np.ndarray:
+            return np.where(x[:, :3] < 0, -np.inf, right(x)).astype(np.float32)
+
+        assert compare(Fake(masked), Fake(masked), rows()).ok is True
+        report = compare(Fake(masked), Fake(lambda x: np.where(np.isinf(masked(x)), np.inf, masked(x))), rows())
+        assert report.ok is False
+        assert compare(Fake(masked), Fake(lambda x: np.where(np.isinf(masked(x)), 0, masked(x))), rows()).ok is False
+
+
+def _but_last(answer: Callable[[np.ndarray], np.ndarray], wrong: object) -> Callable[[np.ndarray], np.ndarray]:
+    def spoilt(x: np.ndarray) -> np.ndarray:
+        found = answer(x).copy()
+        found[np.flatnonzero(found != wrong)[:1]] = wrong
+        return found
+
+    return spoilt
+
+
+def _fails_at(count: int) -> Callable[[np.ndarray], np.ndarray]:
+    def answer(x: np.ndarray) -> np.ndarray:
+        if len(x) == count:
+            raise BadInput("Got: 7 Expected: 2")
+        return right(x)
+
+    return answer
+
+
+class TestDifference:
+    @pytest.mark.parametrize(
+        ("wrong", "said"),
+        [
+            (lambda x: right(x) * np.float32(1.01), "output 'output' at 1 rows differs in"),
+            (lambda x: right(x) + (np.arange(len(x)) == 6)[:, None], "output 'output' at 7 rows differs in 3 of 21"),
+            (lambda x: np.where(x[:, :1] > 1.5, np.nan, right(x)), "of the new model is NaN"),
+            (lambda x: np.zeros((len(x), 3), np.float32), "(0 instead of"),
+            (lambda x: np.resize(right(x[:1]), (1, 3)), "at 2 rows has shape [1, 3] instead of [2, 3]"),
+            (lambda x: right(x).astype(str), "instead of float32"),
+            (_fails_at(7), "at 7 rows the new model fails: Got: 7 Expected: 2"),
+        ],
+    )
+    def test_is_found_and_named(self, wrong: Callable[..., Any], said: str) -> None:
+        report = compare(Fake(right), Fake(wrong), rows())
+        assert report.ok is False
+        assert said in report.why
+
+    def test_the_output_that_differs_is_named(self) -> None:
+        two = Signature(
+            ONE.inputs, (TensorSpec("boxes", "float32", (None, 3)), TensorSpec("scores", "float32", (None,)))
+        )
+        good = Fake(lambda x: {"boxes": right(x), "scores": x[:, 0]}, two)
+        report = compare(good, Fake(lambda x: {"boxes": right(x), "scores": x[:, 0] + 1}, two), rows())
+        assert report.ok is False
+        assert "output 'scores' at 1 rows differs in 1 of 1, by up to 1" in report.why
+
+    def test_other_names_are_refused_before_anything_runs(self) -> None:
+        other = Signature(ONE.inputs, (TensorSpec("logits", "float32", (None, 3)),))
+        report = compare(Fake(right), new := Fake(right, other), rows())
+        assert report.ok is False
+        assert report.why == "the outputs are logits instead of output"
+        assert new.batches == []
+
+    def test_the_tolerance_is_the_one_given(self) -> None:
+        off = Fake(lambda x: right(x) + np.float32(0.01))
+        assert compare(Fake(right), off, rows()).ok is False
+        assert compare(Fake(right), off, rows(), atol=0.02).ok is True
+
+
+class TestUseless:
+    def test_a_constant_reference_cannot_tell(self) -> None:
+        constant = Fake(lambda x: np.full((len(x), 3), 0.5, np.float32))
+        report = compare(constant, constant, rows())
+        assert report.ok is False
+        assert "gives the same answer to all of the rows, within the tolerance (output)" in report.why
+        assert report.numbers["constant"] == ["output"]
+
+    def test_answers_smaller_than_the_tolerance_cannot_tell(self) -> None:
+        small = Fake(lambda x: right(x) * np.float32(1e-6))
+        zeros = Fake(lambda x: np.zeros((len(x), 3), np.float32))
+        assert compare(small, zeros, rows()).ok is False  # |difference| is within 1e-4 everywhere
+        assert compare(small, small, rows(), atol=1e-9).ok is True
+
+    def test_one_constant_output_of_two_is_told(self) -> None:
+        two = Signature(ONE.inputs, (*ONE.outputs, TensorSpec("version", "float32", (None, 1))))
+        runner = Fake(lambda x: {"output": right(x), "version": np.ones((len(x), 1), np.float32)}, two)
+        report = compare(runner, runner, rows())
+        assert report.ok is True
+        assert "the same for every row: version" in report.why
+
+    def test_one_row_cannot_tell(self) -> None:
+        report = compare(Fake(right), Fake(right), rows(1))
+        assert report.ok is False
+        assert report.why == "one row cannot show whether two models agree; give more rows"
+
+    def test_a_reference_of_chance_cannot_tell(self) -> None:
+        rng = np.random.default_rng(0)
+        noisy = Fake(lambda x: right(x) + rng.standard_normal((len(x), 3)))
+        report = compare(noisy, Fake(right), rows())
+        assert report.ok is False
+        assert "the reference gives different answers to the same rows" in report.why
+
+    @pytest.mark.parametrize(
+        ("reference", "said"),
+        [
+            (lambda x: right(x) * np.nan, "of the reference itself is NaN in 3 of 3"),
+            (_fails_at(1), "the reference itself fails on 1 rows (Got: 7 Expected: 2); give rows that it can answer"),
+        ],
+    )
+    def test_a_reference_that_does_not_answer(self, reference: Callable[..., Any], said: str) -> None:
+        report = compare(Fake(reference), Fake(right), rows())
+        assert report.ok is False
+        assert said in report.why
+
+
+@contextlib.contextmanager
+def runner(signature: Signature, module: torch.nn.Module) -> Iterator[Runner]:
+    with contextlib.closing(TorchRunner(signature, module, torch.device("cpu"))) as made:
+        yield made
+
+
+class TestPlantedFaults:
+    """Trained networks of three kinds, and one that was made slightly wrong."""
+
+    @pytest.mark.parametrize("name", ["MLP", "Conv", "Encoder"])
+    def test_a_faithful_copy_passes(self, name: str, adopted: Any, trained: Any, digits: Any) -> None:
+        model = adopted(name)
+        with contextlib.closing(engines.load(model)) as a, runner(model.signature, copy.deepcopy(trained(name))) as b:
+            report = compare(a, b, digits[1])
+        assert report.ok is True, report.why
+        assert report.numbers["max_abs"] < 1e-5
+
+    @pytest.mark.parametrize("name", ["MLP", "Conv", "Encoder"])
+    def test_every_layer_changed_by_one_percent_is_caught(
+        self, name: str, adopted: Any, trained: Any, digits: Any
+    ) -> None:
+        model = adopted(name)
+        state = trained(name).state_dict()
+        for key in [k for k, v in state.items() if k.endswith("weight") and v.ndim > 1]:
+            wrong = copy.deepcopy(trained(name))
+            with torch.no_grad():
+                wrong.get_parameter(key).mul_(1.01)
+            with contextlib.closing(engines.load(model)) as a, runner(model.signature, wrong) as b:
+                assert compare(a, b, digits[1].head(64)).ok is False, key
+
+    @pytest.mark.parametrize("name", ["MLP", "Conv", "Encoder"])
+    def test_one_spoilt_weight_is_caught(self, name: str, adopted: Any, trained: Any, digits: Any) -> None:
+        model = adopted(name)
+        wrong = copy.deepcopy(trained(name))
+        with torch.no_grad():
+            wrong.head.weight[3, 2] = torch.nan
+        with contextlib.closing(engines.load(model)) as a, runner(model.signature, wrong) as b:
+            report = compare(a, b, digits[1])
+        assert report.ok is False
+        assert "is NaN" in report.why
+
+    def test_dropout_left_on_is_caught(self, adopted: Any, trained: Any, digits: Any) -> None:
+        model = adopted("Conv")
+        left_on = copy.deepcopy(trained("Conv")).train()
+        with contextlib.closing(engines.load(model)) as a, runner(model.signature, left_on) as b:
+            assert compare(a, b, digits[1].head(64)).ok is False
+            assert "different answers to the same rows" in compare(b, a, digits[1].head(64)).why
