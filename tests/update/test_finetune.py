@@ -57,7 +57,6 @@ def tuned(adopted: Any, digits: Any, tmp_path_factory: pytest.TempPathFactory) -
 def test_regains_accuracy_on_rows_it_has_not_seen(tuned: Any, adopted: Any, digits: Any) -> None:
     new = askew(digits[1], seed=9)
     before, after = accuracy(adopted("MLP"), new), accuracy(tuned[0], new)
-    print(f"askew: {before:.3f} -> {after:.3f}")
     assert before < 0.75
     assert after > 0.85
     assert after - before > 0.15
@@ -121,7 +120,7 @@ def test_a_name_that_it_does_not_know_is_named(adopted: Any, digits: Any, tmp_pa
 
 
 def test_nineteen_rows_are_too_few(adopted: Any, digits: Any, tmp_path: Path) -> None:
-    with pytest.raises(BadData, match="19 labelled rows are too few .*; give 20 at least"):
+    with pytest.raises(BadData, match=r"19 labelled rows are too few .*; give 20 at least"):
         Finetune(rows=digits[0].head(19)).run(adopted("MLP"), tmp_path)
 
 

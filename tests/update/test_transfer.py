@@ -49,7 +49,7 @@ def eight(digits: Any, tmp_path_factory: pytest.TempPathFactory) -> Model:
     room = tmp_path_factory.mktemp("eight")
     (room / "digits_mlp.py").write_text(EXAMPLE.read_text())
     scope: dict[str, Any] = {"__name__": "digits_mlp"}
-    exec(compile(EXAMPLE.read_text(), str(EXAMPLE), "exec"), scope)  # noqa: S102
+    exec(compile(EXAMPLE.read_text(), str(EXAMPLE), "exec"), scope)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         module = scope["EightClasses"]()
@@ -79,7 +79,6 @@ def test_knows_all_ten(grown: Any, eight: Model, digits: Any) -> None:
     test = digits[1]
     before, after, known = accuracy(eight, test), accuracy(grown[0], test), accuracy(grown[0], below(test, 8))
     new = test.take(np.flatnonzero(test.labels >= 8))
-    print(f"ten classes: {before:.3f} -> {after:.3f}; known {known:.3f}, new {accuracy(grown[0], new):.3f}")
     assert before < 0.82
     assert after > 0.93
     assert known > accuracy(eight, below(test, 8)) - 0.04
@@ -138,7 +137,7 @@ def test_rows_of_new_classes_alone_never_pass_for_the_old_ones(eight: Model, dig
     try:
         made, _ = Transfer(TEN, epochs=20, rows=new).run(eight, tmp_path)
     except ModelkeepError as refused:
-        assert "forget" in str(refused)
+        assert "forget" in str(refused)  # noqa: PT017  (either answer is right)
     else:
         assert accuracy(made, below(digits[1], 8)) > accuracy(eight, below(digits[1], 8)) - 0.06
 
@@ -175,5 +174,5 @@ def test_a_module_without_linear_is_refused(digits: Any, tmp_path: Path) -> None
     module = torch.nn.Sequential(torch.nn.Unflatten(1, (1, 8, 8)), torch.nn.Conv2d(1, 8, 8), torch.nn.Flatten())
     torch.save(module.state_dict(), tmp_path / "convs.pt")
     model = formats.adopt(tmp_path / "convs.pt", tmp_path / "model", factory="convs:build", data=digits[0])
-    with pytest.raises(BadModel, match="has no Linear layer.* that could be grown for new classes"):
+    with pytest.raises(BadModel, match=r"has no Linear layer.* that could be grown for new classes"):
         Transfer(TEN, rows=digits[0]).run(model, tmp_path / "into")

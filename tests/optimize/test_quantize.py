@@ -1,0 +1,100 @@
+"""int8 of real networks: smaller, nearly the same answers; and what cannot be quantized."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from modelkeep.convert.torch_to_onnx import TorchToOnnx
+from modelkeep.errors import BadData, BadModel, Unsupported
+from modelkeep.model import engines, folder, score
+from modelkeep.optimize.quantize import Quantize
+from modelkeep.types import Model
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module", params=["MLP", "Conv"])
+def model(request: pytest.FixtureRequest, adopted: Any, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return TorchToOnnx().run(adopted(request.param), tmp_path_factory.mktemp("onnx"))[0]
+
+
+def initializers(path: Path) -> set[str]:
+    import onnx
+
+    return {onnx.TensorProto.DataType.Name(t.data_type) for t in onnx.load(path).graph.initializer}
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_answers_nearly_the_same_with_int8_weights(
+    dynamic: bool, per_channel: bool, model: Model, digits: Any, tmp_path: Path
+) -> None:
+    made, _ = Quantize(dynamic=dynamic, per_channel=per_channel, rows=digits[0]).run(model, tmp_path)
+    with contextlib.closing(engines.load(model)) as old, contextlib.closing(engines.load(made)) as new:
+        before, after = old.run(digits[1].inputs), new.run(digits[1].inputs)
+        right = [score.correct(runner, digits[1]).mean() for runner in (old, new)]
+    assert list(before) == list(after)
+    assert "INT8" in initializers(made.main) | {"INT8" if dynamic else ""}
+    assert right[1] > right[0] - 0.02
+    a, b = (next(iter(x.values())) for x in (before, after))
+    assert 0 < np.abs(a - b).max() < 0.25 * np.abs(a).max()
+
+
+def test_is_a_whole_model_of_the_same_signature(model: Model, digits: Any, tmp_path: Path) -> None:
+    made, (report,) = Quantize(samples=64, rows=digits[0]).run(model, tmp_path)
+    read = folder.read(tmp_path)
+    assert read == made
+    assert (read.signature, read.format, read.labels) == (model.signature, "onnx", model.labels)
+    assert folder.reference(tmp_path) is not None
+    assert report.kind == "quantize"
+    assert report.numbers["size_ratio"] == pytest.approx(made.size / model.size)
+    assert "calibrated on 64 rows" in report.why
+    assert f"{made.size:,} bytes instead of {model.size:,}" in report.why
+
+
+def test_takes_the_reference_rows_where_none_are_given(model: Model, tmp_path: Path) -> None:
+    _, (report,) = Quantize(samples=32).run(model, tmp_path)
+    assert report.data == "reference rows"
+
+
+def test_a_pytorch_model_is_refused_with_the_way_out(adopted: Any, digits: Any, tmp_path: Path) -> None:
+    told = "quantize takes ONNX and this is 'torch'; convert it first: modelkeep convert"
+    with pytest.raises(Unsupported, match=told):
+        Quantize(rows=digits[0]).run(adopted("MLP"), tmp_path)
+
+
+def test_without_rows_only_dynamic_is_possible(model: Model, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(model.path, tmp_path / "bare")
+    (tmp_path / "bare" / folder.REFERENCE).unlink()
+    bare = model.moved(tmp_path / "bare")
+    with pytest.raises(BadData, match="there are no rows to calibrate on; pass some, or add the model with --data"):
+        Quantize().run(bare, tmp_path / "static")
+    made, _ = Quantize(dynamic=True).run(bare, tmp_path / "dynamic")
+    assert folder.reference(made.path) is None
+
+
+def test_a_file_that_is_no_onnx_is_refused(model: Model, digits: Any, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(model.path, tmp_path / "broken")
+    broken = model.moved(tmp_path / "broken")
+    broken.main.write_bytes(b"not onnx at all")
+    with pytest.raises(BadModel, match="ONNX Runtime cannot quantize this model: ") as refused:
+        Quantize(rows=digits[0].head(40)).run(broken, tmp_path / "into")
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "into" / folder.MODEL_FILE).exists()
