@@ -17,7 +17,9 @@ ROUTES: dict[tuple[str, str], str] = {
 
 
 def step(source: str, target: str, **options: Any) -> Step:
-    """The Step that turns one format into another. Unsupported where there is none, or it has no such option."""
+    """The Step that turns one format into another. Unsupported where there is none, or it has no such option;
+    MissingExtra where PyTorch is not installed.
+    """
     route = ROUTES.get((source, target))
     if route is None:
         there = ", ".join(f"{a} → {b}" for a, b in ROUTES)
@@ -25,6 +27,9 @@ def step(source: str, target: str, **options: Any) -> Step:
         if target == "openvino":
             hint = "OpenVINO is an engine, which runs onnx as it is; tune tries it where it is installed"
         raise Unsupported(f"no conversion turns {source} into {target}; {hint}")
+    for library in ("torch", "onnx", "onnxscript"):
+        if not extras.has(library):
+            extras.need(library, extra="torch")  # raises, with the command that installs it
     kind = extras.load(route)
     known = [f.name for f in dataclasses.fields(kind)]
     for name in options:

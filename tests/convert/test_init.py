@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 
 import pytest
 
-from modelkeep import convert
-from modelkeep.errors import Unsupported
+from modelkeep import convert, extras
+from modelkeep.errors import MissingExtra, Unsupported
 
 
 def test_a_step_takes_its_options() -> None:
@@ -28,6 +29,13 @@ def test_a_route_that_does_not_exist(source: str, target: str, said: str) -> Non
     with pytest.raises(Unsupported) as error:
         convert.step(source, target)
     assert said in str(error.value)
+
+
+def test_without_pytorch_the_command_that_installs_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extras, "has", lambda name: name != "torch")
+    monkeypatch.setitem(sys.modules, "torch", None)  # importing it now fails
+    with pytest.raises(MissingExtra, match=r"this needs torch .* pip install 'modelkeep\[torch\]'"):
+        convert.step("torch", "onnx")
 
 
 def test_an_option_that_does_not_exist() -> None:

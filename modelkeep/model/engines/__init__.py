@@ -55,7 +55,12 @@ def load(model: Model, config: ServeConfig | None = None) -> Runner:
             f"engine '{config.engine}' does not run models of format '{model.format}'; "
             f"these do: {', '.join(able) or 'none'}"
         )
-    engine = ENGINES[config.engine]
+    need(config.engine)
+    return cast(Runner, extras.load(ENGINES[config.engine].target)(model, config))
+
+
+def need(name: str) -> None:
+    """Raises MissingExtra where the engine's library is not installed."""
+    engine = ENGINES[name]
     if engine.extra:
         extras.need(engine.library, extra=engine.extra)
-    return cast(Runner, extras.load(engine.target)(model, config))

@@ -38,11 +38,12 @@ def adopt(
 ) -> Model:
     """A model folder at ``into`` made from a trained model's file; ``data`` is tried on it and kept as its reference.
 
-    Raises what ``detect`` does, and BadModel where the file is damaged, is not what it says, or does not answer
+    Raises what ``detect`` does, MissingExtra, and BadModel where the file is damaged, is not what it says, or does not answer
     ``data`` row by row; BadData where ``data`` does not fit.
     """
     source, into = Path(source), Path(into)
     kind = detect(source, factory=factory, trust=trust)
+    engines.need(engines.default_config(kind).engine)
     into.mkdir(parents=True, exist_ok=True)
     module = importlib.import_module(FORMATS[kind])
     model: Model = module.adopt(
