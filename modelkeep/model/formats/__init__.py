@@ -38,8 +38,8 @@ def adopt(
 ) -> Model:
     """A model folder at ``into`` made from a trained model's file; ``data`` is tried on it and kept as its reference.
 
-    Raises what ``detect`` does, MissingExtra, and BadModel where the file is damaged, is not what it says, or does not answer
-    ``data`` row by row; BadData where ``data`` does not fit.
+    Raises what ``detect`` does, MissingExtra, and BadModel where the file is damaged, is not what it says, or does
+    not answer ``data`` row by row; BadData where ``data`` does not fit.
     """
     source, into = Path(source), Path(into)
     kind = detect(source, factory=factory, trust=trust)
