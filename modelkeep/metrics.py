@@ -103,8 +103,6 @@ class Metrics:
                 self._child(self._invalid, *key),
                 lambda name: self._child(self._classes, *key, name),
             )
-            if key[1] in self._retired.get(model, []):
-                self._retired[model].remove(key[1])
         return series
 
     def rejected(self, reason: str) -> None:
@@ -115,6 +113,8 @@ class Metrics:
         """A version is in memory, once more where it was already; ``retire`` must follow as often."""
         key = (model, str(version))
         self._alive[key] = self._alive.get(key, 0) + 1
+        if key[1] in self._retired.get(model, ()):
+            self._retired[model].remove(key[1])
         self._forget(*key, only=self._info)
         self._child(self._info, model, str(version), format, engine, device).set(1)
 

@@ -87,6 +87,18 @@ def test_series_of_old_versions_go_at_last_and_a_return_starts_anew(metrics: Met
     assert metrics.value("modelkeep_output_class_total", model="digits", version="1", **{"class": "7"}) == 1
 
 
+def test_versions_that_come_and_go_keep_their_counts(metrics: Metrics) -> None:
+    for turn in range(3 * KEPT):
+        number = 1 + turn % 2
+        load(metrics, number)
+        metrics.track("digits", number, "live").outcomes["ok"].inc()
+        metrics.retire("digits", number)
+    load(metrics, 1)
+    for number in (1, 2):
+        where = {"model": "digits", "version": str(number), "track": "live", "outcome": "ok"}
+        assert metrics.value("modelkeep_requests_total", **where) == 1.5 * KEPT
+
+
 def test_weights_and_values_read_at_scrape_time(metrics: Metrics) -> None:
     metrics.weights("digits", {"live": 0.9, "canary": 0.1})
     depth = [3.0]

@@ -82,7 +82,7 @@ def decode(body: bytes, header_length: int | None = None) -> Asked:
     outputs, binary = _outputs(head, bool(parameters.get("binary_data_output", False)))
     id_ = head.get("id", "")
     if not isinstance(id_, str):
-        raise BadInput(f"the request's id is {id_!r}; give a text")
+        raise BadInput(f"the request's id is {_brief(id_)}; give a text")
     kept = {k: v for k, v in parameters.items() if k not in TRANSPORT}
     return Asked(id_, inputs, outputs, kept, binary, _timeout(parameters))
 
@@ -118,10 +118,16 @@ def parse(body: bytes) -> dict[str, Any]:
     return found
 
 
+def _brief(given: Any) -> str:
+    """For an error: a client need not get its whole body back."""
+    text = repr(given)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
 def _table(head: Table, key: str, of: str) -> dict[str, Any]:
     found = head.get(key, {})
     if not isinstance(found, dict):
-        raise BadInput(f"{key} of {of} is {found!r}; give an object")
+        raise BadInput(f"{key} of {of} is {_brief(found)}; give an object")
     return found
 
 
@@ -131,18 +137,18 @@ def _timeout(parameters: Table) -> float | None:
     if given is None:
         return None
     if isinstance(given, bool) or not isinstance(given, int | float) or given <= 0:
-        raise BadInput(f"parameter timeout is {given!r}; give microseconds above 0")
+        raise BadInput(f"parameter timeout is {_brief(given)}; give microseconds above 0")
     return given / 1e6
 
 
 def _outputs(head: Table, all_binary: bool) -> tuple[tuple[str, ...], dict[str, bool]]:
     wanted = head.get("outputs", [])
     if not isinstance(wanted, list):
-        raise BadInput(f'outputs is {wanted!r}; give a list of {{"name"}}')
+        raise BadInput(f'outputs is {_brief(wanted)}; give a list of {{"name"}}')
     binary = {"": all_binary}
     for one in wanted:
         if not isinstance(one, dict) or not isinstance(one.get("name"), str):
-            raise BadInput(f'{one!r} is no output; give {{"name": …}}')
+            raise BadInput(f'{_brief(one)} is no output; give {{"name": …}}')
         parameters = _table(one, "parameters", f"output '{one['name']}'")
         _refuse_unsupported(one["name"], parameters)
         if "binary_data" in parameters:
@@ -160,12 +166,12 @@ def _refuse_unsupported(name: str, parameters: Table) -> None:
 def _tensor(tensor: Any, tail: memoryview) -> tuple[str, Array, memoryview]:
     """One input: its name, its array, and the bytes that are left for the next."""
     if not isinstance(tensor, dict) or not isinstance(tensor.get("name"), str):
-        raise BadInput(f'{str(tensor)[:100]} is no input; give {{"name", "shape", "datatype", "data"}}')
+        raise BadInput(f'{_brief(tensor)} is no input; give {{"name", "shape", "datatype", "data"}}')
     name, datatype, shape = tensor["name"], tensor.get("datatype"), tensor.get("shape")
-    if datatype not in DATATYPES:
-        raise BadInput(f"input '{name}' has datatype {datatype!r}; there are {', '.join(DATATYPES)}")
+    if not isinstance(datatype, str) or datatype not in DATATYPES:
+        raise BadInput(f"input '{name}' has datatype {_brief(datatype)}; there are {', '.join(DATATYPES)}")
     if not isinstance(shape, list) or not all(type(s) is int and s >= 0 for s in shape):
-        raise BadInput(f"input '{name}' has shape {shape!r}; give a list of whole numbers, 0 or more")
+        raise BadInput(f"input '{name}' has shape {_brief(shape)}; give a list of whole numbers, 0 or more")
     parameters = _table(tensor, "parameters", f"input '{name}'")
     _refuse_unsupported(name, parameters)
     size = parameters.get("binary_data_size")
@@ -174,7 +180,7 @@ def _tensor(tensor: Any, tail: memoryview) -> tuple[str, Array, memoryview]:
             raise BadInput(f"input '{name}' has neither data nor binary_data_size")
         return name, _from_json(name, datatype, shape, tensor["data"]), tail
     if type(size) is not int or not 0 <= size <= len(tail):
-        raise BadInput(f"input '{name}' has binary_data_size {size!r} and {len(tail)} bytes of the body are left")
+        raise BadInput(f"input '{name}' has binary_data_size {_brief(size)} and {len(tail)} bytes of the body are left")
     return name, _array(name, datatype, shape, tail[:size]), tail[size:]
 
 
@@ -183,10 +189,10 @@ def _from_json(name: str, datatype: str, shape: list[int], data: Any) -> Array:
     if datatype in ONLY_BINARY:
         raise BadInput(f"input '{name}' is {datatype}, which JSON cannot carry; send it as a binary tensor")
     if not isinstance(data, list):
-        raise BadInput(f"the data of input '{name}' is {str(data)[:100]}; give a list")
+        raise BadInput(f"the data of input '{name}' is {_brief(data)}; give a list")
     try:
         array = np.array(data, dtype=object if datatype == "BYTES" else None)
-        if array.size != math.prod(shape) or (array.ndim > 1 and list(array.shape) != shape):
+        if array.size != math.prod(shape) or (array.size and array.ndim > 1 and list(array.shape) != shape):
             raise BadInput(f"input '{name}' has shape {shape} and data of shape {list(array.shape)}; make them agree")
         return _cast(array, datatype).reshape(shape)
     except (ValueError, TypeError, OverflowError, FloatingPointError):

@@ -1,0 +1,87 @@
+"""The messages of the Open Inference Protocol v2 over gRPC, made from a table: names and numbers of their fields.
+
+The protocol: github.com/kserve/open-inference-protocol, open_inference_grpc.proto. A table, for code that protoc wrote
+runs with few versions of protobuf; in a pool of their own, for a client in the same process registers the same names.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from modelkeep import extras
+
+PACKAGE = "inference"
+SERVICE = f"{PACKAGE}.GRPCInferenceService"
+TENSOR = "name:string=1 datatype:string=2 shape:int64*=3"
+CARRIED = f"{TENSOR} parameters:InferParameter%=4 contents:InferTensorContents=5"
+INFER = "model_name:string=1 model_version:string=2 id:string=3 parameters:InferParameter%=4"
+MESSAGES = {
+    "ServerLiveRequest": "",
+    "ServerLiveResponse": "live:bool=1",
+    "ServerReadyRequest": "",
+    "ServerReadyResponse": "ready:bool=1",
+    "ModelReadyRequest": "name:string=1 version:string=2",
+    "ModelReadyResponse": "ready:bool=1",
+    "ServerMetadataRequest": "",
+    "ServerMetadataResponse": "name:string=1 version:string=2 extensions:string*=3",
+    "ModelMetadataRequest": "name:string=1 version:string=2",
+    "ModelMetadataResponse": "name:string=1 versions:string*=2 platform:string=3 inputs:Tensor*=4 outputs:Tensor*=5",
+    "Tensor": TENSOR,
+    "InferParameter": "bool_param:bool|=1 int64_param:int64|=2 string_param:string|=3 double_param:double|=4"
+    " uint64_param:uint64|=5",
+    "InferTensorContents": "bool_contents:bool*=1 int_contents:int32*=2 int64_contents:int64*=3 uint_contents:uint32*=4"
+    " uint64_contents:uint64*=5 fp32_contents:float*=6 fp64_contents:double*=7 bytes_contents:bytes*=8",
+    "InputTensor": CARRIED,
+    "RequestedOutput": "name:string=1 parameters:InferParameter%=2",
+    "OutputTensor": CARRIED,
+    "ModelInferRequest": f"{INFER} inputs:InputTensor*=5 outputs:RequestedOutput*=6 raw_input_contents:bytes*=7",
+    "ModelInferResponse": f"{INFER} outputs:OutputTensor*=5 raw_output_contents:bytes*=6",
+}
+"""``field:type=number`` each; ``*`` is repeated, ``%`` a map from string, ``|`` one choice of the message's oneof."""
+METHODS = ("ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata", "ModelInfer")
+CHOICE = "parameter_choice"
+
+
+@cache
+def classes() -> dict[str, Any]:
+    """The message classes by name. Raises MissingExtra without protobuf."""
+    descriptors = extras.need("google.protobuf.descriptor_pb2", extra="grpc")
+    pools = extras.need("google.protobuf.descriptor_pool", extra="grpc")
+    factory = extras.need("google.protobuf.message_factory", extra="grpc")
+    file = descriptors.FileDescriptorProto(name="modelkeep/inference.proto", package=PACKAGE, syntax="proto3")
+    for name, fields in MESSAGES.items():
+        _describe(file.message_type.add(name=name), fields)
+    pool = pools.DescriptorPool()
+    pool.Add(file)
+    return {name: factory.GetMessageClass(pool.FindMessageTypeByName(f"{PACKAGE}.{name}")) for name in MESSAGES}
+
+
+def _describe(message: Any, fields: str) -> None:
+    for text in fields.split():
+        name, _, rest = text.partition(":")
+        kind, _, number = rest.partition("=")
+        field = message.field.add(name=name, number=int(number), label=3 if kind[-1] in "*%" else 1)
+        _type(field, kind.rstrip("*%|"))
+        if kind.endswith("|"):
+            if not message.oneof_decl:
+                message.oneof_decl.add(name=CHOICE)
+            field.oneof_index = 0
+        elif kind.endswith("%"):
+            _map(message, field)
+
+
+def _type(field: Any, kind: str) -> None:
+    if kind in MESSAGES:
+        field.type, field.type_name = field.TYPE_MESSAGE, f".{PACKAGE}.{kind}"
+    else:
+        field.type = getattr(field, f"TYPE_{kind.upper()}")
+
+
+def _map(message: Any, field: Any) -> None:
+    """A map is a repeated message of key and value (protobuf's language guide, 'Maps')."""
+    entry = message.nested_type.add(name=f"{field.name.title()}Entry")
+    entry.options.map_entry = True
+    entry.field.add(name="key", number=1, label=1, type=field.TYPE_STRING)
+    entry.field.add(name="value", number=2, label=1, type=field.TYPE_MESSAGE, type_name=field.type_name)
+    field.type_name = f".{PACKAGE}.{message.name}.{entry.name}"
