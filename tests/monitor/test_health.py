@@ -10,9 +10,7 @@ from modelkeep.data.traffic import Exchange
 from modelkeep.monitor.health import Health
 
 
-def feed(
-    health: Health, seconds: float, rate: int, share: float, *, seed: int = 0, at: float = 0.0, **bad: Any
-) -> None:
+def feed(health: Health, lasts: float, rate: int, share: float, seed: int = 0, at: float = 0.0, **bad: Any) -> None:
     """Traffic of ``rate`` a second, a share of which is bad in this way."""
     rng = np.random.default_rng(seed)
     for i in range(int(lasts * rate)):
