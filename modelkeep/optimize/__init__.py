@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -17,10 +18,15 @@ METHODS: dict[str, str] = {
 
 
 def step(method: str, **options: Any) -> Step:
-    """The step of that name. Raises Unsupported with the names there are."""
+    """The step of that name. Raises Unsupported with the names there are, of methods or of a method's options."""
     if method not in METHODS:
         raise Unsupported(f"there is no way to optimize called '{method}'; there are: {', '.join(METHODS)}")
-    made: Step = load(METHODS[method])(**options)
+    kind = load(METHODS[method])
+    known = [f.name for f in dataclasses.fields(kind)]
+    for name in options:
+        if name not in known:
+            raise Unsupported(f"'{method}' has no option '{name}'; there are: {', '.join(known)}")
+    made: Step = kind(**options)
     return made
 
 
@@ -44,7 +50,7 @@ def recipes(
     small: list[Step] = []
     if student:
         small = [step("distill", student=student, rows=rows, **distil)]
-        if source != "torch":
+        if source not in ("torch", "torch-export"):
             small.append(export(rows))
         found["distilled"] = small
     if quantize and source == "onnx":

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -10,9 +12,11 @@ from modelkeep.data.dataset import Dataset
 from modelkeep.errors import BadData
 from modelkeep.evidence import paired_drop
 from modelkeep.model import engines, measure, score
+from modelkeep.optimize.answers import fixed_batch
 from modelkeep.types import Model, Report
 
 RACE_ROWS = 32
+"""Rows of the race, unless the model was baked for another number."""
 
 
 def within(base: Model, candidate: Model, rows: Dataset, max_drop: float) -> Report:
@@ -26,10 +30,9 @@ def within(base: Model, candidate: Model, rows: Dataset, max_drop: float) -> Rep
     with contextlib.closing(engines.load(base)) as old, contextlib.closing(engines.load(candidate)) as new:
         right_before = score.correct(old, rows, labels=base.labels)
         right_after = score.correct(new, rows, labels=candidate.labels)
-        race = measure.race(old, new, rows.take(np.arange(RACE_ROWS) % len(rows)).inputs)
+        count = fixed_batch(base.signature) or RACE_ROWS
+        race = measure.race(old, new, rows.take(np.arange(count) % len(rows)).inputs)
     drop, upper = paired_drop(right_before, right_after)
-    size = candidate.size / base.size
-    low, high = race.numbers["low"], race.numbers["high"]
     numbers = {
         "accuracy_before": float(right_before.mean()),
         "accuracy": float(right_after.mean()),
@@ -37,18 +40,35 @@ def within(base: Model, candidate: Model, rows: Dataset, max_drop: float) -> Rep
         "drop_upper": upper,
         "max_drop": max_drop,
         "n": len(rows),
-        "size_ratio": size,
+        "size_ratio": candidate.size / base.size,
         "speedup": race.numbers["ratio"],
-        "speedup_low": low,
-        "speedup_high": high,
+        "speedup_low": race.numbers["low"],
+        "speedup_high": race.numbers["high"],
+        "race_rows": count,
     }
-    gain = f"{1 / size:.2g}× smaller, {numbers['speedup']:.2g}× as fast ({low:.2g} to {high:.2g}, batch {RACE_ROWS})"
+    return verdict(numbers, rows.source)
+
+
+def verdict(numbers: Mapping[str, Any], source: str = "") -> Report:
+    """What these numbers of ``within`` mean, as a Report with one sentence."""
+    size, low, high = numbers["size_ratio"], numbers["speedup_low"], numbers["speedup_high"]
+    smaller, faster, slower = size < 1, low > 1, high < 1
+    speed = f"{numbers['speedup']:.2f}× as fast ({low:.2f} to {high:.2f}, {numbers['race_rows']} rows a run)"
+    gain = f"{_sized(size)}, {speed}"
     moved = f"accuracy {numbers['accuracy_before']:.1%} → {numbers['accuracy']:.1%}"
-    lost = f"{moved}, at most {upper:.1%} lost (95 %, n={len(rows)})"
-    why = f"{gain}; {lost}"
-    if upper > max_drop:
-        why = f"{lost}, which is over the budget of {max_drop:.1%}; {gain}"
-    elif size >= 1 and low <= 1:
-        why = f"neither smaller nor shown to be faster: {gain}; {lost}"
-    ok = upper <= max_drop and (size < 1 or low > 1)
-    return Report("optimize", ok, why, numbers, rows.source)
+    lost = f"{moved}, at most {max(numbers['drop_upper'], 0):.1%} lost (95 %, n={numbers['n']})"
+    fits = numbers["drop_upper"] <= numbers["max_drop"]
+    if not fits:
+        more = "; more labelled rows may narrow the bound" if numbers["drop"] <= numbers["max_drop"] else ""
+        why = f"{lost}, which is over the budget of {numbers['max_drop']:.1%}{more}; {gain}"
+    elif not smaller and not faster:
+        why = f"neither smaller nor {'faster' if slower else 'shown to be faster'}: {gain}; {lost}"
+    else:
+        why = f"{gain}{', so slower' if slower else ''}; {lost}"
+    return Report("optimize", fits and (smaller or faster), why, dict(numbers), source)
+
+
+def _sized(ratio: float) -> str:
+    if ratio == 1:
+        return "as large"
+    return f"{1 / ratio:.2g}× smaller" if ratio < 1 else f"{ratio:.2g}× larger"

@@ -6,22 +6,29 @@ import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from modelkeep import extras
+from modelkeep.data import dataset
 from modelkeep.data.dataset import Dataset
 from modelkeep.errors import BadData, BadModel
 from modelkeep.model import engines, folder
-from modelkeep.types import Model, Report, Runner
+from modelkeep.model.whole import whole
+from modelkeep.optimize.answers import agreement, answers
+from modelkeep.types import Model, Report
+
+if TYPE_CHECKING:
+    from modelkeep.types import Array
 
 
 @dataclass(frozen=True)
 class Distill:
-    """Any format → torch. ``student`` is "module:Name"; ``rows`` need no labels; ``noise`` is added to float inputs.
+    """Any format → torch. ``student`` is "module:Name", called with ``student_args``; ``rows`` need no labels.
 
-    ``alpha`` weighs the teacher's softened answers against the labels, ``noise`` is a share of an input's deviation.
+    ``alpha`` weighs the teacher's answers, softened by ``temperature``, against the labels. ``copies`` of the rows with
+    normal noise of ``noise`` times an input's deviation are answered by the teacher too: soft targets cost nothing.
     """
 
     student: str
@@ -41,82 +48,96 @@ class Distill:
         from modelkeep.model.formats import factories
         from modelkeep.model.formats import torch as torch_format
         from modelkeep.train import loop, losses
+        from modelkeep.train.labels import indexed
 
-        rows = self.rows or folder.reference(model.path)
-        if rows is None:
+        soften = losses.distillation(self.temperature, self.alpha)
+        given = self.rows or folder.reference(model.path)
+        if given is None:
             raise BadData("there are no rows to distil on; pass some, or add the model with --data")
-        rows = self._augmented(rows)
+        rows = dataset.fit(given, model.signature)
+        augmented = self._augmented(rows)
         with contextlib.closing(engines.load(model)) as teacher:
-            soft = answers(teacher, rows)
-        near = (model.path / factories.CODE, Path.cwd())
-        factories.keep(self.student, into, near)
-        student = self._build(torch, factories, into)
-        self._check(loop.first(try_out(student, model, rows)).shape, soft.shape)
-        history = loop.fit(
-            student,
-            rows,
-            epochs=self.epochs,
-            lr=self.lr,
-            seed=self.seed,
-            loss=losses.distillation(self.temperature, self.alpha),
-            extra={"teacher": torch.from_numpy(soft)},
-            signature=model.signature,
-        )
-        made = torch_format.save(student, model, into, factory=self.student, factory_args=dict(self.student_args))
-        folder.copy_reference(model.path, into)
-        before, after = model.size, made.size
-        why = f"{after:,} bytes instead of {before:,}; loss {history[0]:.3f} → {history[-1]:.3f} on {len(rows)} rows"
-        numbers = {"loss_first": history[0], "loss_last": history[-1], "n": len(rows), "size_ratio": after / before}
-        return folder.write(made), (Report("distill", None, why, numbers, rows.source),)
-
-    def _build(self, torch: Any, factories: Any, into: Path) -> Any:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            return factories.build(self.student, self.student_args, into)
-
-    def _check(self, student: tuple[int, ...], teacher: tuple[int, ...]) -> None:
-        if tuple(student[1:]) != tuple(teacher[1:]):
-            raise BadModel(
-                f"the student {self.student} answers with shape {list(student[1:])} a row, the model with "
-                f"{list(teacher[1:])}; give both the same classes"
+            soft, told = _logits(answers(teacher, augmented))
+        augmented = indexed(augmented, model.labels, soft.shape[1])
+        with whole(into):
+            factories.keep(self.student, into, (model.path / factories.CODE, Path.cwd()))
+            with loop.seeded(self.seed):
+                student = factories.build(self.student, self.student_args, into).eval()
+            self._check(student, model, rows)
+            history = loop.fit(
+                student,
+                augmented,
+                epochs=self.epochs,
+                lr=self.lr,
+                seed=self.seed,
+                loss=soften,
+                extra={"teacher": torch.from_numpy(soft)},
+                signature=model.signature,
             )
+            made = torch_format.save(student, model, into, factory=self.student, factory_args=dict(self.student_args))
+            folder.copy_reference(model.path, into)
+            report = self._report(model, made, history, agreement(soft[: len(rows)], _answers(made, rows)), rows, told)
+            return folder.write(made), (report,)
+
+    def _check(self, student: Any, model: Model, rows: Dataset) -> None:
+        """The student must take the model's inputs, and answer with what the model answers."""
+        from modelkeep.model.formats import torch as torch_format
+
+        try:
+            found = torch_format.forward(student, model.signature, rows.take(np.arange(2) % len(rows)).inputs)
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+            line = (str(error).strip() or repr(error)).splitlines()[0]
+            raise BadModel(
+                f"the student {self.student} does not take the model's inputs or give its outputs: {line}"
+            ) from error
+        for spec in model.signature.outputs:
+            if not spec.accepts(found[spec.name].shape):
+                raise BadModel(
+                    f"the student {self.student} answers with {list(found[spec.name].shape[1:])} a row, and the model "
+                    f"with {spec.describe()}; give both the same classes"
+                )
 
     def _augmented(self, rows: Dataset) -> Dataset:
-        """The rows, and ``copies`` of them with a little noise: soft targets are free, so more rows cost nothing."""
+        copies = self.copies if self.noise > 0 and any(a.dtype.kind == "f" for a in rows.inputs.values()) else 0
         rng = np.random.default_rng(self.seed)
-        noisy = {
-            name: np.concatenate([array, *(self._noisy(array, rng) for _ in range(self.copies))])
+        inputs = {
+            name: np.concatenate([array, *(self._noisy(array, rng) for _ in range(copies))])
             for name, array in rows.inputs.items()
         }
-        labels = None if rows.labels is None else np.concatenate([rows.labels] * (self.copies + 1))
-        return Dataset(noisy, labels, rows.source)
+        labels = None if rows.labels is None else np.concatenate([rows.labels] * (copies + 1))
+        return Dataset(inputs, labels, rows.source)
 
-    def _noisy(self, array: Any, rng: np.random.Generator) -> Any:
+    def _noisy(self, array: Array, rng: np.random.Generator) -> Array:
         if array.dtype.kind != "f":
             return array
-        return (array + rng.normal(0, self.noise * array.std(), array.shape)).astype(array.dtype)
+        noisy: Array = (array + rng.normal(0, self.noise * array.std(), array.shape)).astype(array.dtype)
+        return noisy
+
+    def _report(
+        self, model: Model, made: Model, history: list[float], near: dict[str, float], rows: Dataset, told: str
+    ) -> Report:
+        numbers = {
+            "loss_first": history[0],
+            "loss_last": history[-1],
+            "n": len(rows),
+            "size_ratio": made.size / model.size,
+            **near,
+        }
+        why = (
+            f"{made.size:,} bytes instead of {model.size:,}; loss {history[0]:.3f} → {history[-1]:.3f}; "
+            f"the same class as the model for {near['agreement']:.1%} of {len(rows)} rows it learned from{told}"
+        )
+        return Report("distill", None, why, numbers, rows.source)
 
 
-def answers(runner: Runner, rows: Dataset, batch: int = 256) -> Any:
-    """The first output for every row, computed once; float32 [n, classes]."""
-    name = runner.signature.outputs[0].name
-    parts = [
-        runner.run({key: array[at : at + batch] for key, array in rows.inputs.items()})[name]
-        for at in range(0, len(rows), batch)
-    ]
-    found = np.concatenate(parts)
-    if found.dtype.kind != "f" or found.ndim != 2:
-        raise BadModel(f"output '{name}' is {found.dtype} {list(found.shape)}; distilling needs scores [rows, classes]")
-    return found.astype(np.float32)
+def _answers(made: Model, rows: Dataset) -> Array:
+    with contextlib.closing(engines.load(made)) as student:
+        return answers(student, rows)
 
 
-def try_out(module: Any, model: Model, rows: Dataset) -> Any:
-    """What the module answers two rows with."""
-    import torch
-
-    few = rows.take(np.arange(2) % len(rows))
-    with torch.no_grad():
-        try:
-            return module.eval()(*(torch.from_numpy(few.inputs[t.name].copy()) for t in model.signature.inputs))
-        except (RuntimeError, TypeError, ValueError) as error:
-            raise BadModel(f"the student does not take the model's inputs: {str(error).splitlines()[0]}") from error
+def _logits(scores: Array) -> tuple[Array, str]:
+    """A teacher that ends in softmax gives probabilities; their logarithms are logits, up to a constant a row."""
+    if scores.min() < 0 or scores.max() > 1 or not np.allclose(scores.sum(1), 1, atol=1e-3):
+        return scores, ""
+    logits: Array = np.log(np.maximum(scores, 1e-7)).astype(np.float32)
+    return logits, "; the model gives probabilities, the student logits"

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import tempfile
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from modelkeep import extras
+from modelkeep.data import dataset
 from modelkeep.data.dataset import Dataset
 from modelkeep.errors import BadData, BadModel, Unsupported
-from modelkeep.model import folder
-from modelkeep.types import Model, Report
+from modelkeep.model import engines, folder
+from modelkeep.model.whole import whole
+from modelkeep.optimize.answers import agreement, answers, batches, fixed_batch
+from modelkeep.types import Model, Report, Runner
+
+ONE_FILE = 1_500_000_000
+"""Bytes of the model above which the weights go beside model.onnx; a protobuf message ends at 2 GiB."""
+CALIBRATION_BATCH = 32
+"""Small, so that a large model's activations, all of which are kept, stay small."""
 
 
 @dataclass(frozen=True)
 class Quantize:
-    """onnx → onnx. Weights int8, activations uint8 (what VNNI and AMX run), per channel; ``samples`` rows calibrate."""
+    """onnx → onnx. Weights int8, activations uint8 (what VNNI and AMX run); the range of each activation is its least
+    and largest value on ``samples`` rows. ``dynamic`` finds the ranges while it serves: MatMul and Gemm only.
+    """
 
     per_channel: bool = True
     dynamic: bool = False
@@ -30,61 +42,106 @@ class Quantize:
         """Quantize. Raises Unsupported for another format, BadData without rows, BadModel where ONNX Runtime cannot."""
         if model.format != "onnx":
             raise Unsupported(f"quantize takes ONNX and this is '{model.format}'; convert it first: modelkeep convert")
-        rows = self.rows or folder.reference(model.path)
+        given = self.rows or folder.reference(model.path)
+        rows = dataset.fit(given, model.signature).sample(self.samples, self.seed) if given else None
         if rows is None and not self.dynamic:
             raise BadData("there are no rows to calibrate on; pass some, or add the model with --data")
         extras.need("onnx", extra="optimize")
-        into.mkdir(parents=True, exist_ok=True)
-        try:
-            self._quantize(model, into / "model.onnx", rows)
-        except (ValueError, RuntimeError, KeyError, AttributeError, TypeError) as error:
-            raise BadModel(f"ONNX Runtime cannot quantize this model: {str(error).splitlines()[0]}") from error
-        made = replace(model, path=into, files=("model.onnx",))
-        folder.copy_reference(model.path, into)
-        how = "dynamic" if self.dynamic else f"static, calibrated on {min(self.samples, len(rows or ()))} rows"
-        why = f"int8 ({how}): {made.size:,} bytes instead of {model.size:,}"
-        numbers = {"size_ratio": made.size / model.size, "calibration_rows": min(self.samples, len(rows or ()))}
-        return folder.write(made), (Report("quantize", None, why, numbers, rows.source if rows else ""),)
+        extras.need("sympy", extra="optimize")
+        from modelkeep.model.formats import onnx as onnx_format
+
+        with whole(into):
+            try:
+                self._quantize(model, into / onnx_format.MAIN, rows)
+            except Exception as error:  # the errors of onnx and onnxruntime share no class below Exception
+                line = (str(error).strip() or repr(error)).splitlines()[0]
+                raise BadModel(f"ONNX Runtime cannot quantize this model: {line}") from error
+            files = (onnx_format.MAIN, *onnx_format.external_files(into / onnx_format.MAIN))
+            made = replace(model, path=into, files=files)
+            report = self._report(model, made, rows)
+            folder.copy_reference(model.path, into)
+            return folder.write(made), (report,)
 
     def _quantize(self, model: Model, target: Path, rows: Dataset | None) -> None:
         from onnxruntime import quantization
 
-        logging.getLogger().addFilter(_quiet)  # it advises pre-processing on the root logger, which is done below
-        try:
-            with tempfile.TemporaryDirectory() as room:
-                prepared = Path(room) / "prepared.onnx"
-                try:
-                    quantization.shape_inference.quant_pre_process(model.main, prepared, skip_symbolic_shape=True)
-                except Exception:  # noqa: BLE001  (an aid: models that it cannot take are quantized as they are)
-                    prepared = model.main
-                if self.dynamic or rows is None:
-                    quantization.quantize_dynamic(prepared, target, per_channel=self.per_channel)
-                    return
-                quantization.quantize_static(
-                    prepared,
-                    target,
-                    _Calibration(rows.sample(min(self.samples, len(rows)), seed=self.seed)),
-                    quant_format=quantization.QuantFormat.QDQ,
-                    activation_type=quantization.QuantType.QUInt8,
-                    weight_type=quantization.QuantType.QInt8,
-                    per_channel=self.per_channel,
+        big = model.size > ONE_FILE
+        with _quiet(), tempfile.TemporaryDirectory() as room:
+            source = _prepared(model, Path(room), big=big)
+            if self.dynamic or rows is None:
+                quantization.quantize_dynamic(
+                    source, target, per_channel=self.per_channel, use_external_data_format=big
                 )
-        finally:
-            logging.getLogger().removeFilter(_quiet)
+                return
+            quantization.quantize_static(
+                source,
+                target,
+                _Calibration(rows, fixed_batch(model.signature)),
+                quant_format=quantization.QuantFormat.QDQ,
+                activation_type=quantization.QuantType.QUInt8,
+                weight_type=quantization.QuantType.QInt8,
+                per_channel=self.per_channel,
+                use_external_data_format=big,
+            )
+
+    def _report(self, model: Model, made: Model, rows: Dataset | None) -> Report:
+        how = "dynamic" if self.dynamic else f"static, calibrated on {len(rows or ())} rows"
+        numbers: dict[str, Any] = {"size_ratio": made.size / model.size, "n": len(rows or ())}
+        why = f"int8 ({how}): {made.size:,} bytes instead of {model.size:,}"
+        with contextlib.closing(engines.load(model)) as old, contextlib.closing(engines.load(made)) as new:
+            near = _near(old, new, rows) if rows is not None else {}
+        if near:
+            why += f"; the same class for {near['agreement']:.1%} of these rows"
+        numbers |= near
+        return Report("quantize", None, why, numbers, rows.source if rows else "")
+
+
+def _near(old: Runner, new: Runner, rows: Dataset) -> dict[str, float]:
+    try:
+        return agreement(answers(old, rows), answers(new, rows))
+    except BadModel:
+        return {}  # no classifier, so there are no classes to agree on
+
+
+def _prepared(model: Model, room: Path, *, big: bool) -> Path:
+    """With shapes inferred and the graph optimised, where that is possible: fewer, larger quantized nodes."""
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    prepared = room / "prepared.onnx"
+    try:
+        # ONNX Runtime cannot write an optimised model of more than 2 GiB
+        quant_pre_process(
+            model.main, prepared, skip_optimization=big, skip_symbolic_shape=True, save_as_external_data=big
+        )
+    except Exception:  # noqa: BLE001  (an aid: a model that it cannot take is quantized as it is)
+        return model.main
+    return prepared
 
 
 class _Calibration:
-    """What ONNX Runtime reads rows from, in batches so that a large model's activations stay small."""
+    """What ONNX Runtime reads rows from."""
 
-    def __init__(self, rows: Dataset, batch: int = 32) -> None:
-        self._parts: Iterator[dict[str, Any]] = (
-            {name: array[at : at + batch] for name, array in rows.inputs.items()} for at in range(0, len(rows), batch)
-        )
+    def __init__(self, rows: Dataset, fixed: int | None) -> None:
+        self._parts = iter(batches(rows, fixed or CALIBRATION_BATCH, exactly=bool(fixed)))
 
-    def get_next(self) -> dict[str, Any] | None:
+    def get_next(self) -> Any:
         """The next batch, None at the end."""
         return next(self._parts, None)
 
 
-def _quiet(record: logging.LogRecord) -> bool:
-    return "pre-processing before quantization" not in record.getMessage()
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """It advises pre-processing, which is done above, through the root logger, and warns of its own insides."""
+    root = logging.getLogger()
+    root.addFilter(_not_quantization)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        root.removeFilter(_not_quantization)
+
+
+def _not_quantization(record: logging.LogRecord) -> bool:
+    """Errors, and what others say meanwhile, go on."""
+    return record.levelno >= logging.ERROR or Path(record.pathname).parent.name != "quantization"
