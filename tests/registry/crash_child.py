@@ -1,9 +1,9 @@
 """A program of its own: runs one change of a registry in a forked child that is killed, and says how it ended.
 
 It reads one JSON line for each run: ``home``, ``database``, ``folder``, ``what`` and either ``point`` (the child kills
-itself when it comes to its point-th step: a statement, a commit, a sync, a rename, a half-written file …) or ``after``
-(the parent kills it so many seconds after it began to change things, again and again). It answers with the step that
-the child died at, or "done".
+itself when it comes to its point-th step: a statement, a commit, a sync, a rename, a half-written file …), or
+``changes`` and ``after`` (the parent kills it so many seconds after so many changes). It answers with the step that the child died
+at, or "done".
 """
 
 from __future__ import annotations
@@ -50,11 +50,12 @@ def change(what: str, registry: Registry, folder: Path) -> None:
         registry.checkout(registry.get("digits@1"))
 
 
-def everything(registry: Registry, folder: Path) -> NoReturn:
-    """Every change in turn, without end."""
+def everything(registry: Registry, folder: Path, answer: int) -> NoReturn:
+    """Every change in turn, without end; a dot for each."""
     while True:
         for what in ("add", "promote", "set_alias", "set_route", "rollback", "set_config"):
             change(what, registry, folder)
+            os.write(answer, b".")
 
 
 class Steps:
@@ -110,8 +111,7 @@ def child(job: dict[str, Any], answer: int) -> None:
     settings = Settings(home=Path(job["home"]), database=job["database"])
     registry = Registry.open(settings)
     if "after" in job:
-        os.write(answer, b"begun")
-        everything(registry, Path(job["folder"]))
+        everything(registry, Path(job["folder"]), answer)
     change(job["what"], registry, Path(job["folder"]))
 
 
@@ -127,14 +127,15 @@ def run(job: dict[str, Any]) -> str:
         finally:
             os._exit(0)
     os.close(its)
-    said = os.read(mine, 4096).decode()
-    if said == "begun":
+    said = "".join(os.read(mine, 1).decode() for _ in range(job.get("changes", 0)))
+    if "after" in job:
         time.sleep(job["after"])
         os.kill(pid, signal.SIGKILL)
+    said += os.read(mine, 4096).decode()
     _, status = os.waitpid(pid, 0)
     os.close(mine)
     killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
-    return said if killed or said.startswith("failed") else "done"
+    return said if killed or "failed" in said else "done"
 
 
 if __name__ == "__main__":
