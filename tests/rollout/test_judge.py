@@ -11,7 +11,7 @@ import pytest
 from modelkeep.errors import BadSettings
 from modelkeep.rollout.judge import Harm, Judge, Rules
 
-LOOK_EVERY = 5
+LOOK_EVERY = 10
 
 
 def simulate(
@@ -46,9 +46,13 @@ class TestPromises:
     def test_no_more_wrong_rollbacks_of_equals_than_alpha(self) -> None:
         """400 canaries that are the same as the live version, looked at all the time."""
         rules = Rules(alpha=0.05, beta=0.05, needs_labels=True)
-        found = verdicts(0.1, 0.1, 400, rules, requests=900)
-        assert within(found["rollback"], 400, rules.alpha)
-        assert found["promote"] > 200
+        assert within(verdicts(0.1, 0.1, 400, rules, requests=700)["rollback"], 400, rules.alpha)
+
+    def test_equals_are_promoted_in_time(self) -> None:
+        """Accuracy 0.95 both: of 30 canaries at half the traffic, most within 3,000 requests."""
+        runs = [simulate(0.05, 0.05, 0.5, rules=Rules(needs_labels=True), requests=3000, seed=s) for s in range(30)]
+        assert sum(verdict == "promote" for verdict, _ in runs) >= 26
+        assert np.median([requests for _, requests in runs]) <= 900
 
     def test_no_more_wrong_rollbacks_at_the_very_tolerance_than_alpha(self) -> None:
         rules = Rules(tolerance=0.05, alpha=0.1, beta=0.1, needs_labels=True)
@@ -58,7 +62,7 @@ class TestPromises:
         """Canaries whose harm is exactly the tolerance, and a little more."""
         rules = Rules(tolerance=0.05, alpha=0.1, beta=0.1, needs_labels=True)
         for canary in (0.15, 0.17):
-            assert within(verdicts(0.1, canary, 240, rules, requests=900)["promote"], 240, rules.beta)
+            assert within(verdicts(0.1, canary, 200, rules, requests=700)["promote"], 200, rules.beta)
 
     def test_a_bad_version_is_found_within_two_hundred_of_its_requests(self) -> None:
         """Accuracy 0.95 against 0.6, at every weight."""
