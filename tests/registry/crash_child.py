@@ -2,8 +2,8 @@
 
 It reads one JSON line for each run: ``home``, ``database``, ``folder``, ``what`` and either ``point`` (the child kills
 itself when it comes to its point-th step: a statement, a commit, a sync, a rename, a half-written file …), or
-``changes`` and ``after`` (the parent kills it so many seconds after so many changes). It answers with the step that the child died
-at, or "done".
+``changes`` and ``after`` (the parent kills it so many seconds after so many changes). It answers with the step that the
+child died at, or "done".
 """
 
 from __future__ import annotations
