@@ -85,6 +85,6 @@ class Listener(uvicorn.Server):
         until = loop.time() + LAME_DUCK
         for server in self.servers if self.started else ():
             server.close()
-        while self.server_state.connections and loop.time() < until and not self.force_exit:
+        while self.server_state.connections and loop.time() < until:
             await asyncio.sleep(0.01)
         self.should_exit = True

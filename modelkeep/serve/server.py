@@ -84,7 +84,7 @@ def serve_file(
 ) -> None:
     """Answer for one bare model file, without a registry, until a signal. ``options`` are ServeConfig fields.
 
-    Raises PortInUse, BadModel, Untrusted, MissingExtra, Unsupported.
+    Raises PortInUse, NotFound, BadModel, Untrusted, MissingExtra, Unsupported; KeyboardInterrupt at a second signal.
     """
     name = name or path.stem
     with listen(settings.host, settings.port) as sock, tempfile.TemporaryDirectory(prefix="modelkeep-") as room:
@@ -149,10 +149,6 @@ class Service:
             if log is not None:
                 await asyncio.to_thread(log.close)
 
-    def hurry(self) -> None:
-        """Wait for no answer any more."""
-        self._listener.force_exit = True
-
     async def _begin(self, stop: asyncio.Event) -> bool:
         """Whether the source started before somebody wanted to stop."""
         beginning = asyncio.create_task(self.source.begin(self.plane))
@@ -179,11 +175,11 @@ def _labeller(log: TrafficLog | None) -> http.Labeller | None:
 
 def _block(service: Service, on_ready: OnReady | None) -> None:
     async def main() -> None:
-        stop = asyncio.Event()
+        stop, task = asyncio.Event(), asyncio.current_task()
 
         def signalled() -> None:
-            if stop.is_set():
-                service.hurry()
+            if stop.is_set() and task is not None:
+                task.cancel()
             stop.set()
 
         with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C raises KeyboardInterrupt there
@@ -191,7 +187,10 @@ def _block(service: Service, on_ready: OnReady | None) -> None:
                 asyncio.get_running_loop().add_signal_handler(number, signalled)
         await service.run(stop, on_ready)
 
-    _run(main())
+    try:
+        _run(main())
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt("stopped at the second signal, before all was answered") from None
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:
