@@ -53,7 +53,7 @@ def classes() -> dict[str, Any]:
     for name, fields in MESSAGES.items():
         _describe(file.message_type.add(name=name), fields)
     pool = pools.DescriptorPool()
-    pool.Add(file)
+    pool.AddSerializedFile(file.SerializeToString())
     return {name: factory.GetMessageClass(pool.FindMessageTypeByName(f"{PACKAGE}.{name}")) for name in MESSAGES}
 
 
