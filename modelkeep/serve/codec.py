@@ -191,7 +191,8 @@ def _from_json(name: str, datatype: str, shape: list[int], data: Any) -> Array:
     if not isinstance(data, list):
         raise BadInput(f"the data of input '{name}' is {_brief(data)}; give a list")
     try:
-        array = np.array(data, dtype=object if datatype == "BYTES" else None)
+        # numpy would make floats of whole numbers on both sides of 2**63
+        array = np.array(data, dtype=object if datatype in ("BYTES", "UINT64") else None)
         if array.size != math.prod(shape) or (array.size and array.ndim > 1 and list(array.shape) != shape):
             raise BadInput(f"input '{name}' has shape {shape} and data of shape {list(array.shape)}; make them agree")
         return _cast(array, datatype).reshape(shape)
@@ -208,6 +209,10 @@ def _cast(array: Array, datatype: str) -> Array:
         if not all(isinstance(x, str) for x in array.flat):
             raise ValueError("not text")
         return array
+    if dtype == "uint64":
+        if not all(type(x) is int and 0 <= x < 2**64 for x in array.flat):
+            raise ValueError("not whole numbers from 0 to 2**64")
+        return array.astype(dtype)
     kinds = {"b": "b", "u": "iu", "i": "iu", "f": "iuf"}[np.dtype(dtype).kind]
     if array.dtype.kind not in kinds:
         raise ValueError("another kind")

@@ -168,6 +168,11 @@ def test_what_else_a_request_may_say() -> None:
     assert asked.binary == {"": True, "y": False}
 
 
+def test_whole_numbers_on_both_sides_of_two_to_the_63() -> None:
+    big = {"inputs": [{"name": "a", "datatype": "UINT64", "shape": [2], "data": [2**64 - 1, 0]}]}
+    assert codec.decode(json.dumps(big).encode()).inputs["a"].tolist() == [2**64 - 1, 0]
+
+
 def test_nested_data_and_flat_data_are_the_same() -> None:
     flat = {"name": "a", "datatype": "INT64", "shape": [2, 2], "data": [1, 2, 3, 4]}
     nested = flat | {"data": [[1, 2], [3, 4]]}
@@ -205,6 +210,9 @@ def tensor(**changes: Any) -> dict[str, Any]:
         (tensor(datatype="UINT8", data=[1, 256]), "the data of input 'a' is not UINT8"),
         (tensor(datatype="UINT8", data=[-1, 2]), "the data of input 'a' is not UINT8"),
         (tensor(datatype="INT64", data=[2**63, 2]), "the data of input 'a' is not INT64"),
+        (tensor(datatype="UINT64", data=[2**63, -1]), "the data of input 'a' is not UINT64"),
+        (tensor(datatype="UINT64", data=[2**64, 0]), "the data of input 'a' is not UINT64"),
+        (tensor(datatype="UINT64", data=[1, 0.5]), "the data of input 'a' is not UINT64"),
         (tensor(datatype="BOOL"), "the data of input 'a' is not BOOL"),
         (tensor(datatype="FP32", data=[True, False]), "the data of input 'a' is not FP32"),
         (tensor(datatype="BYTES"), "the data of input 'a' is not BYTES"),

@@ -364,12 +364,17 @@ def test_bodies_on_their_way_count_as_bytes(fakes: SimpleNamespace) -> None:
         second.wait(20)
         yield b"{}"
 
+    def slowly() -> Iterator[bytes]:
+        yield b" " * 150
+        time.sleep(0.2)  # so that it comes in parts
+        yield b"{}"
+
     with running as url:
         thread = threading.Thread(target=lambda: httpx.post(url + INFER, content=large(), timeout=20))
         thread.start()
         first.wait(20)
         wait_until(lambda: running.plane.limits.bytes == 900)
-        reply = httpx.post(url + INFER, content=iter([b" " * 150, b"{}"]), timeout=20)
+        reply = httpx.post(url + INFER, content=slowly(), timeout=20)
         second.set()
         thread.join()
     assert reply.status_code == 429
