@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from modelkeep.data import dataset
 from modelkeep.data.dataset import Dataset
 from modelkeep.errors import BadModel
 from modelkeep.types import Runner, Signature
@@ -21,6 +23,12 @@ BATCH = 256
 def fixed_batch(signature: Signature) -> int | None:
     """The number of rows that the model was baked for; None where it takes any."""
     return next((t.shape[0] for t in signature.inputs if t.shape and t.shape[0] is not None), None)
+
+
+def fitted(rows: Dataset, signature: Signature) -> Dataset:
+    """The rows as the model takes them (dataset.fit), any number of them, whatever number it was baked for."""
+    free = tuple(replace(t, shape=(None, *t.shape[1:])) if t.shape else t for t in signature.inputs)
+    return dataset.fit(rows, replace(signature, inputs=free))
 
 
 def batches(rows: Dataset, size: int, *, exactly: bool) -> Iterator[Arrays]:

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from modelkeep import extras
-from modelkeep.data import dataset
 from modelkeep.data.dataset import Dataset
 from modelkeep.errors import BadData, BadModel
 from modelkeep.model import engines, folder
 from modelkeep.model.whole import whole
-from modelkeep.optimize.answers import agreement, answers
+from modelkeep.optimize.answers import agreement, answers, fitted
 from modelkeep.types import Model, Report
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ class Distill:
         given = self.rows or folder.reference(model.path)
         if given is None:
             raise BadData("there are no rows to distil on; pass some, or add the model with --data")
-        rows = dataset.fit(given, model.signature)
+        rows = fitted(given, model.signature)
         augmented = self._augmented(rows)
         with contextlib.closing(engines.load(model)) as teacher:
             soft, told = _logits(answers(teacher, augmented))

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from modelkeep import extras
-from modelkeep.data import dataset
 from modelkeep.data.dataset import Dataset
 from modelkeep.errors import BadData, BadModel, Unsupported
 from modelkeep.model import engines, folder
 from modelkeep.model.whole import whole
-from modelkeep.optimize.answers import agreement, answers, batches, fixed_batch
+from modelkeep.optimize.answers import agreement, answers, batches, fitted, fixed_batch
 from modelkeep.types import Model, Report, Runner
 
 ONE_FILE = 1_500_000_000
@@ -43,7 +42,7 @@ class Quantize:
         if model.format != "onnx":
             raise Unsupported(f"quantize takes ONNX and this is '{model.format}'; convert it first: modelkeep convert")
         given = self.rows or folder.reference(model.path)
-        rows = dataset.fit(given, model.signature).sample(self.samples, self.seed) if given else None
+        rows = fitted(given, model.signature).sample(self.samples, self.seed) if given else None
         if rows is None and not self.dynamic:
             raise BadData("there are no rows to calibrate on; pass some, or add the model with --data")
         extras.need("onnx", extra="optimize")

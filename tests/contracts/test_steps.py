@@ -49,7 +49,7 @@ CASES: dict[str, Case] = {
         lambda w: Distill("nets:MLP", {"hidden": 8, "classes": 3}, epochs=1, rows=w.rows),
         "torch",
     ),
-    "Quantize": Case("onnx", lambda w: Quantize(rows=w.rows), lambda w: Quantize(rows=w.misfit), "onnx"),
+    "Quantize": Case("onnx", lambda w: Quantize(samples=40, rows=w.rows), lambda w: Quantize(rows=w.misfit), "onnx"),
     "Quantize, dynamic": Case(
         "onnx", lambda w: Quantize(dynamic=True), lambda w: Quantize(dynamic=True, rows=w.misfit), "onnx"
     ),
@@ -183,6 +183,10 @@ def test_the_folder_needs_nothing_outside_itself(done: Done, world: World, tmp_p
     assert all(np.array_equal(found[name], want[name]) for name in want)
 
 
+def test_it_names_every_file_of_the_folder(done: Done) -> None:
+    assert set(digests(done.made.path)) == {*done.made.files, folder.MODEL_FILE, folder.REFERENCE}
+
+
 def test_the_source_is_untouched(done: Done) -> None:
     assert digests(done.source.path) == done.before
 
@@ -202,10 +206,21 @@ def test_it_is_a_frozen_dataclass(done: Done) -> None:
 
 
 def test_the_same_seed_makes_the_same_model(done: Done, world: World, tmp_path: Path) -> None:
+    import torch
+
+    torch.rand(7)  # what others draw must not matter
     again, _ = done.case.step(world).run(done.source, tmp_path / "again")
     assert set(digests(again.path)) == set(digests(done.made.path))
     one, two = answers(done.made, world.rows), answers(again, world.rows)
     assert all(np.array_equal(one[name], two[name]) for name in one)
+
+
+def test_another_seed_makes_another_model(done: Done, world: World, tmp_path: Path) -> None:
+    if "seed" not in {f.name for f in dataclasses.fields(done.step)} or getattr(done.step, "dynamic", False):
+        pytest.skip("nothing in it is left to chance")
+    other, _ = dataclasses.replace(done.step, seed=6).run(done.source, tmp_path / "other")
+    one, two = answers(done.made, world.rows), answers(other, world.rows)
+    assert any(not np.array_equal(one[name], two[name]) for name in one)
 
 
 def test_it_keeps_reference_rows_that_fit(done: Done) -> None:
@@ -233,6 +248,15 @@ def test_a_refusal_is_one_sentence_and_leaves_nothing(name: str, world: World, t
     assert "\n" not in str(caught.value)
     assert digests(tmp_path) == {}
     assert digests(source.path) == before
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_format_that_it_does_not_take_is_refused(name: str, world: World, tmp_path: Path) -> None:
+    case = CASES[name]
+    source = dataclasses.replace(world.sources[case.source], format="stone-tablet")
+    with pytest.raises(ModelkeepError, match="'stone-tablet'"):
+        case.step(world).run(source, tmp_path / "into")
+    assert digests(tmp_path) == {}
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -131,3 +131,50 @@ def test_names_of_classes_are_the_same_as_their_numbers(wide: Model, int8: Model
     want = budget.within(wide, int8, digits[1], 0.02).numbers
     found = budget.within(*named, rows, 0.02).numbers
     assert (found["accuracy"], found["drop_upper"]) == (want["accuracy"], want["drop_upper"])
+
+
+def told(**change: float) -> tuple[bool | None, str]:
+    numbers = {
+        "accuracy_before": 0.97,
+        "accuracy": 0.96,
+        "drop": 0.01,
+        "drop_upper": 0.02,
+        "max_drop": 0.03,
+        "n": 500,
+        "size_ratio": 0.25,
+        "speedup": 1.5,
+        "speedup_low": 1.2,
+        "speedup_high": 1.8,
+        "race_rows": 32,
+    }
+    report = budget.verdict({**numbers, **change})
+    return report.ok, report.why
+
+
+SLOWER = {"speedup": 0.7, "speedup_low": 0.6, "speedup_high": 0.8}
+SAME = {"speedup": 1.0, "speedup_low": 0.9, "speedup_high": 1.1}
+
+
+@pytest.mark.parametrize(
+    ("change", "ok", "why"),
+    [
+        (
+            {},
+            True,
+            "4× smaller, 1.50× as fast (1.20 to 1.80, 32 rows a run); accuracy 97.0% → 96.0%, "
+            "at most 2.0% lost (95 %, n=500)",
+        ),
+        (SLOWER, True, "4× smaller, 0.70× as fast (0.60 to 0.80, 32 rows a run), so slower; accuracy"),
+        ({"size_ratio": 1.5}, True, "1.5× larger, 1.50× as fast"),
+        ({**SAME, "size_ratio": 1.0}, False, "neither smaller nor shown to be faster: as large, 1.00× as fast"),
+        ({**SLOWER, "size_ratio": 1.2}, False, "neither smaller nor faster: 1.2× larger, 0.70× as fast"),
+        ({"max_drop": 0.02}, True, "4× smaller"),
+        ({"max_drop": 0.019}, False, "over the budget of 1.9%; more labelled rows may narrow the bound; 4× smaller"),
+        ({"max_drop": 0.005}, False, "lost (95 %, n=500), which is over the budget of 0.5%; 4× smaller"),
+        ({"drop": -0.01, "drop_upper": -0.002}, True, "at most 0.0% lost"),
+    ],
+)
+def test_the_sentence_says_what_was_gained_or_why_it_was_refused(change: Any, ok: bool, why: str) -> None:
+    found, sentence = told(**change)
+    assert found is ok
+    assert why in sentence

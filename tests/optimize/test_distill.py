@@ -146,3 +146,74 @@ def test_a_student_that_takes_other_inputs_is_refused(
 def test_a_student_that_is_nowhere_is_refused(adopted: Any, digits: Any, tmp_path: Path) -> None:
     with pytest.raises(BadModel, match="module 'nowhere_to_be_found' of the factory"):
         Distill("nowhere_to_be_found:Small", epochs=1, rows=digits[0].head(50)).run(adopted("MLP"), tmp_path)
+
+
+PROBABLE = '''
+from torch import nn
+
+
+class Probable(nn.Module):
+    """The network of the tests, with softmax at its end."""
+
+    def __init__(self):
+        super().__init__()
+        self.hidden, self.head = nn.Linear(64, 32), nn.Linear(32, 10)
+
+    def forward(self, pixels):
+        return self.head(self.hidden(pixels / 16).relu()).softmax(1)
+'''
+
+
+def test_a_teacher_that_gives_probabilities_teaches_as_well(trained: Any, digits: Any, tmp_path: Path) -> None:
+    """Taken for logits, they would all be nearly the same."""
+    trained("MLP")
+    (tmp_path / "probable.py").write_text(PROBABLE + "\n\ndef small():\n    return nn.Linear(64, 10)\n")
+    torch.save(trained("MLP").state_dict(), tmp_path / "probable.pt")
+    teacher = formats.adopt(tmp_path / "probable.pt", tmp_path / "teacher", factory="probable:Probable", data=digits[0])
+    step = Distill("probable:small", epochs=15, copies=0, rows=Dataset(digits[0].inputs, None, "no labels"))
+    made, (report,) = step.run(teacher, tmp_path / "student")
+    assert accuracy(made, digits[1]) > 0.85
+    assert report.why.endswith("the model gives probabilities, the student logits")
+    assert report.numbers["n"] == len(digits[0])
+    assert report.numbers["agreement"] == pytest.approx(agreement(teacher, made, digits[0]))
+
+
+def test_labels_may_be_names(nets: Path, trained: Any, digits: Any, tmp_path: Path) -> None:
+    trained("MLP")
+    names = tuple("abcdefghij")
+    teacher = formats.adopt(nets / "MLP.pt", tmp_path / "named", factory="nets:MLP", data=digits[0], labels=names)
+    few = digits[0].head(300)
+    same = []
+    for number, labels in enumerate((few.labels, np.array(names)[few.labels])):
+        rows = Dataset(few.inputs, labels, "rows")
+        made, _ = Distill("nets:MLP", {"hidden": 6}, epochs=2, alpha=0.5, rows=rows).run(
+            teacher, tmp_path / str(number)
+        )
+        same.append((made.path / "weights.safetensors").read_bytes())
+    assert same[0] == same[1]
+    unknown = Dataset(few.inputs, np.array(["a", "z"] * 150), "odd.npz")
+    with pytest.raises(BadData, match=r"the label 'z' of odd\.npz is none of the model's 10 classes"):
+        Distill("nets:MLP", epochs=1, rows=unknown).run(teacher, tmp_path / "unknown")
+
+
+def test_noise_makes_more_rows_and_none_makes_none(adopted: Any, digits: Any) -> None:
+    few = digits[0].head(20)
+    augmented = Distill("nets:MLP", copies=2, noise=0.1)._augmented(few)
+    assert len(augmented) == 60
+    assert augmented.labels is not None
+    assert augmented.labels.tolist() == few.labels.tolist() * 3
+    moved = augmented.inputs["pixels"][20:40] - few.inputs["pixels"]
+    assert moved.std() == pytest.approx(0.1 * few.inputs["pixels"].std(), rel=0.1)
+    assert augmented.inputs["pixels"].dtype == np.float32
+    assert len(Distill("nets:MLP", noise=0.0)._augmented(few)) == 20
+    words = Dataset({"ids": np.ones((5, 3), np.int64)}, None, "words")
+    assert len(Distill("nets:MLP")._augmented(words)) == 5
+
+
+def test_settings_outside_their_range_are_refused(adopted: Any, digits: Any, tmp_path: Path) -> None:
+    from modelkeep.errors import BadSettings
+
+    for wrong in ({"temperature": 0.0}, {"alpha": 2.0}, {"epochs": 0}):
+        with pytest.raises(BadSettings, match=next(iter(wrong))):
+            Distill("nets:MLP", rows=digits[0].head(40), **wrong).run(adopted("MLP"), tmp_path)
+        assert not any(tmp_path.iterdir())

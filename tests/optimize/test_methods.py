@@ -67,3 +67,15 @@ def test_step_by_name() -> None:
 def test_an_unknown_method_is_refused_with_those_there_are() -> None:
     with pytest.raises(Unsupported, match="no way to optimize called 'prune'; there are: distill, quantize"):
         optimize.step("prune")
+
+
+@pytest.mark.parametrize("source", ["torch", "torch-export"])
+def test_an_exported_program_is_distilled_into_pytorch(source: str) -> None:
+    assert recipes(source, student="a:B") == {"distilled": ["Distill"]}
+
+
+def test_an_option_that_a_method_lacks_is_refused_with_those_there_are() -> None:
+    with pytest.raises(
+        Unsupported, match="'quantize' has no option 'epochs'; there are: per_channel, dynamic, samples"
+    ):
+        optimize.step("quantize", epochs=3)

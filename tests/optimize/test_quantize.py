@@ -98,3 +98,80 @@ def test_a_file_that_is_no_onnx_is_refused(model: Model, digits: Any, tmp_path: 
         Quantize(rows=digits[0].head(40)).run(broken, tmp_path / "into")
     assert "\n" not in str(refused.value)
     assert not (tmp_path / "into" / folder.MODEL_FILE).exists()
+
+
+def test_reports_how_far_the_answers_agree(model: Model, digits: Any, tmp_path: Path) -> None:
+    _, (report,) = Quantize(rows=digits[0]).run(model, tmp_path)
+    assert 0.95 < report.numbers["agreement"] <= 1
+    assert 0.99 < report.numbers["cosine"] < 1
+    assert "the same class for" in report.why
+
+
+def test_weights_of_a_large_model_go_beside_it(
+    model: Model, digits: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from modelkeep.optimize import quantize
+
+    small, _ = Quantize(rows=digits[0]).run(model, tmp_path / "small")
+    monkeypatch.setattr(quantize, "ONE_FILE", 1000)
+    made, _ = Quantize(rows=digits[0]).run(model, tmp_path / "large")
+    assert made.files[0] == "model.onnx"
+    assert len(made.files) > 1
+    assert made.main.stat().st_size < small.main.stat().st_size
+    with (
+        contextlib.closing(engines.load(small)) as one,
+        contextlib.closing(engines.load(folder.read(made.path))) as two,
+    ):
+        a, b = (next(iter(runner.run(digits[1].inputs).values())) for runner in (one, two))
+    assert (a.argmax(1) == b.argmax(1)).mean() > 0.97
+
+
+def test_a_model_baked_for_a_number_of_rows_is_calibrated_and_stays_so(
+    trained: Any, digits: Any, tmp_path: Path
+) -> None:
+    from modelkeep.model import formats
+
+    names = {"input_names": ["pixels"], "output_names": ["output"]}
+    torch.onnx.export(trained("MLP"), (torch.zeros(4, 64),), dynamo=True, verbose=False, **names).save(  # type: ignore[union-attr]
+        str(tmp_path / "four.onnx")
+    )
+    four = formats.adopt(tmp_path / "four.onnx", tmp_path / "four")
+    assert four.signature.inputs[0].shape == (4, 64)
+    made, (report,) = Quantize(samples=30, rows=digits[0]).run(four, tmp_path / "made")
+    assert made.signature == four.signature
+    assert report.numbers["agreement"] > 0.9
+    with contextlib.closing(engines.load(made)) as runner:
+        assert score.correct(runner, digits[1]).mean() > 0.9
+
+
+def test_it_is_quiet_and_leaves_the_logs_as_they_were(
+    model: Model, digits: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import logging
+
+    before = list(logging.getLogger().filters)
+    with caplog.at_level(logging.INFO):
+        Quantize(samples=32, rows=digits[0]).run(model, tmp_path)
+    assert [r.getMessage() for r in caplog.records if "quantization" in r.pathname] == []
+    assert capfd.readouterr() == ("", "")
+    assert logging.getLogger().filters == before
+
+
+def test_rows_that_do_not_fit_are_refused(model: Model, digits: Any, tmp_path: Path) -> None:
+    from modelkeep.data.dataset import Dataset
+
+    rows = Dataset({"pixels": np.zeros((9, 63), np.float32)}, None, "narrow.npz")
+    with pytest.raises(BadData, match=r"of narrow\.npz has shape \[9, 63\]"):
+        Quantize(rows=rows).run(model, tmp_path)
+
+
+def test_without_the_extra_it_says_how_to_get_it(
+    model: Model, digits: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+
+    from modelkeep.errors import MissingExtra
+
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'modelkeep\[optimize\]'"):
+        Quantize(rows=digits[0]).run(model, tmp_path)
