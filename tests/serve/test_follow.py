@@ -183,7 +183,7 @@ def test_a_version_that_cannot_be_loaded_leaves_the_old_one(world: World, how: s
                 world.registry.damaged.add(2)
             else:
                 world.broken[2] = BadModel("not a model") if how == "refused" else RuntimeError("out of memory")
-            world.registry.set(live=2, previous=1)
+            world.registry.set(live=2, previous=3)
             await until(lambda: world.registry.notes)
             assert await answer(plane) == 1
             ((name, kind, why, number, who),) = world.registry.notes
