@@ -14,10 +14,10 @@ from scipy import ndimage
 
 from modelkeep import update
 from modelkeep.data.dataset import Dataset
-from modelkeep.errors import BadData, Regressed, Unsupported
+from modelkeep.errors import BadData, BadModel, Regressed, Unsupported
 from modelkeep.model import engines, folder, formats, score
 from modelkeep.types import Model
-from modelkeep.update.finetune import Finetune
+from modelkeep.update.finetune import Finetune, mix
 
 
 @pytest.fixture(autouse=True)
@@ -167,3 +167,65 @@ def test_the_table_of_methods(digits: Any) -> None:
     assert update.step("finetune", epochs=3) == Finetune(epochs=3)
     with pytest.raises(Unsupported, match="no way to update called 'guess'; there are: finetune, transfer"):
         update.step("guess")
+
+
+def test_replay_mixes_old_rows_in_and_takes_none_twice_while_there_are_enough(digits: Any) -> None:
+    new, old = digits[0].head(10), digits[1].head(30)
+    ours = {row.tobytes() for row in old.inputs["pixels"]}
+
+    def replayed(replay: float) -> list[bytes]:
+        mixed = mix(new, old, replay, seed=0)
+        assert np.array_equal(mixed.inputs["pixels"][:10], new.inputs["pixels"])
+        return [row.tobytes() for row in mixed.inputs["pixels"][10:]]
+
+    assert replayed(0) == []
+    assert len(set(replayed(2.0))) == len(replayed(2.0)) == 20
+    assert set(replayed(2.0)) < ours
+    assert len(replayed(5.0)) == 50
+    assert set(replayed(5.0)) == ours
+    assert mix(new, None, 2.0, seed=0) is new
+
+
+def test_rows_among_the_reference_rows_never_judge_forgetting(adopted: Any, digits: Any, tmp_path: Path) -> None:
+    """All reference rows come again as new ones, and nothing is left to judge what was forgotten by."""
+    model = adopted("MLP")
+    rows = relabelled(digits[0], (digits[0].labels + 1) % 10)
+    _, reports = Finetune(epochs=10, lr=5e-3, rows=rows).run(model, tmp_path)
+    (old,) = [r for r in reports if r.kind == "old rows"]
+    assert old.ok is None
+    assert "what was forgotten is not known" in old.why
+    (training,) = [r for r in reports if r.kind == "training"]
+    assert training.numbers["replayed"] == 0
+
+
+def test_more_replay_forgets_less(adopted: Any, digits: Any, tmp_path: Path) -> None:
+    drops = []
+    for replay in (0.0, 2.0):
+        step = Finetune(epochs=30, lr=5e-3, replay=replay, max_forgetting=1.0, rows=askew(digits[1].head(200)))
+        _, reports = step.run(adopted("MLP"), tmp_path / str(replay))
+        drops.append(next(r.numbers["drop"] for r in reports if r.kind == "old rows"))
+    assert drops[1] < drops[0]
+
+
+def test_a_model_that_gives_no_score_for_each_class_is_refused(nets: Path, digits: Any, tmp_path: Path) -> None:
+    code = (nets / "nets.py").read_text() + (
+        "\n\nclass Chooses(MLP):\n    def forward(self, pixels):\n        return super().forward(pixels).argmax(1)\n"
+    )
+    (tmp_path / "chooses.py").write_text(code)
+    torch.save(torch.load(nets / "MLP.pt", weights_only=True), tmp_path / "chooses.pt")
+    model = formats.adopt(tmp_path / "chooses.pt", tmp_path / "model", factory="chooses:Chooses", data=digits[0])
+    with pytest.raises(
+        BadModel, match=r"one score for each class, float \[\?, classes\]; this one gives output int64 \[\?\]"
+    ):
+        Finetune(rows=digits[0].head(40)).run(model, tmp_path / "into")
+
+
+def test_rows_that_do_not_fit_are_refused(adopted: Any, digits: Any, tmp_path: Path) -> None:
+    rows = Dataset({"pixels": np.zeros((40, 9), np.float32)}, np.zeros(40, np.int64), "narrow.npz")
+    with pytest.raises(BadData, match=r"of narrow\.npz has shape \[40, 9\]"):
+        Finetune(rows=rows).run(adopted("MLP"), tmp_path)
+
+
+def test_an_option_that_a_method_lacks_is_refused_with_those_there_are() -> None:
+    with pytest.raises(Unsupported, match="'finetune' has no option 'labels'; there are: epochs, lr, replay"):
+        update.step("finetune", labels=("a",))

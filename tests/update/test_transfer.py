@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from modelkeep.model.formats import torch as torch_format
 from modelkeep.model.formats import torch_head
 from modelkeep.train import loop
 from modelkeep.types import Model
+from modelkeep.update import gate
 from modelkeep.update.finetune import Finetune
 from modelkeep.update.transfer import Transfer
 
@@ -176,3 +178,115 @@ def test_a_module_without_linear_is_refused(digits: Any, tmp_path: Path) -> None
     model = formats.adopt(tmp_path / "convs.pt", tmp_path / "model", factory="convs:build", data=digits[0])
     with pytest.raises(BadModel, match=r"has no Linear layer.* that could be grown for new classes"):
         Transfer(TEN, rows=digits[0]).run(model, tmp_path / "into")
+
+
+def test_new_classes_alone_are_enough_where_old_rows_are_kept(eight: Model, digits: Any, tmp_path: Path) -> None:
+    new = digits[0].take(np.flatnonzero(digits[0].labels >= 8))
+    made, reports = Transfer(TEN, rows=new).run(eight, tmp_path)
+    assert accuracy(made, below(digits[1], 8)) > accuracy(eight, below(digits[1], 8)) - 0.06
+    assert accuracy(made, digits[1]) > 0.9
+    training = next(r for r in reports if r.kind == "training")
+    assert training.numbers["replayed"] > 0
+    rows = folder.reference(made.path)
+    assert rows is not None
+    assert set(np.unique(rows.labels)) == set(range(10)), "monitor and the next update see all ten"  # type: ignore[arg-type]
+
+
+def test_known_classes_are_filled_up_until_they_are_as_frequent(digits: Any) -> None:
+    rows = digits[1].take(np.flatnonzero(digits[1].labels >= 7)[:60])
+    parts = gate.Split(rows, rows, digits[0].take(np.flatnonzero(digits[0].labels < 8)[:40]), None)
+    counts = np.bincount(Transfer(TEN, rows=rows)._filled(parts, 8).labels, minlength=10)
+    before = np.bincount(rows.labels, minlength=10)
+    assert counts[8:].tolist() == before[8:].tolist()
+    assert counts[:8].tolist() == [max(round(before[8:].mean()), n) for n in before[:8]]
+
+
+def test_the_report_says_by_how_much_growing_moved_the_old_logits(grown: Any) -> None:
+    report = next(r for r in grown[1] if r.kind == "new classes")
+    assert report.numbers["logits_moved"] < 1e-4
+    assert set(report.numbers["each"]) == {"8", "9"}
+
+
+def bare(model: Model, into: Path) -> Model:
+    """Without reference rows."""
+    shutil.copytree(model.path, into)
+    (into / folder.REFERENCE).unlink()
+    return model.moved(into)
+
+
+def test_where_nothing_shows_what_is_forgotten_it_is_refused(eight: Model, digits: Any, tmp_path: Path) -> None:
+    new = digits[0].take(np.flatnonzero(digits[0].labels >= 8))
+    with pytest.raises(BadData, match="labelled rows of the known classes, so what would be forgotten cannot be seen"):
+        Transfer(TEN, rows=new).run(bare(eight, tmp_path / "bare"), tmp_path / "into")
+    made, _ = Transfer(TEN, rows=digits[0]).run(bare(eight, tmp_path / "again"), tmp_path / "made")
+    assert accuracy(made, digits[1]) > 0.9
+
+
+def test_forgetting_is_refused(eight: Model, digits: Any, tmp_path: Path) -> None:
+    labels = digits[1].labels.copy()
+    known = labels < 8
+    labels[known] = np.random.default_rng(0).permutation(labels[known])
+    rows = Dataset(digits[1].inputs, labels, "known digits mixed up")
+    with pytest.raises(Regressed, match=r"the update forgets: .* old rows right .* over the 5\.0% allowed"):
+        Transfer(TEN, rows=rows).run(eight, tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_new_class_with_few_rows_is_named(eight: Model, digits: Any, tmp_path: Path) -> None:
+    nines = np.flatnonzero(digits[0].labels == 9)
+    rows = digits[0].take(np.setdiff1d(np.arange(len(digits[0])), nines[4:]))
+    with pytest.raises(BadData, match=r"too few rows of the new classes 9 \(4\); give 5 of each at least"):
+        Transfer(TEN, rows=rows).run(eight, tmp_path)
+
+
+def test_a_class_named_twice_is_refused(eight: Model, digits: Any, tmp_path: Path) -> None:
+    with pytest.raises(BadData, match="the classes 0,1,2,3,4,5,6,7,8,8 name one of them twice"):
+        Transfer((*TEN[:8], "8", "8"), rows=digits[0]).run(eight, tmp_path)
+
+
+def test_an_exported_program_is_refused_with_the_way_out(eight: Model, digits: Any, tmp_path: Path) -> None:
+    model = Model(eight.path, "torch-export", eight.signature, eight.files)
+    with pytest.raises(Unsupported, match=r"could be grown; add the model as weights, with --factory"):
+        Transfer(TEN, rows=digits[0]).run(model, tmp_path)
+
+
+TWISTED = """
+from torch import nn
+
+
+class Scaled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head, self.scale = nn.Linear(64, 8), nn.BatchNorm1d(8)
+
+    def forward(self, pixels):
+        return self.scale(self.head(pixels))
+
+
+class Inside(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inside, self.last = nn.Linear(64, 8), nn.Conv1d(1, 8, 64)
+
+    def forward(self, pixels):
+        return self.last(pixels[:, None])[:, :, 0] + self.inside(pixels).mean()
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("Scaled", "layer 'head' was grown, but what follows it takes 8 values only"),
+        ("Inside", "growing layer 'inside' does not grow the answers: it is not the module's last"),
+    ],
+)
+def test_a_layer_that_is_not_the_last_is_not_grown(name: str, sentence: str, digits: Any, tmp_path: Path) -> None:
+    (tmp_path / "twisted.py").write_text(TWISTED)
+    scope: dict[str, Any] = {"__name__": "twisted"}
+    exec(compile(TWISTED, "twisted", "exec"), scope)
+    torch.save(scope[name]().state_dict(), tmp_path / "twisted.pt")
+    known = below(digits[0], 8)
+    model = formats.adopt(tmp_path / "twisted.pt", tmp_path / "model", factory=f"twisted:{name}", data=known)
+    with pytest.raises(BadModel, match=sentence):
+        Transfer(TEN, rows=digits[0]).run(model, tmp_path / "into")
+    assert not (tmp_path / "into").exists()
