@@ -17,7 +17,7 @@ from modelkeep.model.whole import whole
 from modelkeep.types import Model, Report
 from modelkeep.update import gate
 
-OLD_KEPT = 0.5
+OLD_KEPT = 0.2
 """Old rows for each new one among the result's reference rows: monitor must take the new world for normal."""
 TO_TRANSFER = "; to learn new classes, use transfer (modelkeep update --method transfer)"
 
