@@ -84,7 +84,7 @@ def test_reference_rows_are_of_both_worlds(tuned: Any, digits: Any) -> None:
     assert rows is not None
     old = {row.tobytes() for row in digits[0].inputs["pixels"]}
     share = np.mean([row.tobytes() in old for row in rows.inputs["pixels"]])
-    assert 0.2 < share < 0.5
+    assert 0.1 < share < 0.25, "some of the old, mostly the new"
 
 
 def test_wrong_labels_are_refused(adopted: Any, digits: Any, tmp_path: Path) -> None:
