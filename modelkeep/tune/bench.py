@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import resource
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from modelkeep import extras
 from modelkeep.errors import ModelkeepError
 from modelkeep.serve.loaded import Loaded, bring
 from modelkeep.serve.plane import Plane
@@ -25,30 +27,68 @@ NAME = "model"
 
 
 class Bench:
-    """A plane that serves one model with one setting. Made and used inside one event loop."""
+    """A plane that serves one model with one setting. Made and used inside one event loop.
 
-    def __init__(self, model: Model, config: ServeConfig) -> None:
-        self.config = config
+    With ``stay`` False the model is in memory only while it is measured: for one that is large beside the machine.
+    """
+
+    def __init__(self, model: Model, config: ServeConfig, *, stay: bool = True) -> None:
+        self.model, self.config, self.stay = model, config, stay
         self.measured = load.Measured()
-        self.plane = Plane(Settings())
-        runner, paces = bring(model, config)
-        loaded = Loaded(NAME, 1, runner, config=config, metrics=self.plane.metrics, paces=paces)
-        self.plane.swap(Router(NAME, live=loaded))
+        self._plane: Plane | None = None
+
+    async def open(self) -> Plane:
+        """Load and warm up, unless it is loaded. Raises what the engine raises."""
+        if self._plane is not None:
+            return self._plane
+        plane = Plane(Settings())
+        with own_threads(self.config):
+            runner, paces = bring(self.model, self.config)
+        live = Loaded(NAME, 1, runner, config=self.config, metrics=plane.metrics, paces=paces)
+        plane.swap(Router(NAME, live=live))
+        self._plane = plane
+        return plane
 
     async def run(
         self, rows: Sequence[Arrays], *, concurrency: int, seconds: float, rate: float | None = None
     ) -> load.Measured:
         """One round of load, added to ``measured``: closed loop, or ``rate`` requests a second."""
-        if rate is None:
-            found = await load.closed(self.plane, NAME, rows, concurrency=concurrency, seconds=seconds)
-        else:
-            found = await load.poisson(self.plane, NAME, rows, rate=rate, seconds=seconds)
+        plane = await self.open()
+        with own_threads(self.config):
+            if rate is None:
+                found = await load.closed(plane, NAME, rows, concurrency=concurrency, seconds=seconds)
+            else:
+                found = await load.poisson(plane, NAME, rows, rate=rate, seconds=seconds)
         self.measured.extend(found)
+        await self.rest()
         return found
+
+    async def rest(self) -> None:
+        """Give the memory back until the next run, unless it is to stay."""
+        if not self.stay:
+            await self.close()
 
     async def close(self) -> None:
         """Give the memory back."""
-        await self.plane.close()
+        plane, self._plane = self._plane, None
+        if plane is not None:
+            await plane.close()
+
+
+@contextlib.contextmanager
+def own_threads(config: ServeConfig) -> Iterator[None]:
+    """PyTorch's number of threads belongs to the process: each setting has it while it is loaded or measured."""
+    if config.engine != "torch":
+        yield
+        return
+    torch = extras.need("torch", extra="torch")
+    before = torch.get_num_threads()
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def bench(
@@ -68,6 +108,7 @@ def bench(
 
     async def measure() -> tuple[load.Measured, float, int]:
         one = Bench(model, config)
+        await one.open()
         try:
             before = resource.getrusage(resource.RUSAGE_SELF)
             found = await one.run(rows, concurrency=concurrency, seconds=seconds, rate=rate)
@@ -80,11 +121,8 @@ def bench(
     found, cpu, peak = asyncio.run(measure())
     answered(found)
     numbers = {
-        "p50": found.percentile(0.5),
+        **found.numbers(),
         "p90": found.percentile(0.9),
-        "p99": found.percentile(0.99),
-        "throughput": found.throughput,
-        "n": len(found.latencies),
         "errors": found.errors,
         "cpu_seconds": cpu,
         "peak_memory": peak * (1 if sys.platform == "darwin" else 1024),

@@ -46,6 +46,15 @@ class Measured:
         """Of the latencies; infinite where nothing was answered."""
         return float(np.quantile(self.latencies, share)) if self.latencies else float("inf")
 
+    def numbers(self) -> dict[str, float]:
+        """As they go into a report."""
+        return {
+            "throughput": self.throughput,
+            "p50": self.percentile(0.5),
+            "p99": self.percentile(0.99),
+            "n": len(self.latencies),
+        }
+
 
 async def closed(plane: Plane, model: str, rows: Sequence[Arrays], *, concurrency: int, seconds: float) -> Measured:
     """Keep ``concurrency`` requests in flight for ``seconds``, each sent as soon as the one before it is answered."""

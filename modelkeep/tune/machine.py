@@ -10,7 +10,7 @@ import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ INSTRUCTION_SETS = {
 }
 ENGINES = {"onnxruntime": "modelkeep", "openvino": "modelkeep[openvino]", "torch": "modelkeep[torch]"}
 """Engine's distribution → what to install for it."""
+ALSO = {"onnxruntime": ("onnxruntime-gpu",), "tensorflow-cpu": ("tensorflow",)}
+"""Other distributions that bring the same library."""
 EXTRAS = {
     "torch": ("torch", "safetensors", "onnx", "onnxscript"),
     "optimize": ("torch", "safetensors", "onnx", "onnxscript", "sympy"),
@@ -39,14 +41,37 @@ EXTRAS = {
 
 
 def cores() -> int:
-    """Cores that this process may use: its affinity, and the cgroup's quota where there is one; one at least."""
+    """Cores that this process may use: its affinity, and the quota of its cgroups (v2); one at least."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        allowed = min(allowed, max(1, int(quota) // int(period)))
-    except (OSError, ValueError):
-        pass  # no cgroup v2, or the quota is "max"
+    for text in _limits("cpu.max"):
+        with contextlib.suppress(ValueError, ZeroDivisionError):  # the quota is "max"
+            quota, period = text.split()
+            allowed = min(allowed, max(1, int(quota) // int(period)))
     return allowed
+
+
+def memory() -> int:
+    """Bytes of memory that this process may use: the machine's, and the limit of its cgroups (v2); 0 if unknown."""
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return 0
+    for text in _limits("memory.max"):
+        with contextlib.suppress(ValueError):  # the limit is "max"
+            total = min(total, int(text))
+    return total
+
+
+def _limits(file: str) -> Iterator[str]:
+    """What that file says in this process's cgroup and in each above it, for a limit holds for all below."""
+    root = Path("/sys/fs/cgroup")
+    group = ""
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        group = next((line[len("0::/") :] for line in lines if line.startswith("0::/")), "")
+    for folder in dict.fromkeys((Path(group), *Path(group).parents)):
+        with contextlib.suppress(OSError):
+            yield (root / folder / file).read_text()
 
 
 def fingerprint() -> str:
@@ -98,10 +123,10 @@ def _os() -> str:
 
 
 def _version(distribution: str) -> str | None:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None
+    for name in (distribution, *ALSO.get(distribution, ())):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            return metadata.version(name)
+    return None
 
 
 def _cpuinfo() -> Mapping[str, str]:
@@ -123,13 +148,7 @@ def _instruction_sets() -> list[str]:
 
 
 def _memory_gib() -> float:
-    try:
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):
-        return 0.0
-    with contextlib.suppress(OSError, ValueError):  # no cgroup v2, or the limit is "max"
-        total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return round(total / 2**30, 1)
+    return round(memory() / 2**30, 1)
 
 
 def _gpus() -> list[str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from modelkeep import extras
-from modelkeep.model.engines import ENGINES, engines_for
+from modelkeep.model.engines import ENGINES, default_config, engines_for
 from modelkeep.tune.machine import cores
 from modelkeep.types import Model, ServeConfig
 
@@ -11,8 +13,8 @@ BATCHES = (1, 8, 32)
 
 
 def naive(model: Model) -> ServeConfig:
-    """What one gets without thinking: the default engine's own defaults, one row at a time."""
-    return ServeConfig(engine=engines_for(model.format)[0], max_batch=1)
+    """What one gets without thinking: the default engine's own defaults, one row at a time. Raises Unsupported."""
+    return replace(default_config(model.format), max_batch=1)
 
 
 def candidates(model: Model) -> list[ServeConfig]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from modelkeep.errors import BadInput, ModelkeepError
 from modelkeep.model import engines
-from modelkeep.tune.bench import LEAST, bench, doubt
+from modelkeep.tune.bench import LEAST, Bench, bench, doubt
 from modelkeep.tune.search import requests
 from modelkeep.types import Model, ServeConfig
 
@@ -78,3 +79,45 @@ def test_requests_are_reference_rows_where_there_are_any(tiny: Model, elsewhere:
     assert all(r["x"].shape == (1, 4) for r in made)
     assert not np.array_equal(made[0]["x"], made[1]["x"])
     assert np.array_equal(made[0]["x"], requests(elsewhere, seed=3)[0]["x"])
+
+
+def test_each_setting_has_pytorchs_threads_to_itself(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They belong to the process, and several settings are loaded at a time."""
+    torch = pytest.importorskip("torch")
+    seen: dict[int | None, set[int]] = {}
+
+    class Module:
+        """Loads as the engine does, and looks at the threads that its runs have."""
+
+        signature = tiny.signature
+
+        def __init__(self, config: ServeConfig) -> None:
+            self.threads = config.threads
+            if config.threads:
+                torch.set_num_threads(config.threads)
+
+        def run(self, inputs: Any) -> Any:
+            seen.setdefault(self.threads, set()).add(torch.get_num_threads())
+            return {"y": inputs["x"][:, :3]}
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(engines, "load", lambda model, config: Module(config))
+    before = torch.get_num_threads()
+    rows: list[Any] = [{"x": np.zeros((1, 4), np.float32)}]
+
+    async def measure() -> None:
+        benches = [
+            Bench(tiny, ServeConfig(engine="torch", threads=threads)) for threads in (None, before + 1, before + 2)
+        ]
+        for one in benches:
+            await one.open()
+        assert torch.get_num_threads() == before
+        for one in benches:
+            await one.run(rows, concurrency=2, seconds=0.02)
+            await one.close()
+
+    asyncio.run(measure())
+    assert seen == {None: {before}, before + 1: {before + 1}, before + 2: {before + 2}}
+    assert torch.get_num_threads() == before

@@ -125,6 +125,47 @@ def test_cores_are_those_of_the_container(monkeypatch: pytest.MonkeyPatch, text:
     assert machine.cores() == cores
 
 
+def files(monkeypatch: pytest.MonkeyPatch, found: dict[str, str]) -> None:
+    """What some files of /proc and /sys say; the others are not there."""
+    real = Path.read_text
+
+    def read_text(self: Path, *args: Any, **kwargs: Any) -> str:
+        if self.parts[1:2] not in (("proc",), ("sys",)):
+            return real(self, *args, **kwargs)
+        if str(self) not in found:
+            raise FileNotFoundError(self)
+        return found[str(self)]
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+
+
+@pytest.mark.parametrize(
+    ("own", "above", "cores"),
+    [("max 1000", "3000 1000", 3), ("2000 1000", "3000 1000", 2), ("2000 1000", "max 1000", 2)],
+)
+def test_a_limit_holds_for_the_groups_below(monkeypatch: pytest.MonkeyPatch, own: str, above: str, cores: int) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    group = {"/proc/self/cgroup": "1:cpu:/old\n0::/system.slice/keep.service\n"}
+    slices = "/sys/fs/cgroup/system.slice"
+    files(monkeypatch, {**group, f"{slices}/keep.service/cpu.max": own, f"{slices}/cpu.max": above})
+    assert machine.cores() == cores
+
+
+@pytest.mark.parametrize(
+    ("limit", "memory"), [("1048576\n", 2**20), ("max\n", 2**33), (str(2**50), 2**33), ("", 2**33)]
+)
+def test_memory_is_that_of_the_container(monkeypatch: pytest.MonkeyPatch, limit: str, memory: int) -> None:
+    monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 2**21}.__getitem__)
+    files(monkeypatch, {"/proc/self/cgroup": "0::/\n", "/sys/fs/cgroup/memory.max": limit})
+    assert machine.memory() == memory
+    assert machine.describe()["memory_gib"] == round(memory / 2**30, 1)
+
+
+def test_another_distribution_of_an_engine_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, onnxruntime=None, **{"onnxruntime-gpu": "9.9"})
+    assert machine.describe()["engines"]["onnxruntime"] == "9.9"
+
+
 def test_instruction_sets_and_what_they_mean(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "processor : 0\nmodel name : A CPU\nflags : fpu avx2 avx512_vnni amx_bf16\n"
     kernel(monkeypatch, text)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from modelkeep.errors import BadModel, ModelkeepError
+from modelkeep.errors import BadInput, BadModel, ModelkeepError, Unsupported
 from modelkeep.model import engines
-from modelkeep.tune import search, space
+from modelkeep.tune import halving, machine, space
 from modelkeep.tune.search import Tune, label
 from modelkeep.types import Model, ServeConfig
 
@@ -26,7 +26,7 @@ SHORT = Tune(p99=1.0, budget=0.5, concurrency=4)
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rounds of a tenth of their least time: what is tested here is not the machine."""
-    monkeypatch.setattr(search, "SHORTEST", 0.02)
+    monkeypatch.setattr(halving, "SHORTEST", 0.02)
 
 
 def field(monkeypatch: pytest.MonkeyPatch, *settings: ServeConfig) -> None:
@@ -103,6 +103,18 @@ def test_an_engine_that_does_not_load_is_refused(
     config, report = SHORT.run(tiny)
     assert config == NAIVE
     assert report.numbers["refused"][0]["why"] == "openvino has no such operator"
+    assert "which is the naive setting: none was faster" in report.why
+
+
+def test_the_default_engine_needs_no_proof(
+    monkeypatch: pytest.MonkeyPatch, tiny: Model, fake: Callable[..., Any]
+) -> None:
+    """A model whose answers are all the same cannot be compared; its threads and batches can be tuned all the same."""
+    field(monkeypatch, NAIVE, QUICK, OTHER)
+    runners(monkeypatch, lambda c: fake(lambda x: np.ones((len(x), 3), np.float32)))
+    _, report = SHORT.run(tiny)
+    assert [c["config"] for c in report.numbers["candidates"]] == [asdict(NAIVE), asdict(QUICK)]
+    assert [c["config"] for c in report.numbers["refused"]] == [asdict(OTHER)]
 
 
 def test_one_setting_that_does_not_run_is_refused(
@@ -180,6 +192,69 @@ def test_a_promise_is_worth_more_than_throughput(
     quick = report.numbers["candidates"][1]
     assert quick["verdict"] == "misses it"
     assert quick["throughput"] > 0
+
+
+def test_a_setting_that_answers_nothing_is_refused_with_its_reason(
+    monkeypatch: pytest.MonkeyPatch, elsewhere: Model, fake: Callable[..., Any]
+) -> None:
+    def crowded(x: Any) -> Any:
+        raise MemoryError("no room")
+
+    field(monkeypatch, NAIVE, QUICK)
+    runners(monkeypatch, lambda c: fake(crowded if c == QUICK else None))
+    config, report = SHORT.run(elsewhere)
+    assert config == NAIVE
+    (refused,) = report.numbers["refused"]
+    assert refused["config"] == asdict(QUICK)
+    assert "MemoryError: no room" in refused["why"]
+    json.dumps(report.to_json(), allow_nan=False)
+
+
+def test_a_model_that_answers_nothing_at_all_says_why(
+    monkeypatch: pytest.MonkeyPatch, elsewhere: Model, fake: Callable[..., Any]
+) -> None:
+    def broken(x: Any) -> Any:
+        raise BadInput("the model cannot run these inputs: index 9 is out of range")
+
+    field(monkeypatch, NAIVE, QUICK)
+    runners(monkeypatch, lambda c: fake(broken))
+    with pytest.raises(
+        ModelkeepError, match=r"answered none of \d+ requests: the model cannot run these inputs: index 9"
+    ):
+        SHORT.run(elsewhere)
+
+
+def test_a_model_that_is_large_beside_the_machine_is_loaded_once_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, tiny: Model, fake: Callable[..., Any]
+) -> None:
+    loaded: list[Any] = []
+
+    def most() -> int:
+        return sum(not r.closed for r in loaded)
+
+    def make(config: ServeConfig) -> Any:
+        counts.append(most())
+        loaded.append(fake())
+        return loaded[-1]
+
+    field(monkeypatch, NAIVE, QUICK, ServeConfig(threads=2))
+    counts: list[int] = []
+    runners(monkeypatch, make)
+    monkeypatch.setattr(machine, "memory", lambda: tiny.size)
+    SHORT.run(tiny)
+    assert len(counts) > 10
+    assert set(counts) == {0}
+    assert most() == 0
+    counts.clear()
+    monkeypatch.setattr(machine, "memory", lambda: 1000 * tiny.size)
+    SHORT.run(tiny)
+    assert counts == [0, 1, 2]
+    assert most() == 0
+
+
+def test_a_format_that_no_engine_runs(tiny: Model) -> None:
+    with pytest.raises(Unsupported, match="no engine runs models of format 'stone'; there are engines for: onnx"):
+        SHORT.run(replace(tiny, format="stone"))
 
 
 def test_few_requests_leave_a_doubt(monkeypatch: pytest.MonkeyPatch, tiny: Model, fake: Callable[..., Any]) -> None:
