@@ -20,6 +20,7 @@ class Settings:
     """What a person may set for all verbs at once. Sizes are bytes, times are seconds.
 
     ``home`` holds the registry; ``store`` the artifacts (a folder or any fsspec URL; by default inside home).
+    ``grpc_port`` 0 means no gRPC.
     """
 
     home: Path = Path(".modelkeep")
@@ -27,6 +28,7 @@ class Settings:
     database: str = ""
     host: str = "127.0.0.1"
     port: int = 8080
+    grpc_port: int = 0
     max_queue_requests: int = 1024
     max_queue_bytes: int = 256 * 1024**2
     max_body_bytes: int = 64 * 1024**2

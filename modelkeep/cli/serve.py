@@ -15,6 +15,7 @@ from modelkeep.cli.output import DURATION, say
 @click.argument("what", nargs=-1, required=True)
 @click.option("--host", help="Address to listen on (default 127.0.0.1: this machine only).")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on (default 8080; 0: any free one).")
+@click.option("--grpc-port", type=click.IntRange(1, 65535), help="Answer over gRPC too, on this port (default: not).")
 @click.option("--engine", help="onnxruntime, openvino, torch; by default what tune found, else the format's first.")
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads of one run.")
 @click.option("--workers", type=click.IntRange(1, 256), help="Runs of one version at a time.")
@@ -23,7 +24,13 @@ from modelkeep.cli.output import DURATION, say
 @click.option("--capture", type=click.FloatRange(0, 1), help="Share of requests kept for monitor (default 1; 0: none).")
 @click.option("--name", help="For a bare file: the model's name in the URL (default: the file's).")
 def serve(
-    what: tuple[str, ...], host: str | None, port: int | None, capture: float | None, name: str | None, **given: Any
+    what: tuple[str, ...],
+    host: str | None,
+    port: int | None,
+    grpc_port: int | None,
+    capture: float | None,
+    name: str | None,
+    **given: Any,
 ) -> None:
     """Answer over HTTP for models of the registry, or for one bare model file.
 
@@ -34,7 +41,7 @@ def serve(
     from modelkeep.keep import Keep
     from modelkeep.serve import server
 
-    changes: dict[str, Any] = {"host": host, "port": port, "capture_share": capture}
+    changes: dict[str, Any] = {"host": host, "port": port, "grpc_port": grpc_port, "capture_share": capture}
     settings = dataclasses.replace(settings_.read(), **{k: v for k, v in changes.items() if v is not None})
     options = {key: value for key, value in given.items() if value is not None}
 

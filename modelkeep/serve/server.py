@@ -31,6 +31,7 @@ from modelkeep.types import Model, Runner, ServeConfig
 
 if TYPE_CHECKING:
     from modelkeep.registry import Registry
+    from modelkeep.serve.grpc import Endpoint
 
 OnReady = Callable[[str], None]
 
@@ -134,6 +135,7 @@ class Service:
                 max_bytes=settings.capture_bytes,
             )
         self.plane = Plane(settings, traffic=log)
+        grpc = await _grpc(self.plane)
         self._listener = Listener(self.plane, http.app(self.plane, label=_labeller(log)))
         serving = asyncio.create_task(self._listener.serve(sockets=[self.sock]))
         try:
@@ -142,6 +144,8 @@ class Service:
                     on_ready(url_of(self.sock))
                 await stop.wait()
         finally:
+            if grpc is not None:
+                await grpc.stop(settings.request_timeout)
             await self._listener.drain()
             await serving
             await self.source.end()
@@ -160,6 +164,18 @@ class Service:
             return True
         beginning.cancel()
         return False
+
+
+async def _grpc(plane: Plane) -> Endpoint | None:
+    """Listening beside HTTP where settings ask for it; a busy port or a missing extra is told before models load."""
+    settings = plane.settings
+    if not settings.grpc_port:
+        return None
+    from modelkeep.serve.grpc import Endpoint
+
+    endpoint = Endpoint(plane)
+    await endpoint.start(settings.host, settings.grpc_port)
+    return endpoint
 
 
 def _labeller(log: TrafficLog | None) -> http.Labeller | None:
