@@ -2,7 +2,7 @@
 
 Work-conserving: a request that finds a free worker runs at once, and batches form while workers are busy. Only requests
 of the same input names, shapes beyond the first dimension, dtypes and parameters share a run. All methods belong to the
-event loop's thread, except ``_work`` and ``_timed``.
+event loop's thread, except ``_work``.
 """
 
 from __future__ import annotations
@@ -24,8 +24,6 @@ from modelkeep.types import Runner, ServeConfig
 if TYPE_CHECKING:
     from modelkeep.types import Arrays
 
-QUICK = 0.0001
-"""Seconds: a run that is shorter is not worth handing to a thread and back, which costs as much."""
 BUSY = 0.5
 """Share of recent requests that met another one, above which a batch may wait for company."""
 
@@ -161,11 +159,6 @@ class Batcher:
             if key is None:
                 break
             batch = self._take(key, now)
-            if batch and self.pace.quick(sum(p.rows for p in batch), QUICK):
-                self._settle(now, *self._timed(batch))
-                if self._groups:
-                    self._schedule()  # the loop gets its turn between two runs
-                break
             if batch:
                 self._batches += 1
                 self._running[self._batches] = now
@@ -211,12 +204,6 @@ class Batcher:
 
     def _finish(self, batch: int, started: float, seconds: float, outcomes: Sequence[Outcome]) -> None:
         del self._running[batch]
-        self._settle(started, seconds, outcomes)
-        if self._groups:
-            self._dispatch()
-        self._rest()
-
-    def _settle(self, started: float, seconds: float, outcomes: Sequence[Outcome]) -> None:
         self._active = time.monotonic()
         if rows := sum(p.rows for p, _ in outcomes):
             self.pace.observe(rows, seconds)
@@ -229,6 +216,9 @@ class Batcher:
                 pending.answer.set_exception(got)
             else:
                 pending.answer.set_result(Answer(got, started - pending.queued, seconds))
+        if self._groups:
+            self._dispatch()
+        self._rest()
 
     # ── on a worker's thread ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -236,14 +226,10 @@ class Batcher:
         while (job := self._jobs.get()) is not None:
             number, batch = job
             started = time.monotonic()
-            seconds, outcomes = self._timed(batch)
+            outcomes = self._runs.outcomes(batch)
+            seconds = time.monotonic() - started
             try:
                 self._loop.call_soon_threadsafe(self._finish, number, started, seconds, outcomes)
             except RuntimeError:  # the loop was closed: a forced stop, and nobody waits any more
                 return
             del job, batch, outcomes  # or the last batch stays in memory while the server is idle
-
-    def _timed(self, batch: list[Pending]) -> tuple[float, list[Outcome]]:
-        started = time.monotonic()
-        outcomes = self._runs.outcomes(batch)
-        return time.monotonic() - started, outcomes

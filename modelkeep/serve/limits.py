@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 
 from modelkeep.errors import BadInput, Overloaded, TooLate
@@ -19,21 +18,14 @@ class Pace:
 
     def __init__(self) -> None:
         self._n = self._x = self._xx = self._y = self._xy = 0.0
-        self._recent: deque[float] = deque(maxlen=9)
 
     def observe(self, rows: int, seconds: float) -> None:
         """A run of so many rows took so long."""
-        self._recent.append(seconds)
         self._n = FORGET * self._n + 1
         self._x = FORGET * self._x + rows
         self._xx = FORGET * self._xx + rows * rows
         self._y = FORGET * self._y + seconds
         self._xy = FORGET * self._xy + rows * seconds
-
-    def quick(self, rows: int, seconds: float) -> bool:
-        """Whether runs took less than that lately (the median), and one of so many rows is no exception (ten times)."""
-        recent = sorted(self._recent)
-        return bool(recent) and recent[len(recent) // 2] < seconds and self.run(rows) < 10 * seconds
 
     def run(self, rows: int) -> float:
         """Seconds that one run of so many rows is expected to take; 0 before anything was observed."""

@@ -281,38 +281,6 @@ def test_workers_run_side_by_side(fakes: SimpleNamespace, row: Any) -> None:
     run(main())
 
 
-def test_quick_models_run_without_a_thread_and_leave_the_loop_its_turns(fakes: SimpleNamespace, row: Any) -> None:
-    async def main() -> None:
-        threads: list[str] = []
-
-        def note(x: Any) -> dict[str, Any]:
-            import threading
-
-            threads.append(threading.current_thread().name)
-            return {"y": x}
-
-        batcher = Batcher(fakes.Odd(note), ServeConfig(max_batch=1), name="m@1")
-        for _ in range(9):
-            batcher.pace.observe(1, 1e-6)
-        turns = 0
-
-        async def count() -> None:
-            nonlocal turns
-            while True:
-                turns += 1
-                await asyncio.sleep(0)
-
-        counting = asyncio.create_task(count())
-        pending = [submit(batcher, row(i)) for i in range(3)]
-        await asyncio.gather(*(p.answer for p in pending))
-        counting.cancel()
-        assert set(threads) == {"MainThread"}
-        assert turns >= 3
-        await batcher.close()
-
-    run(main())
-
-
 def test_close_answers_what_waits(fakes: SimpleNamespace, row: Any) -> None:
     async def main() -> None:
         runner = fakes.Fake(gate=True)

@@ -115,18 +115,3 @@ def test_the_wait_counts_batches_and_workers() -> None:
     assert pace.wait(40, 40, 4, 1) == pytest.approx(2.0)
     assert pace.wait(40, 40, 4, 2) == pytest.approx(1.0)
     assert pace.wait(40, 4, 4, 1) == pytest.approx(0.8)  # requests of 10 rows share no run of 4
-
-
-def test_quick_needs_most_runs_to_be_and_this_one_no_exception() -> None:
-    pace = Pace()
-    assert not pace.quick(1, 0.001)
-    for _ in range(8):
-        pace.observe(1, 0.0001)
-    pace.observe(1, 0.0109)  # one hiccup
-    assert pace.quick(1, 0.001)
-    for _ in range(9):
-        pace.observe(100, 0.0001 * 100)
-    for _ in range(9):
-        pace.observe(1, 0.0001)
-    assert pace.quick(1, 0.001)
-    assert not pace.quick(1000, 0.001)
