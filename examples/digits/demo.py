@@ -125,7 +125,7 @@ def optimize(ref: str) -> None:
     part(5, "Cheaper weights, the same answers")
     words = ("--data", "test.npz", "--max-drop", "3pp", "--student", "digits_mlp:Small", "--epochs", "150")
     for one in ask("modelkeep", "optimize", ref, *words):
-        verdict = f"kept as {one['ref']}" if one["ref"] else "refused"
+        verdict = f"kept as {one['ref']}{', the best' if one['best'] else ''}" if one["ref"] else "refused"
         console.print(f"  {one['what']}: {verdict}; {one['report']['why']}")
         note(f"optimize: {one['what']}", f"{verdict}; {one['report']['why']}")
 

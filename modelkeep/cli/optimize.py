@@ -32,6 +32,8 @@ def optimize(
 
     Exit code 1 when none did; nothing is stored then.
     """
+    from modelkeep.optimize.choose import best
+
     distil = {"epochs": epochs} if student else {}
     with open_keep() as keep:
         train_rows = keep.read_data(train_data, ref) if train_data else None
@@ -44,9 +46,11 @@ def optimize(
             train_rows=train_rows,
             **distil,
         )
+    chosen = best({what: report for what, _, report in found}).name
     if json_:
-        dump([{"what": w, "ref": v.ref if v else None, "report": plain(r)} for w, v, r in found])
+        dump([{"what": w, "ref": v and v.ref, "best": w == chosen, "report": plain(r)} for w, v, r in found])
     else:
         for what, version, report in found:
-            say(f"{what}: {f'kept as {version.ref}' if version else 'refused'}; {report.why}")
+            kept = f"kept as {version.ref}{', the best' if what == chosen else ''}" if version else "refused"
+            say(f"{what}: {kept}; {report.why}")
     return int(not any(version for _, version, _ in found))
