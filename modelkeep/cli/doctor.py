@@ -8,6 +8,8 @@ import click
 
 from modelkeep.cli.output import as_json, dump, say
 
+WIDTH = 16
+
 
 @click.command()
 @as_json
@@ -19,17 +21,13 @@ def doctor(json_: bool) -> None:
     if json_:
         return dump(found)
     for key, value in found.items():
-        say(f"{key.replace('_', ' '):<14} {_text(value)}")
+        say(f"{key.replace('_', ' '):<{WIDTH}} {_text(value)}")
     return None
 
 
 def _text(value: Any) -> str:
     if isinstance(value, dict):
-        return ("\n" + " " * 15).join(f"{k}: {_text(v)}" for k, v in value.items()) or "none"
+        return ("\n" + " " * (WIDTH + 1)).join(f"{k}: {_text(v)}" for k, v in value.items()) or "none"
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value)) or "none"
-    return (
-        {None: "none", True: "yes", False: "no"}.get(value, str(value))
-        if not isinstance(value, int) or isinstance(value, bool)
-        else str(value)
-    )
+    return "none" if value is None else str(value)
