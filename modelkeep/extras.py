@@ -63,7 +63,7 @@ def _from_file(module_name: str, file: Path) -> ModuleType:
     sys.modules[unique] = module
     try:
         spec.loader.exec_module(module)
-    except BaseException:
+    except BaseException:  # a half-imported module must not be found by the next load; it is raised again
         del sys.modules[unique]
         raise
     return module

@@ -14,7 +14,7 @@ def whole(into: Path) -> Iterator[Path]:
     into.mkdir(parents=True, exist_ok=True)
     try:
         yield into
-    except BaseException:
+    except BaseException:  # Ctrl-C too must leave nothing half-made; it is raised again
         for path in into.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         raise

@@ -67,7 +67,7 @@ class Store:
                 os.replace(temp, self._blob(file.sha256))
             else:
                 self._fs.mv(temp, self._blob(file.sha256))
-        except BaseException:
+        except BaseException:  # Ctrl-C too must leave no half-written file; it is raised again
             with contextlib.suppress(OSError):  # the first error is the one to tell
                 self._fs.rm_file(temp)
             raise

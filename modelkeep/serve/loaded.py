@@ -95,7 +95,7 @@ def bring(model: Model, config: ServeConfig) -> tuple[Runner, Paces]:
     runner = engines.load(model, config)
     try:
         return runner, warm(model, runner, config)
-    except BaseException:
+    except BaseException:  # whatever it was, the runner is closed before it is raised again
         runner.close()
         raise
 
