@@ -22,6 +22,7 @@ from modelkeep.settings import Settings, read
 from modelkeep.types import Model, Ref, Report, Route, Step, Version
 
 if TYPE_CHECKING:
+    from modelkeep.monitor.alerts import Alerts
     from modelkeep.monitor.watch import Checked
     from modelkeep.rollout.canary import Canary, Decision
     from modelkeep.tune.search import Tune
@@ -205,8 +206,8 @@ class Keep:
         self.registry.versions(name)
         return labels.record(self.traffic, name, truth)
 
-    def monitor(self, ref: str | Ref | Version, **limits: Any) -> Checked:
-        """Drift, quality and health of a version's captured traffic; a new finding goes to the journal once."""
+    def monitor(self, ref: str | Ref | Version, *, alerts: Alerts | None = None, **limits: Any) -> Checked:
+        """Drift, quality and health of captured traffic; a new finding goes to the journal and to ``alerts`` once."""
         from modelkeep.monitor import watch
 
         version = self.get(ref)
@@ -220,6 +221,8 @@ class Keep:
             if (finding.kind, finding.subject) not in told:
                 data = {**finding.to_json(), "version": version.number}
                 self.registry.note(version.name, "finding", finding.why, data, who=self.who)
+                if alerts is not None:
+                    alerts.tell(version.ref, finding)
         return checked
 
     # ── who answers ──────────────────────────────────────────────────────────────────────────────────────────────

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import random
 import signal
 import subprocess
@@ -19,8 +20,10 @@ from modelkeep import Keep
 from modelkeep.data import dataset
 from modelkeep.data.dataset import Dataset
 from modelkeep.errors import BadData, Differs, DigestMismatch, No, NotFound, Regressed, Unsupported
+from modelkeep.monitor import watch
+from modelkeep.monitor.alerts import Alerts
 from modelkeep.settings import Settings
-from modelkeep.types import Model
+from modelkeep.types import Finding, Model
 
 
 @pytest.fixture
@@ -237,3 +240,13 @@ def test_rows_are_fitted_to_the_signature(
     np.savez(tmp_path / "narrow.npz", pixels=np.zeros((4, 63), np.float32))
     with pytest.raises(BadData, match="63"):
         keep.read_data(tmp_path / "narrow.npz", added)
+
+
+def test_a_finding_is_written_and_told_once(keep: Keep, added: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    finding = Finding("drift", "inputs", "they moved", since=1.0)
+    monkeypatch.setattr(watch, "check", lambda *_, **__: watch.Checked("digits@1", 9, 1.0, (finding,)))
+    stream = io.StringIO()
+    for _ in range(3):
+        assert keep.monitor(added, alerts=Alerts(stream=stream)).findings == (finding,)
+    assert [e.why for e in keep.registry.journal("digits", kind="finding")] == ["they moved"]
+    assert stream.getvalue().count("they moved") == 1

@@ -20,20 +20,24 @@ from modelkeep.cli.output import DURATION, SHARE, as_json, dump, open_keep, say
 @click.option("--min-accuracy", type=SHARE, help="The accuracy that was promised, judged once labels come.")
 @click.option("--p99", type=DURATION, help="The latency that was promised.")
 @click.option("--watch", type=DURATION, metavar="TIME", help="Look again so often, until something is found.")
+@click.option("--webhook", metavar="URL", help="POST each new finding there, as JSON.")
 @as_json
-def monitor(ref: str, watch: float | None, json_: bool, **given: Any) -> int:
+def monitor(ref: str, watch: float | None, webhook: str | None, json_: bool, **given: Any) -> int:
     """Compare the captured traffic of REF with its reference rows: inputs, answers, quality, health.
 
     Exit code 1 when something was found. Looking often costs no false alarms: the evidence stays valid under peeking.
     """
+    from modelkeep.monitor.alerts import Alerts
+
+    alerts = Alerts(webhook, stream=sys.stderr) if webhook else None
     limits = {key: value for key, value in given.items() if value is not None}
     with open_keep() as keep:
-        checked = keep.monitor(ref, **limits)
+        checked = keep.monitor(ref, alerts=alerts, **limits)
         while watch and not checked.findings:
             if sys.stderr.isatty():
                 click.echo(f"\r{time.strftime('%H:%M:%S')} nothing found in {checked.n} requests", nl=False, err=True)
             time.sleep(watch)
-            checked = keep.monitor(ref, **limits)
+            checked = keep.monitor(ref, alerts=alerts, **limits)
     if json_:
         dump(checked)
     else:

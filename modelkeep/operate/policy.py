@@ -21,7 +21,7 @@ class Watching:
     min_accuracy: float | None = None
     p99: float | None = None
 
-    def limits(self) -> dict[str, float]:
+    def limits(self) -> dict[str, Any]:
         """What monitor takes."""
         given = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "every"}
         return {key: value for key, value in given.items() if value is not None}
