@@ -259,18 +259,3 @@ def _begin(key: _Key, same: _Same) -> Run:
 @lru_cache(maxsize=4)
 def _baseline(digest: str, same: _Same) -> Baseline | None:
     return baseline(same.model)
-
-
-class Watch:
-    """Looks again and again, and says of each finding once that it is new; one that had gone is new when it returns."""
-
-    def __init__(self, version: Version, model: Model, traffic: Path, **limits: Any) -> None:
-        self.version, self.model, self.traffic, self.limits = version, model, traffic, limits
-        self._told: set[tuple[str, str]] = set()
-
-    def look(self) -> tuple[Checked, tuple[Finding, ...]]:
-        """What is so now, and which of its findings were not there at the last look."""
-        checked = check(self.version, self.model, self.traffic, **self.limits)
-        new = tuple(f for f in checked.findings if (f.kind, f.subject) not in self._told)
-        self._told = {(f.kind, f.subject) for f in checked.findings}
-        return checked, new

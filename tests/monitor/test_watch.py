@@ -16,7 +16,7 @@ from modelkeep.data import labels
 from modelkeep.data.dataset import Dataset
 from modelkeep.errors import BadSettings
 from modelkeep.monitor import watch
-from modelkeep.monitor.watch import Checked, Limits, Watch, check
+from modelkeep.monitor.watch import Checked, Limits, check
 from modelkeep.types import Model, Version
 
 Send = Callable[..., list[str]]
@@ -221,33 +221,6 @@ class TestLimits:
         send(changed(held_out(400)[0]))
         assert check(version, model, path).findings
         assert check(version, model, path, tolerance=0.9).findings == ()
-
-
-class TestWatch:
-    def test_a_finding_is_new_once(
-        self, version: Version, model: Model, path: Path, send: Send, held_out: Callable[[int], Any], changed: Any
-    ) -> None:
-        watching = Watch(version, model, path)
-        assert [f.kind for f in watching.look()[1]] == ["no-data"]
-        send(held_out(300)[0])
-        assert watching.look()[1] == ()
-        send(changed(held_out(300)[0]))
-        checked, new = watching.look()
-        assert [f.subject for f in new] == ["inputs", "answers"]
-        send(changed(held_out(100)[0]))
-        again, newer = watching.look()
-        assert newer == ()
-        assert kinds(again) == kinds(checked)
-
-    def test_one_that_had_gone_is_new_again(
-        self, version: Version, model: Model, path: Path, send: Send, held_out: Callable[[int], Any], changed: Any
-    ) -> None:
-        watching = Watch(version, model, path)
-        told = []
-        for pixels in (changed(held_out(200)[0]), held_out(1500)[0], changed(held_out(300)[0])):
-            send(pixels)
-            told.append([f.subject for f in watching.look()[1] if f.subject == "inputs"])
-        assert told == [["inputs"], [], ["inputs"]]
 
 
 def test_a_damaged_file_is_refused_by_name(version: Version, model: Model, path: Path) -> None:
