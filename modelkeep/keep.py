@@ -104,10 +104,13 @@ class Keep:
             return self.registry.add(name, room, made_by=made_by, who=self.who)
 
     def convert(self, ref: str | Ref | Version, to: str, *, rows: Dataset | None = None, **options: Any) -> Version:
-        """The same weights in another format, once the answers have been shown to agree. Raises Differs."""
+        """The same weights in another format, once the answers have been shown to agree. Raises Differs.
+
+        Where it takes several steps, each is a version, and the last one is returned.
+        """
         base = self.get(ref)
-        step = convert.step(base.model.format, to, rows=rows or folder.reference(self.model(base).path), **options)
-        return self._make(base, [step])
+        rows = rows or folder.reference(self.model(base).path)
+        return self._make(base, convert.steps(base.model.format, to, rows=rows, **options))
 
     def score(self, ref: str | Ref | Version, rows: Dataset) -> Report:
         """Accuracy on labelled rows, with n and the interval."""
@@ -134,7 +137,7 @@ class Keep:
             train_rows or folder.reference(model.path),
             student=student,
             quantize=quantize,
-            export=lambda rows: convert.step("torch", model.format, rows=rows),
+            export=lambda rows: convert.steps("torch", model.format, rows=rows),
             **distil,
         )
         found: list[tuple[str, Version | None, Report]] = []
@@ -166,7 +169,8 @@ class Keep:
         at = next((i for i, v in reversed(list(enumerate(line))) if v.model.format in TRAINABLE), None)
         if at is None:
             raise Unsupported(
-                f"{base.ref} has no PyTorch ancestor to train; add the PyTorch model and convert it from there"
+                f"{base.ref} has no PyTorch ancestor to train; add the PyTorch model and convert it from there, or "
+                f"make one of it: modelkeep convert {base.ref} --to torch"
             )
         steps = [update.step(method, rows=rows, **options), *(rebuild(v.made_by, rows=rows) for v in line[at + 1 :])]
         return self._make(line[at], steps)

@@ -17,7 +17,8 @@ from modelkeep.types import Step
 
 def steps() -> dict[str, str]:
     """Every step's class name → its "module:Name", from the rooms' tables."""
-    targets = (*convert.ROUTES.values(), *optimize.METHODS.values(), *update.METHODS.values())
+    routes = (route.target for route in convert.ROUTES.values())
+    targets = (*routes, *optimize.METHODS.values(), *update.METHODS.values())
     return {target.rpartition(":")[2]: target for target in targets}
 
 

@@ -9,30 +9,74 @@ from modelkeep import extras
 from modelkeep.errors import Unsupported
 from modelkeep.types import Step
 
-ROUTES: dict[tuple[str, str], str] = {
-    ("torch", "onnx"): "modelkeep.convert.torch_to_onnx:TorchToOnnx",
-    ("torch-export", "onnx"): "modelkeep.convert.torch_to_onnx:TorchToOnnx",
+
+@dataclasses.dataclass(frozen=True)
+class Route:
+    """``target`` is the Step, as "module:Name"; it imports the ``libraries``, which the ``extra`` brings."""
+
+    target: str
+    extra: str
+    libraries: tuple[str, ...]
+
+
+_EXPORT = Route("modelkeep.convert.torch_to_onnx:TorchToOnnx", "torch", ("torch", "onnx", "onnxscript"))
+
+ROUTES: dict[tuple[str, str], Route] = {
+    ("torch", "onnx"): _EXPORT,
+    ("torch-export", "onnx"): _EXPORT,
 }
-"""(from, to) → the Step that does it."""
+"""(from, to) → the one step that does it. Longer ways are found over these."""
+
+
+def path(source: str, target: str) -> list[tuple[str, str]]:
+    """The fewest steps from one format to the other; among equals, the one whose steps stand first in ROUTES.
+
+    Raises Unsupported, which names the formats that can be reached.
+    """
+    ways: dict[str, list[tuple[str, str]]] = {source: []}
+    for here in (waiting := [source]):
+        for pair in ROUTES:
+            if pair[0] == here and pair[1] not in ways:
+                ways[pair[1]] = [*ways[here], pair]
+                waiting.append(pair[1])
+    if source == target:
+        raise Unsupported(f"the model is {source} already, so there is nothing to convert")
+    if target not in ways:
+        there = ", ".join(to for to in ways if to != source)
+        reached = f"from {source} these can be reached: {there}" if there else f"nothing converts {source}"
+        raise Unsupported(f"no conversion leads from {source} to {target}; {reached}")
+    return ways[target]
+
+
+def steps(source: str, target: str, **options: Any) -> list[Step]:
+    """The steps from one format to the other, each with those of the options that it has.
+
+    Raises what ``path`` does, Unsupported for an option that no step has, and MissingExtra for a library.
+    """
+    kinds = [_kind(ROUTES[pair]) for pair in path(source, target)]
+    known = {f.name: None for kind in kinds for f in dataclasses.fields(kind)}
+    for name in options:
+        if name not in known:
+            there = ", ".join(option for option in known if option != "rows")
+            raise Unsupported(f"turning {source} into {target} has no option '{name}'; there are: {there}")
+    return [cast(Step, kind(**_own(kind, options))) for kind in kinds]
 
 
 def step(source: str, target: str, **options: Any) -> Step:
-    """The Step that turns one format into another. Unsupported where there is none, or it has no such option;
-    MissingExtra where PyTorch is not installed.
-    """
-    route = ROUTES.get((source, target))
-    if route is None:
-        there = ", ".join(f"{a} → {b}" for a, b in ROUTES)
-        hint = f"it is {target} already" if source == target else f"there are: {there}"
-        if target == "openvino":
-            hint = "OpenVINO is an engine, which runs onnx as it is; tune tries it where it is installed"
-        raise Unsupported(f"no conversion turns {source} into {target}; {hint}")
-    for library in ("torch", "onnx", "onnxscript"):
+    """The Step of one row of the table. Raises what ``steps`` does, and Unsupported where it takes more than one."""
+    found = steps(source, target, **options)
+    if len(found) > 1:
+        raise Unsupported(f"turning {source} into {target} takes {len(found)} steps")
+    return found[0]
+
+
+def _kind(route: Route) -> Any:
+    for library in route.libraries:
         if not extras.has(library):
-            extras.need(library, extra="torch")  # raises, with the command that installs it
-    kind = extras.load(route)
-    known = [f.name for f in dataclasses.fields(kind)]
-    for name in options:
-        if name not in known:
-            raise Unsupported(f"turning {source} into {target} has no option '{name}'; there are: {', '.join(known)}")
-    return cast(Step, kind(**options))
+            extras.need(library, extra=route.extra)  # raises, with the command that installs it
+    return extras.load(route.target)
+
+
+def _own(kind: Any, options: dict[str, Any]) -> dict[str, Any]:
+    fields = {f.name for f in dataclasses.fields(kind)}
+    return {name: value for name, value in options.items() if name in fields}

@@ -36,12 +36,12 @@ def recipes(
     *,
     student: str | None,
     quantize: bool,
-    export: Callable[[Dataset], Step],
+    export: Callable[[Dataset], list[Step]],
     **distil: Any,
 ) -> dict[str, list[Step]]:
     """Name → the chain of steps to try on a model of format ``source``; every chain ends in that format.
 
-    ``export`` gives the step from PyTorch to that format, which a student must take. Raises BadData without rows, and
+    ``export`` gives the steps from PyTorch to that format, which a student must take. Raises BadData without rows, and
     Unsupported when nothing fits.
     """
     if rows is None:
@@ -51,7 +51,7 @@ def recipes(
     if student:
         small = [step("distill", student=student, rows=rows, **distil)]
         if source not in ("torch", "torch-export"):
-            small.append(export(rows))
+            small += export(rows)
         found["distilled"] = small
     if quantize and source == "onnx":
         found["int8"] = [step("quantize", rows=rows)]

@@ -18,7 +18,7 @@ ROWS = Dataset({"pixels": np.zeros((3, 64), np.float32)}, None, "made")
 
 
 def recipes(source: str, rows: Dataset | None = ROWS, **options: Any) -> dict[str, list[str]]:
-    given = {"student": None, "quantize": True, "export": lambda rows: TorchToOnnx(rows=rows), **options}
+    given = {"student": None, "quantize": True, "export": lambda rows: [TorchToOnnx(rows=rows)], **options}
     return {name: [type(s).__name__ for s in steps] for name, steps in optimize.recipes(source, rows, **given).items()}
 
 
@@ -43,7 +43,7 @@ def test_pytorch_is_distilled_and_stays_pytorch() -> None:
 
 
 def test_settings_and_rows_reach_the_steps() -> None:
-    found = optimize.recipes("torch", ROWS, student="a:B", quantize=True, export=lambda _: Quantize(), epochs=7)
+    found = optimize.recipes("torch", ROWS, student="a:B", quantize=True, export=lambda _: [Quantize()], epochs=7)
     (step,) = found["distilled"]
     assert isinstance(step, Distill)
     assert (step.student, step.epochs, step.rows) == ("a:B", 7, ROWS)
