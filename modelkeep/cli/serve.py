@@ -16,7 +16,9 @@ from modelkeep.cli.output import DURATION, say
 @click.option("--host", help="Address to listen on (default 127.0.0.1: this machine only).")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on (default 8080; 0: any free one).")
 @click.option("--grpc-port", type=click.IntRange(1, 65535), help="Answer over gRPC too, on this port (default: not).")
-@click.option("--engine", help="onnxruntime, openvino, torch; by default what tune found, else the format's first.")
+@click.option(
+    "--engine", help="onnxruntime, openvino, torch, torch-compile; by default what tune found, else the format's first."
+)
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads of one run.")
 @click.option("--workers", type=click.IntRange(1, 256), help="Runs of one version at a time.")
 @click.option("--max-batch", type=click.IntRange(1, 65536), help="Rows of one run.")

@@ -56,9 +56,10 @@ def load(model: Model, config: ServeConfig) -> OpenVinoRunner:
 def _compile(model: Model, config: ServeConfig) -> Any:
     if any(t.dtype == "str" for t in (*model.signature.inputs, *model.signature.outputs)):
         raise Unsupported("engine 'openvino' does not run text; engine 'onnxruntime' does")
-    options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+    # a stream is one run at a time: workers without streams of their own would queue for the first
+    options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": config.workers}
     if config.threads:
-        options["INFERENCE_NUM_THREADS"] = config.threads
+        options["INFERENCE_NUM_THREADS"] = config.threads * config.workers
     # without a hint OpenVINO picks bfloat16 by itself on processors that have it, which changes answers
     precision = config.precision or "float32"
     if precision not in PRECISIONS:

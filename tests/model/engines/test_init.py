@@ -20,6 +20,7 @@ def test_each_format_has_a_default_engine() -> None:
     assert engines.default_config("onnx").engine == "onnxruntime"
     assert engines.default_config("torch").engine == engines.default_config("torch-export").engine == "torch"
     assert engines.engines_for("onnx") == ["onnxruntime", "openvino"]
+    assert engines.engines_for("torch") == ["torch", "torch-compile"]
     assert engines.engines_for("riddle") == []
 
 

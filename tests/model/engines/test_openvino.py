@@ -60,6 +60,12 @@ def test_threads_and_precision_are_those_of_the_config(model: Model, precision: 
     assert told in (hint, "f32")  # a processor without bfloat16 keeps to 32 bits
 
 
+def test_each_worker_has_a_stream_and_its_own_threads(model: Model) -> None:
+    compiled = engines.load(model, ServeConfig(engine="openvino", threads=1, workers=2))._compiled  # type: ignore[attr-defined]
+    assert compiled.get_property("NUM_STREAMS") == 2
+    assert compiled.get_property("INFERENCE_NUM_THREADS") == 2
+
+
 def test_what_it_cannot_do_is_refused(model: Model, tmp_path: Path) -> None:
     with pytest.raises(Unsupported, match="engine 'openvino' has no precision 'int4'; there are: float32"):
         engines.load(model, ServeConfig(engine="openvino", precision="int4"))

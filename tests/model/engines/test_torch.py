@@ -49,9 +49,54 @@ def test_a_device_that_is_not_there(model: Any, device: str) -> None:
         engines.load(model, ServeConfig(engine="torch", device=device))
 
 
-def test_a_precision_that_it_does_not_have(model: Any) -> None:
-    with pytest.raises(Unsupported, match="precision 'int4' cannot be set"):
-        engines.load(model, ServeConfig(engine="torch", precision="int4"))
+@pytest.mark.parametrize("precision", ["int4", "float16"])
+def test_a_precision_that_it_does_not_have(model: Any, precision: str) -> None:
+    with pytest.raises(Unsupported, match=f"no precision '{precision}' on device 'cpu'; there are: float32, bfloat16"):
+        engines.load(model, ServeConfig(engine="torch", precision=precision))
+
+
+@pytest.mark.parametrize("engine", ["torch", "torch-compile"])
+def test_bfloat16_is_computed_in_and_float32_given_back(model: Any, engine: str) -> None:
+    pixels = np.random.default_rng(0).random((16, 64)).astype(np.float32)
+    exact = engines.load(model).run({"pixels": pixels})["output"]
+    found = engines.load(model, ServeConfig(engine=engine, precision="bfloat16")).run({"pixels": pixels})["output"]
+    assert found.dtype == np.float32
+    assert 0 < np.abs(found - exact).max() < 0.05 * np.abs(exact).max()
+
+
+def test_compiled_it_takes_any_number_of_rows_without_compiling_for_each(model: Any) -> None:
+    from torch._dynamo.utils import counters
+
+    runner = engines.load(model, ServeConfig(engine="torch-compile"))
+    before = counters["stats"]["unique_graphs"]
+    for rows in (1, 2, 3, 17, 64):
+        assert runner.run({"pixels": np.ones((rows, 64), np.float32)})["output"].shape == (rows, 10)
+    assert counters["stats"]["unique_graphs"] == before
+
+
+def test_no_compiler_is_said_with_the_mend(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._inductor import cpp_builder, exc
+
+    def none() -> str:
+        raise exc.InvalidCxxCompiler
+
+    monkeypatch.setattr(cpp_builder, "get_cpp_compiler", none)
+    with pytest.raises(Unsupported, match=r"engine 'torch-compile' needs a C\+\+ compiler.*apt install g\+\+"):
+        engines.load(model, ServeConfig(engine="torch-compile"))
+
+
+def test_a_module_that_cannot_be_compiled_is_left_to_the_plain_engine(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(module: Any, **options: Any) -> Any:
+        def run(*given: Any) -> Any:
+            raise torch._dynamo.exc.Unsupported("no such operator")
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", broken)
+    with pytest.raises(Unsupported, match=r"cannot compile this module, engine 'torch' runs it: .*no such operator"):
+        engines.load(model, ServeConfig(engine="torch-compile"))
 
 
 def test_once_closed_it_says_so(model: Any) -> None:
