@@ -1,6 +1,6 @@
 """The nouns of modelkeep. Imports nothing above the standard library and numpy.
 
-Shapes are tuples whose free dimensions are ``None``; the first free dimension of an input is its batch.
+Shapes are tuples whose free dimensions are ``None``; a free first dimension is the batch unless it is named otherwise.
 Times are seconds, sizes are bytes, shares are between 0 and 1.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from modelkeep.errors import BadInput, BadRef
 
@@ -51,17 +51,40 @@ class Ref:
         return self.name if self.which is None else f"{self.name}@{self.which}"
 
 
+BATCH = "batch"
+"""The name of the free dimension that counts rows."""
+
+
 @dataclass(frozen=True)
 class TensorSpec:
-    """One named input or output: numpy dtype name (``float32``, ``int64``, ``str``) and shape, ``None`` where free."""
+    """One named input or output: numpy dtype name (``float32``, ``int64``, ``str``) and shape, ``None`` where free.
+
+    ``axes`` names each free dimension and is None for a fixed one: equal names are equal sizes, over all inputs and
+    outputs. A name may be a sum, such as ``past+sequence`` or ``past+1``. A free dimension that was given no name is
+    called ``batch`` where it is the first, and else by its place (``image.2``), which no other dimension shares.
+    """
 
     name: str
     dtype: str
     shape: tuple[int | None, ...]
+    axes: tuple[str | None, ...] = ()
+
+    def __post_init__(self) -> None:
+        given = self.axes or (None,) * len(self.shape)
+        if len(given) != len(self.shape):
+            raise ValueError(f"{self.name} has {len(self.shape)} dimensions and {len(given)} names of them")
+        names = (
+            None if size is not None else (name or (f"{self.name}.{axis}" if axis else BATCH))
+            for axis, (size, name) in enumerate(zip(self.shape, given, strict=True))
+        )
+        object.__setattr__(self, "axes", tuple(names))
 
     def describe(self) -> str:
-        """``image float32 [?, 64]``: what an error message shows."""
-        return f"{self.name} {self.dtype} [{', '.join('?' if d is None else str(d) for d in self.shape)}]"
+        """``image float32 [batch, 64]``: ``?`` stands for a free dimension without a name."""
+        own = f"{self.name}."
+        told = ("?" if name and name.startswith(own) else name for name in self.axes)
+        sizes = (name if size is None else str(size) for size, name in zip(self.shape, told, strict=True))
+        return f"{self.name} {self.dtype} [{', '.join(map(str, sizes))}]"
 
     def accepts(self, shape: Sequence[int]) -> bool:
         """Whether an array of this shape fits, each free dimension taking any size."""
@@ -70,12 +93,30 @@ class TensorSpec:
         )
 
 
+class Bounds(NamedTuple):
+    """The sizes that a free dimension may have: ``low`` to ``high`` (None: any), multiples of ``step`` only."""
+
+    low: int = 1
+    high: int | None = None
+    step: int = 1
+
+    def allows(self, size: int) -> bool:
+        """Whether this size is one of them."""
+        return size >= self.low and (self.high is None or size <= self.high) and size % self.step == 0
+
+    def describe(self) -> str:
+        """``1 to 512``, ``32 or more, in multiples of 32``: what an error message shows."""
+        told = f"{self.low} or more" if self.high is None else f"{self.low} to {self.high}"
+        return told if self.step == 1 else f"{told}, in multiples of {self.step}"
+
+
 @dataclass(frozen=True)
 class Signature:
-    """What goes in and what comes out, in the model's own order."""
+    """What goes in and what comes out, in the model's own order. ``bounds`` are of free dimensions, by name."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    bounds: Mapping[str, Bounds] = field(default_factory=dict, hash=False)
 
     def to_json(self) -> dict[str, Any]:
         """A form that ``from_json`` reads back."""
@@ -83,17 +124,24 @@ class Signature:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Signature:
-        """The Signature that ``to_json`` wrote."""
+        """The Signature that ``to_json`` wrote, now or before dimensions had names and bounds."""
 
         def specs(rows: Sequence[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
-            return tuple(TensorSpec(r["name"], r["dtype"], tuple(r["shape"])) for r in rows)
+            return tuple(TensorSpec(r["name"], r["dtype"], tuple(r["shape"]), tuple(r.get("axes", ()))) for r in rows)
 
-        return cls(specs(data["inputs"]), specs(data["outputs"]))
+        bounds = {str(name): Bounds(*values) for name, values in data.get("bounds", {}).items()}
+        return cls(specs(data["inputs"]), specs(data["outputs"]), bounds)
 
     @property
     def batched(self) -> bool:
-        """Whether every input and output has a free first dimension, so that requests can share a run."""
-        return all(t.shape and t.shape[0] is None for t in (*self.inputs, *self.outputs))
+        """Whether every input and output has the batch as its first dimension, so that requests can share a run."""
+        return all(t.axes[:1] == (BATCH,) for t in (*self.inputs, *self.outputs))
+
+    @property
+    def free(self) -> tuple[str, ...]:
+        """The names of the inputs' free dimensions, each once; sums are not among them, being given by their parts."""
+        names = (name for t in self.inputs for name in t.axes if name and "+" not in name)
+        return tuple(dict.fromkeys(names))
 
     def check(self, inputs: Arrays) -> None:
         """Refuse arrays that do not fit: BadInput names what was expected and what was given."""
@@ -111,9 +159,44 @@ class Signature:
                 raise BadInput(f"input '{name}' is {given}; the model takes {spec.describe()}")
             if not spec.accepts(array.shape):
                 raise BadInput(f"input '{name}' has shape {list(array.shape)}; the model takes {spec.describe()}")
-        batches = {name: inputs[name].shape[0] for name, spec in expected.items() if spec.shape[:1] == (None,)}
-        if len(set(batches.values())) > 1:
-            raise BadInput(f"the inputs differ in their number of rows: {batches}; give each the same")
+        self.sizes({name: array.shape for name, array in inputs.items()})
+
+    def sizes(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
+        """The size of each free dimension, by name, that inputs of these shapes (by input name) give.
+
+        Raises BadInput where dimensions of one name differ, a sum is not one, or a size is out of its bounds.
+        """
+        seen = [
+            (name, size, t.name)
+            for t in self.inputs
+            if t.name in shapes
+            for name, size in zip(t.axes, shapes[t.name], strict=True)
+            if name
+        ]
+        found: dict[str, int] = {}
+        for name, size, whose in seen:
+            if "+" not in name and found.setdefault(name, size) != size:
+                raise BadInput(self._unequal(name, {w: s for n, s, w in seen if n == name}, whose))
+        for name, size, whose in seen:
+            if "+" in name and (total := added(name, found)) not in (None, size):
+                parts = ", ".join(f"{part} {found[part]}" for part in name.split("+") if part in found)
+                raise BadInput(f"a dimension of input '{whose}' is {size}; it must be {name} = {total} ({parts})")
+        for name, size in found.items():
+            if name in self.bounds and not self.bounds[name].allows(size):
+                raise BadInput(f"'{name}' is {size}; the model takes {self.bounds[name].describe()}")
+        return found
+
+    def _unequal(self, name: str, sizes: Mapping[str, int], whose: str) -> str:
+        if name == BATCH:
+            return f"the inputs differ in their number of rows: {dict(sizes)}; give each the same"
+        return f"'{name}' must be the same in every input, and input '{whose}' differs: {dict(sizes)}"
+
+
+def added(name: str, sizes: Mapping[str, int]) -> int | None:
+    """The size of a dimension of this name: ``past+1`` with past 6 is 7. None where a part is not known."""
+    parts = [int(part) if part.isdigit() else sizes.get(part) for part in name.split("+")]
+    known = [part for part in parts if part is not None]
+    return sum(known) if len(known) == len(parts) else None
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from modelkeep.errors import BadInput, BadRef
 from modelkeep.types import (
+    Bounds,
     Finding,
     Model,
     Ref,
@@ -25,6 +26,7 @@ from modelkeep.types import (
     Step,
     TensorSpec,
     Version,
+    added,
 )
 
 IMAGE = TensorSpec("image", "float32", (None, 4))
@@ -80,7 +82,7 @@ class TestRef:
 
 class TestTensorSpec:
     def test_describe(self) -> None:
-        assert IMAGE.describe() == "image float32 [?, 4]"
+        assert IMAGE.describe() == "image float32 [batch, 4]"
         assert TensorSpec("x", "int64", ()).describe() == "x int64 []"
 
     @pytest.mark.parametrize(
@@ -92,6 +94,91 @@ class TestTensorSpec:
     def test_a_fixed_shape(self) -> None:
         assert TensorSpec("x", "float32", (2, 2)).accepts((2, 2))
         assert not TensorSpec("x", "float32", (2, 2)).accepts((1, 2))
+
+    def test_every_free_dimension_has_a_name(self) -> None:
+        spec = TensorSpec("image", "float32", (None, 3, None, None), (None, None, "height", None))
+        assert spec.axes == ("batch", None, "height", "image.3")
+        assert spec.describe() == "image float32 [batch, 3, height, ?]"
+        assert TensorSpec("x", "float32", (None, 4)) == TensorSpec("x", "float32", (None, 4), ("batch", None))
+        with pytest.raises(ValueError, match="x has 1 dimensions and 2 names"):
+            TensorSpec("x", "float32", (None,), ("batch", "sequence"))
+
+
+class TestNamedDimensions:
+    """A decoder with a cache: the mask is as long as what is kept and what is new together."""
+
+    SIGNATURE = Signature(
+        (
+            TensorSpec("ids", "int64", (None, None), ("batch", "sequence")),
+            TensorSpec("mask", "int64", (None, None), ("batch", "past+sequence")),
+            TensorSpec("cache", "float32", (None, 2, None, 8), ("batch", None, "past", None)),
+        ),
+        (TensorSpec("logits", "float32", (None, None, 9), ("batch", "sequence", None)),),
+        {"sequence": Bounds(1, 32, 4), "past": Bounds(0, 64)},
+    )
+
+    def inputs(self, ids: int = 4, mask: int = 10, cache: int = 6, rows: int = 2) -> dict[str, Any]:
+        return {
+            "ids": np.zeros((2, ids), np.int64),
+            "mask": np.zeros((2, mask), np.int64),
+            "cache": np.zeros((rows, 2, cache, 8), np.float32),
+        }
+
+    def test_names_and_bounds_are_read_back(self) -> None:
+        assert Signature.from_json(json.loads(json.dumps(self.SIGNATURE.to_json()))) == self.SIGNATURE
+        assert hash(self.SIGNATURE) == hash(Signature.from_json(self.SIGNATURE.to_json()))
+
+    def test_what_was_written_before_there_were_names_is_read(self) -> None:
+        old = {
+            "inputs": [{"name": "x", "dtype": "float32", "shape": [None, 4]}],
+            "outputs": [{"name": "y", "dtype": "float32", "shape": [None]}],
+        }
+        found = Signature.from_json(old)
+        assert found.inputs == (TensorSpec("x", "float32", (None, 4)),)
+        assert found.batched
+
+    def test_the_free_dimensions_and_their_sizes(self) -> None:
+        assert self.SIGNATURE.free == ("batch", "sequence", "past")
+        assert self.SIGNATURE.batched
+        self.SIGNATURE.check(self.inputs())
+        self.SIGNATURE.check(self.inputs(mask=4, cache=0))
+        shapes = {name: array.shape for name, array in self.inputs().items()}
+        assert self.SIGNATURE.sizes(shapes) == {"batch": 2, "sequence": 4, "past": 6}
+
+    @pytest.mark.parametrize(
+        ("wrong", "said"),
+        [
+            ({"mask": 9}, "a dimension of input 'mask' is 9; it must be past+sequence = 10 (past 6, sequence 4)"),
+            ({"ids": 6, "mask": 12}, "'sequence' is 6; the model takes 1 to 32, in multiples of 4"),
+            ({"cache": 65, "mask": 69}, "'past' is 65; the model takes 0 to 64"),
+            ({"rows": 3}, "the inputs differ in their number of rows: {'ids': 2, 'mask': 2, 'cache': 3}"),
+        ],
+    )
+    def test_sizes_that_do_not_fit_are_refused(self, wrong: dict[str, int], said: str) -> None:
+        with pytest.raises(BadInput) as caught:
+            self.SIGNATURE.check(self.inputs(**wrong))
+        assert said in str(caught.value)
+
+    def test_dimensions_of_one_name_are_equal(self) -> None:
+        two = Signature(
+            (
+                TensorSpec("a", "int64", (None, None), ("batch", "sequence")),
+                TensorSpec("b", "int64", (None, None), ("batch", "sequence")),
+            ),
+            (),
+        )
+        with pytest.raises(BadInput, match="'sequence' must be the same in every input, and input 'b' differs"):
+            two.check({"a": np.zeros((1, 3), np.int64), "b": np.zeros((1, 4), np.int64)})
+
+    def test_a_model_whose_rows_come_second_is_not_batched(self) -> None:
+        spec = TensorSpec("steps", "float32", (None, None, 4), ("sequence", "batch", None))
+        assert not Signature((spec,), ()).batched
+
+    @pytest.mark.parametrize(
+        ("name", "size"), [("past", 6), ("past+1", 7), ("past+sequence", 10), ("past+nothing", None), ("2", 2)]
+    )
+    def test_sums(self, name: str, size: int | None) -> None:
+        assert added(name, {"past": 6, "sequence": 4}) == size
 
 
 class TestSignature:
@@ -114,13 +201,16 @@ class TestSignature:
     @pytest.mark.parametrize(
         ("change", "sentence"),
         [
-            ({"extra": np.zeros(1)}, "no input is called 'extra'; the model takes image float32 [?, 4], mask bool [?]"),
-            ({"mask": None}, "input 'mask' is missing; the model takes image float32 [?, 4], mask bool [?]"),
-            ({"image": np.zeros((2, 4))}, "input 'image' is float64; the model takes image float32 [?, 4]"),
-            ({"image": np.array([["a"]])}, "input 'image' is str; the model takes image float32 [?, 4]"),
+            (
+                {"extra": np.zeros(1)},
+                "no input is called 'extra'; the model takes image float32 [batch, 4], mask bool [batch]",
+            ),
+            ({"mask": None}, "input 'mask' is missing; the model takes image float32 [batch, 4], mask bool [batch]"),
+            ({"image": np.zeros((2, 4))}, "input 'image' is float64; the model takes image float32 [batch, 4]"),
+            ({"image": np.array([["a"]])}, "input 'image' is str; the model takes image float32 [batch, 4]"),
             (
                 {"image": np.zeros((2, 5), np.float32)},
-                "input 'image' has shape [2, 5]; the model takes image float32 [?, 4]",
+                "input 'image' has shape [2, 5]; the model takes image float32 [batch, 4]",
             ),
             (
                 {"image": np.zeros((3, 4), np.float32)},

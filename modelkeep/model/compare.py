@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,20 @@ from modelkeep.types import Report, Runner, Signature
 if TYPE_CHECKING:
     from modelkeep.types import Array, Arrays
 
+
+class Tolerance(NamedTuple):
+    """|b - a| ≤ atol + rtol·|a|."""
+
+    atol: float
+    rtol: float
+
+
+TOLERANCES = {
+    "float32": Tolerance(1e-4, 1e-3),
+    "float16": Tolerance(5e-3, 5e-3),
+    "bfloat16": Tolerance(5e-2, 2e-2),
+}
+"""What a model may differ by from its float32 reference, by the precision of its weights."""
 CHUNK = 64
 """Rows a run once the given batch sizes have been tried."""
 MAX_ROWS = 4096

@@ -1,19 +1,25 @@
-"""Signatures from arrays, and arrays from signatures."""
+"""Signatures from arrays and from symbols, and arrays from signatures."""
 
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from modelkeep.types import Signature, TensorSpec
+from modelkeep.types import BATCH, Bounds, Signature, TensorSpec, added
 
 if TYPE_CHECKING:
     from modelkeep.types import Array, Arrays
 
 FREE = 4
 """The size given to a free dimension other than the batch, when nobody knows better."""
+NAMELESS = re.compile(r"|\?|-1|None|unk__\d+|\w+_dynamic_axes_\d+|\w+output_dim_\d+")
+"""What exporters call a dimension that nobody named, each one differently."""
+Symbols = tuple[str, str, Sequence[int | str | None]]
+"""Name, dtype and shape, whose free dimensions are symbols."""
 
 
 def dtype_name(array: Array) -> str:
@@ -33,25 +39,111 @@ def from_arrays(inputs: Arrays, outputs: Arrays) -> Signature:
     return Signature(specs(inputs), specs(outputs))
 
 
-def example(signature: Signature, batch: int, seed: int = 0, free: int = FREE) -> dict[str, Array]:
-    """Seeded inputs that fit: ``batch`` rows, ``free`` for every other free dimension.
+def from_symbols(
+    inputs: Sequence[Symbols], outputs: Sequence[Symbols], bounds: Mapping[str, Bounds] | None = None
+) -> Signature:
+    """What a file's own symbols say; the one that every input starts with is called ``batch``.
 
-    Floats are standard normal, integers 0 to 9, truth values and text by chance.
+    An output that starts with a symbol which no input has counts rows too: exporters lose the batch of an output.
+    """
+    firsts = {name for _, _, shape in inputs if shape and (name := _symbol(shape[0]))}
+    batch = firsts.pop() if len(firsts) == 1 else ""
+    known = {name for _, _, shape in inputs for size in shape if (name := _symbol(size))}
+
+    def spec(one: Symbols, *, output: bool) -> TensorSpec:
+        name, dtype, shape = one
+        axes = [_renamed(_symbol(size), batch) for size in shape]
+        if output and axes and axes[0] not in (known - {batch}):
+            axes[0] = None
+        return TensorSpec(name, dtype, tuple(s if isinstance(s, int) and s >= 0 else None for s in shape), tuple(axes))
+
+    renamed = {BATCH if name == batch else name: limits for name, limits in (bounds or {}).items()}
+    return Signature(
+        tuple(spec(one, output=False) for one in inputs), tuple(spec(one, output=True) for one in outputs), renamed
+    )
+
+
+def default_sizes(
+    signature: Signature, batch: int = 2, free: int = FREE, sizes: Mapping[str, int] | None = None
+) -> dict[str, int]:
+    """A size for every free dimension of the inputs, within its bounds: those given, ``batch`` rows, else ``free``."""
+    names = [part for t in signature.inputs for name in t.axes if name for part in name.split("+")]
+    found = {}
+    for name in dict.fromkeys(names):
+        if not name.isdigit():
+            found[name] = _within(signature.bounds.get(name, Bounds(0)), batch if name == BATCH else free)
+    return found | dict(sizes or {})
+
+
+def example(
+    signature: Signature, batch: int = 2, seed: int = 0, free: int = FREE, sizes: Mapping[str, int] | None = None
+) -> dict[str, Array]:
+    """Seeded inputs that fit: ``batch`` rows, ``free`` for every other free dimension, and ``sizes`` by name.
+
+    Floats are standard normal, truth values and text by chance, integers 0 to 9; but a ``mask`` is ones and then zeros,
+    a ``position`` counts, a ``token_type`` or ``segment`` is 0 or 1, as those names mean everywhere.
     """
     rng = np.random.default_rng(seed)
-    return {spec.name: _draw(spec, batch, free, rng) for spec in signature.inputs}
+    chosen = default_sizes(signature, batch, free, sizes)
+    return {spec.name: _draw(spec, shape_of(spec, chosen), rng) for spec in signature.inputs}
 
 
-def _draw(spec: TensorSpec, batch: int, free: int, rng: np.random.Generator) -> Array:
-    sizes = [free if size is None else size for size in spec.shape]
-    if spec.shape[:1] == (None,):
-        sizes[0] = batch
+def resized(signature: Signature, inputs: Arrays, sizes: Mapping[str, int]) -> dict[str, Array]:
+    """The same inputs cut, or repeated from their start, until each free dimension in ``sizes`` has that size."""
+    found = {}
+    for spec in signature.inputs:
+        array = inputs[spec.name]
+        for axis, name in enumerate(spec.axes):
+            size = added(name, sizes) if name else None
+            if size is None or size == array.shape[axis]:
+                continue
+            if not array.shape[axis]:
+                array = np.zeros((*array.shape[:axis], 1, *array.shape[axis + 1 :]), array.dtype)
+            array = np.take(array, np.arange(size) % array.shape[axis], axis=axis)
+        found[spec.name] = array
+    return found
+
+
+def shape_of(spec: TensorSpec, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    """The spec's shape where its free dimensions have these sizes by name."""
+    found = []
+    for size, name in zip(spec.shape, spec.axes, strict=True):
+        given = added(name, sizes) if size is None and name else size
+        assert given is not None, f"no size for '{name}'"
+        found.append(given)
+    return tuple(found)
+
+
+def _within(bounds: Bounds, size: int) -> int:
+    """The allowed size nearest above this one, or the highest."""
+    size = -(-max(size, bounds.low) // bounds.step) * bounds.step
+    return size if bounds.high is None or size <= bounds.high else bounds.high // bounds.step * bounds.step
+
+
+def _draw(spec: TensorSpec, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
     if spec.dtype == "str":
-        text = np.array([f"text {n}" for n in rng.integers(0, 10, math.prod(sizes))], dtype=object)
-        return text.reshape(sizes)
+        text = np.array([f"text {n}" for n in rng.integers(0, 10, math.prod(shape))], dtype=object)
+        return text.reshape(shape)
     dtype = np.dtype(spec.dtype)
-    if dtype.kind == "b":
-        return rng.integers(0, 2, sizes).astype(bool)
-    if dtype.kind in "iu":
-        return rng.integers(0, 10, sizes).astype(dtype)
-    return rng.standard_normal(sizes).astype(dtype)
+    if dtype.kind in "biu" and "mask" in spec.name and len(shape) > 1:
+        lengths = rng.integers(max(1, shape[-1] // 2), shape[-1] + 1, (*shape[:-1], 1)) if shape[-1] else 0
+        return (np.arange(shape[-1]) < lengths).astype(dtype)
+    if dtype.kind in "iu" and "position" in spec.name and shape:
+        return np.broadcast_to(np.arange(shape[-1]), shape).astype(dtype)
+    if dtype.kind in "biu":
+        return rng.integers(0, _values(spec, dtype), shape).astype(dtype)
+    return rng.standard_normal(shape).astype(dtype)
+
+
+def _values(spec: TensorSpec, dtype: np.dtype[np.generic]) -> int:
+    return 2 if dtype.kind == "b" or any(word in spec.name for word in ("token_type", "segment", "mask")) else 10
+
+
+def _symbol(size: int | str | None) -> str | None:
+    """The symbol without spaces, or None where it is a number or says nothing."""
+    text = "" if size is None or isinstance(size, int) else size.replace(" ", "")
+    return None if NAMELESS.fullmatch(text) else text
+
+
+def _renamed(symbol: str | None, batch: str) -> str | None:
+    return BATCH if symbol and symbol == batch else symbol

@@ -119,8 +119,8 @@ class TestFaithful:
         data = rows(tokens=rng.integers(0, 50, (40, 6)), scale=rng.random((40, 1)).astype(np.float32))
         source = adopt(network(code), code, tmp_path, data)
         made, (report,) = TorchToOnnx().run(source, tmp_path / "into")
-        assert [t.describe() for t in made.signature.inputs] == ["scale float32 [?, 1]", "tokens int64 [?, 6]"]
-        assert [t.describe() for t in made.signature.outputs] == ["score float32 [?, 4]", "best int64 [?]"]
+        assert [t.describe() for t in made.signature.inputs] == ["scale float32 [batch, 1]", "tokens int64 [batch, 6]"]
+        assert [t.describe() for t in made.signature.outputs] == ["score float32 [batch, 4]", "best int64 [batch]"]
         assert set(report.numbers["outputs"]) == {"score", "best"}
         found = engines.load(made).run({name: array[:3] for name, array in data.inputs.items()})
         assert list(found) == ["score", "best"]

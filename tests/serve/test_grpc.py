@@ -292,13 +292,13 @@ def wrong(**changes: Any) -> Any:
 @pytest.mark.parametrize(
     ("message", "said"),
     [
-        (wrong(name="z"), "no input is called 'z'; the model takes x float32 [?, ?]"),
+        (wrong(name="z"), "no input is called 'z'; the model takes x float32 [batch, ?]"),
         (wrong(datatype="FP31"), "input 'x' has datatype 'FP31'; there are BOOL, UINT8"),
         (wrong(datatype="INT32"), "input 'x' is INT32; give int_contents, not fp32_contents"),
         (wrong(int_contents=[1]), "input 'x' is FP32; give fp32_contents, not int_contents"),
         (wrong(shape=[1, 3]), "input 'x' has shape [1, 3] and 2 values; make them agree"),
         (wrong(shape=[-1, -2]), "input 'x' has shape [-1, -2]; give a list of whole numbers, 0 or more"),
-        (wrong(shape=[2]), "input 'x' has shape [2]; the model takes x float32 [?, ?]"),
+        (wrong(shape=[2]), "input 'x' has shape [2]; the model takes x float32 [batch, ?]"),
         (wrong(raw=[b"12345678"]), "input 'x' has contents, and raw_input_contents is given too; send one of them"),
         (wrong(raw=[b"", b""]), "raw_input_contents has 2 parts and there are 1 inputs"),
         (question(model_version="x"), "version 'x' is no whole number; leave it out for the live one"),

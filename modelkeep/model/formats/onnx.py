@@ -11,7 +11,8 @@ from typing import Any
 from modelkeep.data.dataset import Dataset
 from modelkeep.errors import BadModel, Unsupported
 from modelkeep.model import protobuf
-from modelkeep.types import Model, Signature, TensorSpec
+from modelkeep.model import signature as signatures
+from modelkeep.types import Model, Signature
 
 MAIN = "model.onnx"
 DTYPES = {
@@ -40,7 +41,7 @@ def adopt(
 
 
 def read_signature(file: Path, told: Path | None = None) -> Signature:
-    """Names, dtypes and shapes as onnxruntime reads them, symbolic dimensions as free.
+    """Names, dtypes and shapes as onnxruntime reads them, symbolic dimensions as free and under their names.
 
     Raises BadModel, which calls the file ``told``; Unsupported where an input or output is no tensor.
     """
@@ -53,9 +54,9 @@ def read_signature(file: Path, told: Path | None = None) -> Signature:
     # the names are the same without it, and a big model opens sooner
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = open_session(file, options, ["CPUExecutionProvider"], told=told or file)
-    return Signature(
-        tuple(_spec(node, told or file) for node in session.get_inputs()),
-        tuple(_spec(node, told or file) for node in session.get_outputs()),
+    return signatures.from_symbols(
+        [_symbols(node, told or file) for node in session.get_inputs()],
+        [_symbols(node, told or file) for node in session.get_outputs()],
     )
 
 
@@ -114,10 +115,9 @@ def _inside(message: memoryview, *numbers: int) -> Iterator[memoryview]:
             yield value
 
 
-def _spec(node: Any, told: Path) -> TensorSpec:
+def _symbols(node: Any, told: Path) -> signatures.Symbols:
     kind = str(node.type).removeprefix("tensor(").removesuffix(")")
     if kind not in DTYPES:
         hint = "; skl2onnx leaves it out with options={'zipmap': False}" if kind.startswith("seq(map") else ""
         raise Unsupported(f"'{node.name}' of {told} is {node.type}, and modelkeep serves tensors only{hint}")
-    shape = tuple(size if isinstance(size, int) and size >= 0 else None for size in node.shape)
-    return TensorSpec(str(node.name), DTYPES[kind], shape)
+    return str(node.name), DTYPES[kind], node.shape

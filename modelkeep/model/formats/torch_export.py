@@ -12,10 +12,13 @@ import torch
 
 from modelkeep.data.dataset import Dataset
 from modelkeep.errors import BadModel
+from modelkeep.model import signature as signatures
 from modelkeep.model.formats import pt2
-from modelkeep.types import Model, Signature, TensorSpec
+from modelkeep.types import Bounds, Model, Signature
 
 MAIN = "model.pt2"
+UNBOUNDED = 2**40
+"""A range that ends above this has no end: torch.export writes sys.maxsize or an infinity."""
 
 
 def adopt(
@@ -56,25 +59,33 @@ def from_module(built: torch.nn.Module, into: Path, rows: Dataset, like: Signatu
 
 
 def read_signature(program: torch.export.ExportedProgram) -> Signature:
-    """Inputs named by the exported function's parameters, symbolic dimensions as free."""
+    """Inputs named by the exported function's parameters; symbolic dimensions as free, with the range they have."""
     from modelkeep.model.formats import torch as torch_format
 
     values = {node.name: node.meta["val"] for node in program.graph.nodes if "val" in node.meta}
     wanted = program.graph_signature.user_inputs
     outputs = [values[str(name)] for name in program.graph_signature.user_outputs]
     tree = torch.utils._pytree.tree_unflatten(outputs, program.call_spec.out_spec)
-    return Signature(
-        tuple(_spec(str(name), values[str(name)]) for name in wanted),
-        tuple(_spec(name, value) for name, value in torch_format.named(tree).items()),
+    ranges = {str(symbol): _bounds(limits) for symbol, limits in program.range_constraints.items()}
+    return signatures.from_symbols(
+        [_symbols(str(name), values[str(name)]) for name in wanted],
+        [_symbols(name, value) for name, value in torch_format.named(tree).items()],
+        {name: limits for name, limits in ranges.items() if limits != Bounds()},
     )
 
 
-def _spec(name: str, value: Any) -> TensorSpec:
+def _bounds(limits: Any) -> Bounds:
+    """torch.export's range of a symbol; it takes 0 and 1 for constants, so a range from 2 says nothing of them."""
+    low, high = int(limits.lower), limits.upper
+    return Bounds(1 if low <= 2 else low, int(high) if high < UNBOUNDED else None)
+
+
+def _symbols(name: str, value: Any) -> signatures.Symbols:
     if not isinstance(value, torch.Tensor):
         raise BadModel(f"'{name}' of the exported program is a {type(value).__name__}; export it with tensors only")
-    shape = tuple(size if isinstance(size, int) else None for size in value.shape)
     dtype = str(value.dtype).removeprefix("torch.")
-    return TensorSpec(name, "float32" if dtype == "bfloat16" else dtype, shape)
+    shape = [size if isinstance(size, int) else str(size) for size in value.shape]
+    return name, "float32" if dtype == "bfloat16" else dtype, shape
 
 
 def _open(file: Path, told: Path | None = None) -> torch.export.ExportedProgram:

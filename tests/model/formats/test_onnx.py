@@ -54,8 +54,8 @@ def rows(n: int = 5) -> Dataset:
 def test_the_signature_is_read_with_symbolic_dimensions_free(tmp_path: Path) -> None:
     onnx.save(linear(), tmp_path / "m.onnx")
     made = formats.adopt(tmp_path / "m.onnx", tmp_path / "into", data=rows(), labels=["a", "b", "c"])
-    assert [t.describe() for t in made.signature.inputs] == ["x float32 [?, 4]"]
-    assert [t.describe() for t in made.signature.outputs] == ["y float32 [?, 3]"]
+    assert [t.describe() for t in made.signature.inputs] == ["x float32 [batch, 4]"]
+    assert [t.describe() for t in made.signature.outputs] == ["y float32 [batch, 3]"]
     assert made.files == ("model.onnx",)
     assert made.labels == ("a", "b", "c")
     assert onnx_format.opset(made.main) == 18

@@ -97,8 +97,8 @@ class TestAdopt:
     def test_inputs_go_where_their_names_say_whatever_their_order(self, home: Path, made: Any) -> None:
         data = rows(right=np.ones((4, 2)), left=np.zeros((4, 4)))
         model = adopt(home, made["Two"](), "made:Two", data)
-        assert [t.describe() for t in model.signature.inputs] == ["left float32 [?, 4]", "right float32 [?, 2]"]
-        assert [t.describe() for t in model.signature.outputs] == ["sum float32 [?, 3]", "first float32 [?]"]
+        assert [t.describe() for t in model.signature.inputs] == ["left float32 [batch, 4]", "right float32 [batch, 2]"]
+        assert [t.describe() for t in model.signature.outputs] == ["sum float32 [batch, 3]", "first float32 [batch]"]
 
     def test_other_names_are_taken_in_their_order(self, home: Path, made: Any) -> None:
         model = adopt(home, made["Two"](), "made:Two", rows(b=np.zeros((4, 4)), a=np.ones((4, 2))))

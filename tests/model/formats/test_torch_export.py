@@ -55,8 +55,8 @@ def check(model: Any, network: nn.Module) -> None:
 def test_names_come_from_the_program(tmp_path: Path) -> None:
     network = Two()
     model = formats.adopt(export(tmp_path / "m.pt2", network, LEFT, RIGHT), tmp_path / "into")
-    assert [t.describe() for t in model.signature.inputs] == ["left float32 [?, 4]", "right float32 [?, 3]"]
-    assert [t.describe() for t in model.signature.outputs] == ["sum float32 [?, 3]", "which int64 [?]"]
+    assert [t.describe() for t in model.signature.inputs] == ["left float32 [batch, 4]", "right float32 [batch, 3]"]
+    assert [t.describe() for t in model.signature.outputs] == ["sum float32 [batch, 3]", "which int64 [batch]"]
     check(folder.read(model.path), network)
 
 
