@@ -10,6 +10,8 @@ ModelkeepError
 │   ├── Untrusted        would unpickle, and nobody said --trust
 │   ├── MissingExtra     needs a pip extra that is not installed
 │   ├── Unsupported      no route between two formats, no such engine
+│   ├── Unauthenticated  no API key, or none that is known: status 401
+│   ├── Forbidden        a key whose scopes do not reach so far: status 403
 │   └── PortInUse        another program listens there
 ├── NotFound             no such model, version, file or alias: exit code 2, status 404
 ├── No                   the answer is no: exit code 1
@@ -71,6 +73,18 @@ class MissingExtra(Wrong):
 
 class Unsupported(Wrong):
     """No route between two formats, or no such engine."""
+
+
+class Unauthenticated(Wrong):
+    """No API key, or none that is known."""
+
+    status = 401
+
+
+class Forbidden(Wrong):
+    """A key whose scopes do not reach so far."""
+
+    status = 403
 
 
 class PortInUse(Wrong):

@@ -19,7 +19,16 @@ M = TypeVar("M", bound=MetricWrapperBase)
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OUTCOMES = ("ok", "error", "bad_input", "overloaded", "late", "cancelled")
-REASONS = ("queue_full", "queue_bytes", "deadline_hopeless", "deadline_passed", "not_ready", "body_too_large")
+REASONS = (
+    "queue_full",
+    "queue_bytes",
+    "deadline_hopeless",
+    "deadline_passed",
+    "not_ready",
+    "body_too_large",
+    "key",
+    "rate",
+)
 SECONDS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Bounds of every duration. Frozen: a dashboard that asks for a bound that is gone shows nothing."""
 ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0)

@@ -20,7 +20,9 @@ class Settings:
     """What a person may set for all verbs at once. Sizes are bytes, times are seconds.
 
     ``home`` holds the registry; ``store`` the artifacts (a folder or any fsspec URL; by default inside home).
-    ``grpc_port`` 0 means no gRPC.
+    ``grpc_port`` 0 means no gRPC. ``keys`` is the file of API keys, by default inside home; where it is there, every
+    route asks for one. ``anonymous`` lets a server without keys listen beyond this machine. ``tls_cert`` and
+    ``tls_key`` are PEM files.
     """
 
     home: Path = Path(".modelkeep")
@@ -29,10 +31,17 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 8080
     grpc_port: int = 0
+    keys: str = ""
+    anonymous: bool = False
+    tls_cert: str = ""
+    tls_key: str = ""
     max_queue_requests: int = 1024
     max_queue_bytes: int = 256 * 1024**2
     max_body_bytes: int = 64 * 1024**2
+    max_head_bytes: int = 32 * 1024
+    max_connections: int = 4096
     request_timeout: float = 30.0
+    head_timeout: float = 10.0
     capture_share: float = 1.0
     capture_rows: int = 50_000
     capture_bytes: int = 512 * 1024**2
@@ -46,6 +55,11 @@ class Settings:
     def store_url(self) -> str:
         """Where artifacts lie; a folder inside home unless ``store`` says otherwise."""
         return self.store or str(self.home.absolute() / "store")
+
+    @property
+    def keys_file(self) -> Path:
+        """Where API keys are kept; inside home unless ``keys`` says otherwise."""
+        return Path(self.keys) if self.keys else self.home.absolute() / "keys.json"
 
 
 def read(folder: Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
@@ -78,7 +92,15 @@ def _with(settings: Settings, given: Mapping[str, Any], source: str) -> Settings
             raise BadSettings(f"{source} sets '{key}', which is no setting; there are: {', '.join(known)}")
         kind = Path if issubclass(known[key], Path) else known[key]
         try:
-            changes[key] = kind(value)
+            changes[key] = _truth(value) if kind is bool else kind(value)
         except (TypeError, ValueError) as error:
             raise BadSettings(f"{source} sets '{key}' to {value!r}, which is not of kind {kind.__name__}") from error
     return replace(settings, **changes)
+
+
+def _truth(value: Any) -> bool:
+    """``bool("false")`` is True in Python, which no person means."""
+    known = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+    if (word := str(value).lower()) not in known:
+        raise ValueError(value)
+    return known[word]

@@ -17,6 +17,8 @@ CLASSES = {
 STATUS = {
     "ModelkeepError": 500,
     "Wrong": 400,
+    "Unauthenticated": 401,
+    "Forbidden": 403,
     "NotFound": 404,
     "No": 409,
     "Busy": 503,

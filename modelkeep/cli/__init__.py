@@ -25,6 +25,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "optimize": ("modelkeep.cli.optimize:optimize", "Same answers, cheaper weights: distil, quantize."),
     "tune": ("modelkeep.cli.tune:tune", "Find the fastest settings that keep a latency promise."),
     "serve": ("modelkeep.cli.serve:serve", "Answer over HTTP (Open Inference Protocol v2)."),
+    "keys": ("modelkeep.cli.keys:keys", "API keys of the service: add, list, revoke."),
     "label": ("modelkeep.cli.label:label", "Hand in the truth for requests that were answered."),
     "monitor": ("modelkeep.cli.monitor:monitor", "Has the world or the quality of the answers changed?"),
     "update": ("modelkeep.cli.update:update", "New knowledge: fine-tune, or grow new classes."),

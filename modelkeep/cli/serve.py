@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from modelkeep.cli.output import DURATION, say
+from modelkeep.cli.output import DURATION, FILE, say
 
 
 @click.command(epilog="Examples: modelkeep serve digits    modelkeep serve model.onnx --port 9000")
@@ -16,6 +16,10 @@ from modelkeep.cli.output import DURATION, say
 @click.option("--host", help="Address to listen on (default 127.0.0.1: this machine only).")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on (default 8080; 0: any free one).")
 @click.option("--grpc-port", type=click.IntRange(1, 65535), help="Answer over gRPC too, on this port (default: not).")
+@click.option("--keys", type=click.Path(dir_okay=False), help="File of API keys (default: keys.json inside home).")
+@click.option("--anonymous", is_flag=True, default=None, help="Listen beyond this machine without keys.")
+@click.option("--tls-cert", type=FILE, help="Certificate chain, PEM: answer over TLS.")
+@click.option("--tls-key", type=FILE, help="Its private key, PEM (default: in the same file).")
 @click.option(
     "--engine", help="onnxruntime, openvino, torch, torch-compile; by default what tune found, else the format's first."
 )
@@ -30,6 +34,10 @@ def serve(
     host: str | None,
     port: int | None,
     grpc_port: int | None,
+    keys: str | None,
+    anonymous: bool | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
     capture: float | None,
     name: str | None,
     **given: Any,
@@ -44,6 +52,8 @@ def serve(
     from modelkeep.serve import server
 
     changes: dict[str, Any] = {"host": host, "port": port, "grpc_port": grpc_port, "capture_share": capture}
+    changes |= {"keys": keys, "anonymous": anonymous}
+    changes |= {"tls_cert": tls_cert and str(tls_cert), "tls_key": tls_key and str(tls_key)}
     settings = dataclasses.replace(settings_.read(), **{k: v for k, v in changes.items() if v is not None})
     options = {key: value for key, value in given.items() if value is not None}
 

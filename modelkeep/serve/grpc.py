@@ -18,8 +18,22 @@ import numpy as np
 import orjson
 
 from modelkeep import __version__, extras
-from modelkeep.errors import BadInput, Busy, ModelkeepError, NotFound, NotReady, Overloaded, PortInUse, TooLate, Wrong
+from modelkeep.errors import (
+    BadInput,
+    Busy,
+    Forbidden,
+    ModelkeepError,
+    NotFound,
+    NotReady,
+    Overloaded,
+    PortInUse,
+    TooLate,
+    Unauthenticated,
+    Wrong,
+)
 from modelkeep.serve import codec
+from modelkeep.serve.keys import Gate
+from modelkeep.serve.listener import certificate
 from modelkeep.serve.messages import CHOICE, METHODS, SERVICE, classes
 from modelkeep.serve.plane import Plane
 from modelkeep.serve.router import STICKY
@@ -49,6 +63,8 @@ STATUS: tuple[tuple[type[ModelkeepError], str], ...] = (
     (NotReady, "UNAVAILABLE"),
     (Busy, "UNAVAILABLE"),
     (NotFound, "NOT_FOUND"),
+    (Unauthenticated, "UNAUTHENTICATED"),
+    (Forbidden, "PERMISSION_DENIED"),
     (Wrong, "INVALID_ARGUMENT"),
     (ModelkeepError, "INTERNAL"),
 )
@@ -65,7 +81,8 @@ Handler = Callable[[Any, Any], Awaitable[Any]]
 class Endpoint:
     """A gRPC server over a plane. All methods belong to the plane's loop. Raises MissingExtra without grpcio."""
 
-    def __init__(self, plane: Plane) -> None:
+    def __init__(self, plane: Plane, keys: Gate | None = None) -> None:
+        self._settings, self._metrics, self._keys = plane.settings, plane.metrics, keys or Gate(None)
         self._grpc: Any = extras.need("grpc", extra="grpc")
         aio: Any = extras.need("grpc.aio", extra="grpc")
         most = plane.settings.max_body_bytes + ROOM
@@ -80,7 +97,7 @@ class Endpoint:
         made = classes()
         methods = {
             name: self._grpc.unary_unary_rpc_method_handler(
-                self._guarded(getattr(handlers, _snake(name))),
+                self._guarded(getattr(handlers, _snake(name)), scope_of(name)),
                 request_deserializer=made[f"{name}Request"].FromString,
                 response_serializer=made[f"{name}Response"].SerializeToString,
             )
@@ -92,21 +109,28 @@ class Endpoint:
         """Listen, and give the port (of ``port`` 0: a free one). Raises PortInUse."""
         at = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
-            bound: int = self._server.add_insecure_port(at)
+            bound: int = self._bind(at)
         except RuntimeError as error:
             raise PortInUse(f"gRPC cannot listen on {at}: another program may; choose another port") from error
         await self._server.start()
         return bound
 
+    def _bind(self, at: str) -> int:
+        if not self._settings.tls_cert:
+            return int(self._server.add_insecure_port(at))
+        chain, key = certificate(self._settings)
+        return int(self._server.add_secure_port(at, self._grpc.ssl_server_credentials([(key, chain)])))
+
     async def stop(self, grace: float) -> None:
         """Take no more requests, and wait ``grace`` seconds at most for the answers to those that came."""
         await self._server.stop(grace)
 
-    def _guarded(self, handler: Handler) -> Handler:
-        """Errors as status codes with one sentence; a defect's traceback goes to the log, never to a client."""
+    def _guarded(self, handler: Handler, scope: str) -> Handler:
+        """The key first. Errors as status codes with one sentence; a defect's traceback goes to the log only."""
 
         async def guarded(message: Any, context: Any) -> Any:
             try:
+                self._admit(context, scope)
                 return await handler(message, context)
             except ModelkeepError as error:
                 later = math.ceil(error.retry_after * 1000) if isinstance(error, Overloaded) else None
@@ -119,6 +143,21 @@ class Endpoint:
                 await context.abort(self._grpc.StatusCode.INTERNAL, said)
 
         return guarded
+
+    def _admit(self, context: Any, scope: str) -> None:
+        given = dict(context.invocation_metadata() or ()).get("authorization")
+        try:
+            self._keys.admit(given, scope)
+        except ModelkeepError as error:
+            self._metrics.rejected("rate" if isinstance(error, Overloaded) else "key")
+            raise
+
+
+def scope_of(method: str) -> str:
+    """What a key must be allowed for a method: one that nobody thought of needs the most."""
+    if method in ("ModelInfer", "ModelStreamInfer"):
+        return "infer"
+    return "read" if method.startswith(("Server", "ModelReady", "ModelMetadata")) else "admin"
 
 
 class _Handlers:

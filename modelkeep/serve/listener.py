@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import ipaddress
 import socket
+import ssl
 from collections.abc import Generator
 from typing import Any
 
 import uvicorn
 
 from modelkeep.errors import BadSettings, PortInUse
+from modelkeep.serve.connection import bounded
+from modelkeep.serve.keys import Gate, Ring
 from modelkeep.serve.plane import Plane
+from modelkeep.settings import Settings
 
 KEEP_ALIVE = 75
 """Seconds that an idle connection stays open: longer than clients keep theirs, so that they close first."""
@@ -44,23 +49,67 @@ def listen(host: str, port: int) -> socket.socket:
     return sock
 
 
-def url_of(sock: socket.socket) -> str:
+def safely(settings: Settings) -> socket.socket:
+    """``listen`` where settings say, unless that would let strangers in.
+
+    Raises BadSettings for an address beyond this machine where there are no keys, and for TLS files that do not work.
+    """
+    if settings.tls_cert or settings.tls_key:
+        certificate(settings)
+    sock = listen(settings.host, settings.port)
+    beyond = not ipaddress.ip_address(sock.getsockname()[0].partition("%")[0]).is_loopback
+    if beyond and not settings.anonymous and not _ring(settings):
+        sock.close()
+        raise BadSettings(
+            f"{settings.host} can be reached from other machines and there is no API key; make one with: modelkeep "
+            "keys --add NAME --scope infer, or pass --anonymous to let everybody in"
+        )
+    return sock
+
+
+def gate(settings: Settings) -> Gate:
+    """Open where there is no file of keys. Raises BadSettings for one that is damaged."""
+    return Gate(_ring(settings))
+
+
+def _ring(settings: Settings) -> Ring | None:
+    return Ring(settings.keys_file) if settings.keys or settings.keys_file.exists() else None
+
+
+def certificate(settings: Settings) -> tuple[bytes, bytes]:
+    """The chain and its key, as PEM. Raises BadSettings where they do not work together."""
+    try:
+        # also what uvicorn does with them, later and in other words
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(settings.tls_cert, settings.tls_key or None)
+        with open(settings.tls_cert, "rb") as cert, open(settings.tls_key or settings.tls_cert, "rb") as key:
+            return cert.read(), key.read()
+    except (OSError, ValueError) as error:
+        raise BadSettings(
+            f"TLS cannot use certificate '{settings.tls_cert}' with key '{settings.tls_key}': {error}; give PEM files "
+            "that belong together with --tls-cert and --tls-key"
+        ) from error
+
+
+def url_of(sock: socket.socket, *, tls: bool = False) -> str:
     """What a person on this machine types."""
     host, port = sock.getsockname()[:2]
     if host in ("0.0.0.0", "::"):
         host = "127.0.0.1"
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if tls else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 class Listener(uvicorn.Server):
     """uvicorn, with signals left to us, and an end in which a client with a kept connection loses nothing."""
 
     def __init__(self, plane: Plane, app: Any) -> None:
-        self.plane = plane
+        self.plane, settings = plane, plane.settings
         super().__init__(
             uvicorn.Config(
                 app,
-                http="httptools",
+                http=bounded(settings),
+                ssl_certfile=settings.tls_cert or None,
+                ssl_keyfile=settings.tls_key or None,
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -69,7 +118,7 @@ class Listener(uvicorn.Server):
                 proxy_headers=False,
                 backlog=BACKLOG,
                 timeout_keep_alive=KEEP_ALIVE,
-                timeout_graceful_shutdown=int(plane.settings.request_timeout) + 5,
+                timeout_graceful_shutdown=int(settings.request_timeout) + 5,
             )
         )
 

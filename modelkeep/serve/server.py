@@ -21,8 +21,9 @@ from modelkeep.data import labels
 from modelkeep.data.traffic import TrafficLog
 from modelkeep.model import engines, formats
 from modelkeep.serve import http
+from modelkeep.serve.door import Door
 from modelkeep.serve.follow import Follower
-from modelkeep.serve.listener import Listener, listen, url_of
+from modelkeep.serve.listener import Listener, gate, listen, safely, url_of
 from modelkeep.serve.loaded import Loaded, Paces, bring
 from modelkeep.serve.plane import Plane
 from modelkeep.serve.router import Router
@@ -32,6 +33,7 @@ from modelkeep.types import Model, Runner, ServeConfig
 if TYPE_CHECKING:
     from modelkeep.registry import Registry
     from modelkeep.serve.grpc import Endpoint
+    from modelkeep.serve.keys import Gate
 
 OnReady = Callable[[str], None]
 
@@ -88,7 +90,7 @@ def serve_file(
     Raises PortInUse, NotFound, BadModel, Untrusted, MissingExtra, Unsupported; KeyboardInterrupt at a second signal.
     """
     name = name or path.stem
-    with listen(settings.host, settings.port) as sock, tempfile.TemporaryDirectory(prefix="modelkeep-") as room:
+    with safely(settings) as sock, tempfile.TemporaryDirectory(prefix="modelkeep-") as room:
         model = formats.adopt(path, Path(room))
         config = replace(config or engines.default_config(model.format), **(options or {}))
         _block(Service(Fixed({name: model}, {name: config}), settings, sock), on_ready)
@@ -109,7 +111,7 @@ def serve_registry(
     ``configs`` are settings by model name, before what tune stored for ``machine``; ``options`` are single fields,
     before both. Raises PortInUse, NotFound, NotReady, or why no version can be loaded.
     """
-    with listen(settings.host, settings.port) as sock:
+    with safely(settings) as sock:
         source = Follower(registry, names, machine=machine, configs=configs, options=options)
         _block(Service(source, settings, sock, traffic=settings.home / "traffic.db"), on_ready)
 
@@ -135,13 +137,15 @@ class Service:
                 max_bytes=settings.capture_bytes,
             )
         self.plane = Plane(settings, traffic=log)
-        grpc = await _grpc(self.plane)
-        self._listener = Listener(self.plane, http.app(self.plane, label=_labeller(log)))
+        self.keys = gate(settings)
+        grpc = await _grpc(self.plane, self.keys)
+        app = Door(http.app(self.plane, label=_labeller(log)), self.keys, self.plane.metrics)
+        self._listener = Listener(self.plane, app)
         serving = asyncio.create_task(self._listener.serve(sockets=[self.sock]))
         try:
             if await self._begin(stop):
                 if on_ready is not None:
-                    on_ready(url_of(self.sock))
+                    on_ready(url_of(self.sock, tls=bool(settings.tls_cert)))
                 await stop.wait()
         finally:
             if grpc is not None:
@@ -166,14 +170,14 @@ class Service:
         return False
 
 
-async def _grpc(plane: Plane) -> Endpoint | None:
+async def _grpc(plane: Plane, keys: Gate) -> Endpoint | None:
     """Listening beside HTTP where settings ask for it; a busy port or a missing extra is told before models load."""
     settings = plane.settings
     if not settings.grpc_port:
         return None
     from modelkeep.serve.grpc import Endpoint
 
-    endpoint = Endpoint(plane)
+    endpoint = Endpoint(plane, keys)
     await endpoint.start(settings.host, settings.grpc_port)
     return endpoint
 
@@ -238,9 +242,10 @@ class Running:
         port: int = 0,
     ) -> None:
         self.source = Fixed(what, configs) if isinstance(what, Mapping) else what
+        settings = settings or Settings()
         self.sock = listen("127.0.0.1", port)
-        self.service = Service(self.source, settings or Settings(), self.sock, traffic=traffic)
-        self.url = url_of(self.sock)
+        self.service = Service(self.source, settings, self.sock, traffic=traffic)
+        self.url = url_of(self.sock, tls=bool(settings.tls_cert))
         self._error: BaseException | None = None
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._main, name="modelkeep-serve", daemon=True)

@@ -115,3 +115,17 @@ def test_an_empty_registry_says_how_to_begin(
     code, out, _ = call(capsys, monkeypatch, "list")
     assert code == 0
     assert "register one with: modelkeep add NAME FILE" in out
+
+
+def test_keys_are_added_listed_and_revoked(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    code, out, err = call(capsys, monkeypatch, "keys", "--add", "web", "--scope", "infer", "--rate", "5")
+    assert code == 0
+    assert re.fullmatch(r"mk_\S{43}\n", out)
+    assert "shown this once" in err
+    code, listed, _ = call(capsys, monkeypatch, "keys", "--json")
+    assert [(k["name"], k["scopes"], k["rate"]) for k in json.loads(listed)["keys"]] == [("web", ["infer"], 5.0)]
+    assert out.strip() not in listed
+    assert call(capsys, monkeypatch, "keys", "--add", "web", "--scope", "read")[0] == 1
+    assert call(capsys, monkeypatch, "keys", "--add", "other")[0] == 2
+    assert call(capsys, monkeypatch, "keys", "--revoke", "web")[0] == 0
+    assert "listens on this machine only" in call(capsys, monkeypatch, "keys")[1]

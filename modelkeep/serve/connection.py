@@ -1,0 +1,128 @@
+"""One connection: uvicorn's protocol on httptools, with a bound on all that a client can make it wait for or keep."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import orjson
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from modelkeep.settings import Settings
+
+
+def bounded(settings: Settings) -> type[asyncio.Protocol]:
+    """The protocol class with the bounds of ``settings``, for uvicorn.Config(http=…)."""
+    return type("Bounded", (Connection,), {"settings": settings})
+
+
+class Connection(HttpToolsProtocol):
+    """A client that sends its head slowly, a head that is too large, a client that does not read its answer, and
+    one connection too many are each cut off; all but the last two are told why (RFC 9110, 15.5.9 and RFC 6585, 5).
+    """
+
+    settings = Settings()
+    _head = 0
+    _waiting: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A new client, which must say something in time."""
+        super().connection_made(transport)
+        if len(self.connections) > self.settings.max_connections:
+            most = self.settings.max_connections
+            self._refuse(503, f"{most} connections are open, the most this server takes (max_connections)")
+            return
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """No timer outlives its connection."""
+        self._stop_waiting()
+        self.resume_writing()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """See HttpToolsProtocol; what comes after a refusal is not looked at."""
+        if not self.transport.is_closing():
+            super().data_received(data)
+
+    def on_message_begin(self) -> None:
+        """A request begins: from here its head must be complete in time."""
+        super().on_message_begin()
+        self._head = 0
+        if self._waiting is None:
+            self._expect_head()
+
+    def on_url(self, url: bytes) -> None:
+        """A part of the target."""
+        super().on_url(url)
+        self._count(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One field of the head."""
+        super().on_header(name, value)
+        self._count(len(name) + len(value) + 4)
+
+    def on_headers_complete(self) -> None:
+        """The head is whole; the body has bounds of its own (body.py)."""
+        self._stop_waiting()
+        if not self.transport.is_closing():
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body; none where the head was refused."""
+        if self.cycle is not None:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The request is whole."""
+        if self.cycle is not None:
+            super().on_message_complete()
+
+    def pause_writing(self) -> None:
+        """The client does not read: it has request_timeout to begin."""
+        super().pause_writing()
+        if self._unread is None:
+            self._unread = self.loop.call_later(self.settings.request_timeout, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It reads again."""
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+        if self.flow is not None:
+            super().resume_writing()
+
+    def send_400_response(self, msg: str) -> None:
+        """What is no HTTP gets one sentence in the form of every other error."""
+        self._refuse(400, "the request is not HTTP/1.1")
+
+    def _expect_head(self) -> None:
+        self._waiting = self.loop.call_later(self.settings.head_timeout, self._late)
+
+    def _stop_waiting(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
+
+    def _late(self) -> None:
+        self._waiting = None
+        seconds = self.settings.head_timeout
+        self._refuse(408, f"the head of the request took longer than {seconds:g} s (head_timeout)")
+
+    def _count(self, size: int) -> None:
+        self._head += size
+        if self._head > self.settings.max_head_bytes and not self.transport.is_closing():
+            most = self.settings.max_head_bytes
+            self._refuse(431, f"the head of the request is larger than {most} bytes (max_head_bytes)")
+
+    def _refuse(self, status: int, why: str) -> None:
+        if self.transport.is_closing():
+            return
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.transport.abort()  # an answer is on its way: another one in the midst of it would be taken for it
+            return
+        body: Any = orjson.dumps({"error": why})
+        head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
+        self.transport.write(STATUS_LINE[status] + head + body)
+        self.transport.close()

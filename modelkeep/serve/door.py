@@ -1,0 +1,55 @@
+"""The first thing that a request over HTTP meets: its key is checked here, on every route, before any other code."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import orjson
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from modelkeep.errors import ModelkeepError, Overloaded, Unauthenticated
+from modelkeep.metrics import Metrics
+from modelkeep.serve.keys import Gate
+
+ASKING = re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?/(infer|labels)")
+"""POST to one of these needs scope ``infer``; any other route that is not a GET needs ``admin``, known or not."""
+
+
+class Door:
+    """An ASGI application in front of ``inner``."""
+
+    def __init__(self, inner: ASGIApp, gate: Gate, metrics: Metrics) -> None:
+        self._inner, self._gate, self._metrics = inner, gate, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI. 401 without a known key, 403 without the scope, 429 above the key's rate."""
+        if scope["type"] == "http":
+            given = next((v.decode("latin-1") for k, v in scope["headers"] if k == b"authorization"), None)
+            try:
+                self._gate.admit(given, scope_of(scope["method"], scope["path"]))
+            except ModelkeepError as error:
+                self._metrics.rejected("rate" if isinstance(error, Overloaded) else "key")
+                await _refuse(send, error)
+                return
+        await self._inner(scope, receive, send)
+
+
+def scope_of(method: str, path: str) -> str:
+    """What a key must be allowed for this: a route that nobody thought of needs the most."""
+    if method in ("GET", "HEAD"):
+        return "read"
+    return "infer" if method == "POST" and ASKING.fullmatch(path) else "admin"
+
+
+async def _refuse(send: Send, error: ModelkeepError) -> None:
+    body = orjson.dumps({"error": str(error)})
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    if isinstance(error, Unauthenticated):
+        headers.append((b"www-authenticate", b'Bearer realm="modelkeep"'))
+    if isinstance(error, Overloaded):
+        headers.append((b"retry-after", str(max(1, math.ceil(error.retry_after))).encode()))
+    # the body was not read: what is left of it must not be taken for the next request's head
+    headers.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

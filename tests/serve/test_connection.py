@@ -1,0 +1,167 @@
+"""Clients that are slow, too large or too many, over raw sockets: each is cut off, and the others are answered."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from modelkeep.serve.server import Running
+from modelkeep.settings import Settings
+from modelkeep.types import Signature, TensorSpec
+
+ALIVE = b"GET /v2/health/live HTTP/1.1\r\nhost: x\r\n\r\n"
+WIDE = 4_000_000
+"""Floats of one answer: more than all the buffers between a server and a client that does not read."""
+
+
+@pytest.fixture(scope="module")
+def fakes_module() -> SimpleNamespace:
+    class Wide:
+        """One number in, many out."""
+
+        signature = Signature((TensorSpec("x", "float32", (None, 1)),), (TensorSpec("y", "float32", (None, None)),))
+
+        def run(self, inputs: object) -> dict[str, object]:
+            return {"y": np.zeros((1, WIDE), np.float32)}
+
+        def close(self) -> None:
+            pass
+
+    return SimpleNamespace(Wide=Wide)
+
+
+@pytest.fixture(scope="module")
+def server(fakes_module: SimpleNamespace) -> Iterator[Running]:
+    settings = Settings(max_head_bytes=2000, head_timeout=0.6, max_connections=12, request_timeout=1.5)
+    running = Running({"m": fakes_module.Wide()}, settings=settings)
+    with running:
+        yield running
+
+
+def connect(server: Running) -> socket.socket:
+    host, port = server.url.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=20)
+
+
+def all_of(sock: socket.socket) -> bytes:
+    """What the server says until it closes; a reset after its words is a close too."""
+    got = b""
+    try:
+        while more := sock.recv(65536):
+            got += more
+    except ConnectionResetError:
+        pass
+    return got
+
+
+def status_and_error(answer: bytes) -> tuple[int, str]:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return int(head.split()[1]), json.loads(body)["error"]
+
+
+def alive(server: Running) -> bool:
+    with connect(server) as sock:
+        sock.sendall(ALIVE)
+        return sock.recv(100).startswith(b"HTTP/1.1 200")
+
+
+def test_a_client_that_says_nothing_is_let_go(server: Running) -> None:
+    with connect(server) as sock:
+        began = time.monotonic()
+        status, error = status_and_error(all_of(sock))
+    assert status == 408
+    assert "0.6 s (head_timeout)" in error
+    assert 0.4 < time.monotonic() - began < 10
+
+
+def test_a_head_that_drips_is_not_waited_for(server: Running) -> None:
+    with connect(server) as sock:
+        sock.sendall(b"GET /v2/health/live HTTP/1.1\r\n")
+        for number in range(40):
+            try:
+                sock.sendall(b"x-%d: y\r\n" % number)
+            except OSError:
+                break
+            time.sleep(0.05)
+        assert status_and_error(all_of(sock))[0] == 408
+    assert alive(server)
+
+
+def test_a_kept_connection_may_rest_and_its_next_head_is_timed_too(server: Running) -> None:
+    with connect(server) as sock:
+        sock.sendall(ALIVE)
+        assert sock.recv(1000).startswith(b"HTTP/1.1 200")
+        time.sleep(0.9)  # longer than head_timeout: resting is no head
+        sock.sendall(ALIVE)
+        assert sock.recv(1000).startswith(b"HTTP/1.1 200")
+        sock.sendall(b"GET /v2/hea")
+        assert status_and_error(all_of(sock))[0] == 408
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /" + b"a" * 3000 + b" HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nx: " + b"a" * 3000 + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + b"".join(b"x-%d: y\r\n" % n for n in range(300)) + b"\r\n",
+        b"GET / HTTP/1.1\r\nx: " + b"a" * 3000,
+    ],
+    ids=["target", "one field", "many fields", "no end"],
+)
+def test_a_head_that_is_too_large(server: Running, head: bytes) -> None:
+    with connect(server) as sock:
+        sock.sendall(head)
+        status, error = status_and_error(all_of(sock))
+    assert status in (431, 408)
+    assert status == 431 or head.endswith(b"a")  # without an end nothing is parsed; then the time runs out
+    assert "(max_head_bytes)" in error or "(head_timeout)" in error
+    assert alive(server)
+
+
+@pytest.mark.parametrize(
+    "said", [b"no http at all\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00", b"GET / HTTP/9.9\r\n\r\n"]
+)
+def test_what_is_no_http(server: Running, said: bytes) -> None:
+    with connect(server) as sock:
+        sock.sendall(said)
+        status, error = status_and_error(all_of(sock))
+    assert (status, error) == (400, "the request is not HTTP/1.1")
+
+
+def test_one_connection_too_many(server: Running) -> None:
+    held = []
+    try:
+        for _ in range(12):
+            sock = connect(server)
+            sock.sendall(ALIVE)
+            assert sock.recv(1000).startswith(b"HTTP/1.1 200")
+            held.append(sock)
+        with connect(server) as extra:
+            status, error = status_and_error(all_of(extra))
+        assert status == 503
+        assert "12 connections" in error
+        held[0].sendall(ALIVE)
+        assert held[0].recv(1000).startswith(b"HTTP/1.1 200")
+    finally:
+        for sock in held:
+            sock.close()
+
+
+def test_a_client_that_does_not_read_its_answer_is_cut_off(server: Running) -> None:
+    body = json.dumps(
+        {
+            "inputs": [{"name": "x", "shape": [1, 1], "datatype": "FP32", "data": [1]}],
+            "parameters": {"binary_data_output": True},
+        }
+    ).encode()
+    with connect(server) as sock:
+        sock.sendall(b"POST /v2/models/m/infer HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+        time.sleep(3.0)  # twice request_timeout
+        assert len(all_of(sock)) < 4 * WIDE
+    assert alive(server)

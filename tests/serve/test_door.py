@@ -1,0 +1,224 @@
+"""Every route and every protocol behind keys, over real sockets; TLS; and no listening to strangers by accident."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+import trustme
+
+from modelkeep.errors import BadSettings
+from modelkeep.serve import keys, listener
+from modelkeep.serve.door import scope_of
+from modelkeep.serve.keys import Ring
+from modelkeep.serve.server import Running
+from modelkeep.settings import Settings
+
+ASK = {"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}]}
+ROUTES = [
+    ("GET", "/", "read"),
+    ("HEAD", "/", "read"),
+    ("GET", "/metrics", "read"),
+    ("GET", "/v2", "read"),
+    ("GET", "/v2/health/live", "read"),
+    ("GET", "/v2/health/ready", "read"),
+    ("GET", "/v2/models/m", "read"),
+    ("GET", "/v2/models/m/ready", "read"),
+    ("GET", "/v2/models/m/versions/1", "read"),
+    ("POST", "/v2/models/m/infer", "infer"),
+    ("POST", "/v2/models/m/versions/1/infer", "infer"),
+    ("POST", "/v2/models/m/labels", "infer"),
+    ("POST", "/v2/repository/models/infer", "admin"),
+    ("POST", "/v2/models/m/infer/", "admin"),
+    ("POST", "//v2/models/m/infer", "admin"),
+    ("PUT", "/v2/models/m/infer", "admin"),
+    ("DELETE", "/v2/models/m", "admin"),
+    ("POST", "/nothing/that/anybody/thought/of", "admin"),
+    ("OPTIONS", "/v2", "admin"),
+]
+
+
+@pytest.fixture
+def ring(tmp_path: Path) -> Ring:
+    return Ring(tmp_path / "keys.json")
+
+
+@pytest.fixture
+def tokens(ring: Ring) -> dict[str, str]:
+    return {scope: ring.add(scope, [scope]) for scope in ("infer", "read", "admin")}
+
+
+@pytest.fixture
+def server(ring: Ring, tokens: dict[str, str], fakes: SimpleNamespace) -> Iterator[Running]:
+    running = Running({"m": fakes.Fake(add=1.0)}, settings=Settings(keys=str(ring.path)))
+    with running:
+        yield running
+
+
+@pytest.mark.parametrize(("method", "path", "scope"), ROUTES)
+def test_what_each_route_needs(method: str, path: str, scope: str) -> None:
+    assert scope_of(method, path) == scope
+
+
+def test_no_route_answers_without_the_right_key(server: Running, tokens: dict[str, str]) -> None:
+    with httpx.Client(base_url=server.url, timeout=20) as client:
+        for method, path, scope in ROUTES:
+            asked = {"json": ASK} if method == "POST" else {}
+            bare = client.request(method, path, **asked)
+            assert bare.status_code == 401, path
+            assert bare.headers["www-authenticate"].startswith("Bearer")
+            assert method == "HEAD" or "Authorization: Bearer KEY" in bare.json()["error"]
+            for held, token in tokens.items():
+                got = client.request(method, path, headers={"authorization": f"Bearer {token}"}, **asked)
+                assert (got.status_code not in (401, 403)) == (held == scope), (path, held)
+                assert token not in got.text
+        metrics = client.get("/metrics", headers={"authorization": f"Bearer {tokens['read']}"}).text
+    assert 'modelkeep_rejections_total{reason="key"}' in metrics
+    assert not any(token in metrics for token in tokens.values())
+
+
+def test_a_refused_body_is_not_taken_for_the_next_request(server: Running, tokens: dict[str, str]) -> None:
+    host, port = server.url.removeprefix("http://").split(":")
+    inner = f"GET /metrics HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {tokens['read']}\r\n\r\n"
+    with socket.create_connection((host, int(port)), timeout=20) as sock:
+        sock.sendall(f"POST /x HTTP/1.1\r\nhost: x\r\ncontent-length: {len(inner) + 10**6}\r\n\r\n{inner}".encode())
+        got = b""
+        while more := sock.recv(65536):
+            got += more
+    assert got.startswith(b"HTTP/1.1 401 ")
+    assert got.count(b"HTTP/1.1") == 1
+
+
+def test_above_its_rate_a_key_gets_429(ring: Ring, server: Running) -> None:
+    token = ring.add("slow", ["infer"], rate=1)
+    server.service.keys._looked = -keys.LOOK_AGAIN  # as if a second had passed
+    with httpx.Client(base_url=server.url, headers={"authorization": f"Bearer {token}"}, timeout=20) as client:
+        first, second = (client.post("/v2/models/m/infer", json=ASK) for _ in range(2))
+    assert (first.status_code, second.status_code) == (200, 429)
+    assert int(second.headers["retry-after"]) >= 1
+    assert server.plane.metrics.value("modelkeep_rejections_total", reason="rate") == 1
+
+
+# ── gRPC ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_grpc_asks_for_the_same_keys(ring: Ring, tokens: dict[str, str], fakes: SimpleNamespace) -> None:
+    import grpc
+
+    from modelkeep.serve.messages import METHODS, SERVICE, classes
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    made = classes()
+    needs = {name: "infer" if name == "ModelInfer" else "read" for name in METHODS}
+    settings = Settings(keys=str(ring.path), grpc_port=port)
+    with Running({"m": fakes.Fake()}, settings=settings), grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        for name, scope in needs.items():
+            call = channel.unary_unary(
+                f"/{SERVICE}/{name}",
+                request_serializer=made[f"{name}Request"].SerializeToString,
+                response_deserializer=made[f"{name}Response"].FromString,
+            )
+            assert _code(call, made[f"{name}Request"](), None) == grpc.StatusCode.UNAUTHENTICATED
+            for held, token in tokens.items():
+                code = _code(call, made[f"{name}Request"](), token)
+                assert (code != grpc.StatusCode.PERMISSION_DENIED) == (held == scope), (name, held)
+
+
+def _code(call: Any, message: Any, token: str | None) -> Any:
+    import grpc
+
+    metadata = (("authorization", f"Bearer {token}"),) if token else ()
+    try:
+        call(message, metadata=metadata, timeout=20)
+    except grpc.RpcError as error:
+        return error.code()
+    return grpc.StatusCode.OK
+
+
+# ── TLS, and who can reach the server ────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def pem(authority: trustme.CA, tmp_path: Path) -> tuple[str, str]:
+    made = authority.issue_cert("127.0.0.1")
+    made.private_key_pem.write_to_path(tmp_path / "key.pem")
+    made.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    return str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
+
+
+def test_tls_over_http_and_grpc(authority: trustme.CA, pem: tuple[str, str], fakes: SimpleNamespace) -> None:
+    import grpc
+
+    from modelkeep.serve.messages import SERVICE, classes
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    settings = Settings(tls_cert=pem[0], tls_key=pem[1], grpc_port=port)
+    with Running({"m": fakes.Fake(add=1.0)}, settings=settings) as url:
+        assert url.startswith("https://")
+        reply = httpx.post(f"{url}/v2/models/m/infer", json=ASK, verify=trusting, timeout=20)
+        assert reply.json()["outputs"][0]["data"] == [2.0, 3.0]
+        with pytest.raises(httpx.HTTPError):
+            httpx.get(url.replace("https", "http"), timeout=20)
+        roots = authority.cert_pem.bytes()
+        made = classes()
+        with grpc.secure_channel(f"127.0.0.1:{port}", grpc.ssl_channel_credentials(roots)) as channel:
+            live = channel.unary_unary(
+                f"/{SERVICE}/ServerLive",
+                request_serializer=made["ServerLiveRequest"].SerializeToString,
+                response_deserializer=made["ServerLiveResponse"].FromString,
+            )
+            assert live(made["ServerLiveRequest"](), timeout=20).live
+
+
+def test_old_tls_is_refused(authority: trustme.CA, pem: tuple[str, str], fakes: SimpleNamespace) -> None:
+    old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    authority.configure_trust(old)
+    with pytest.deprecated_call():
+        old.maximum_version = ssl.TLSVersion.TLSv1_1
+    old.set_ciphers("ALL:@SECLEVEL=0")
+    with Running({"m": fakes.Fake()}, settings=Settings(tls_cert=pem[0], tls_key=pem[1])) as url:
+        host, port = url.removeprefix("https://").split(":")
+        with socket.create_connection((host, int(port)), timeout=20) as sock, pytest.raises((ssl.SSLError, OSError)):
+            old.wrap_socket(sock, server_hostname="127.0.0.1")
+
+
+def test_tls_files_that_do_not_work_are_told_before_anything_listens(pem: tuple[str, str], tmp_path: Path) -> None:
+    (tmp_path / "no.pem").write_text("no")
+    for cert, key in ((pem[0], pem[0]), (str(tmp_path / "no.pem"), pem[1]), (str(tmp_path / "gone"), pem[1])):
+        with pytest.raises(BadSettings, match="--tls-cert and --tls-key"):
+            listener.safely(Settings(port=0, tls_cert=cert, tls_key=key))
+
+
+def test_beyond_this_machine_only_with_keys_or_on_purpose(ring: Ring, tmp_path: Path) -> None:
+    open_to_all = Settings(home=tmp_path, host="0.0.0.0", port=0)
+    with pytest.raises(BadSettings, match="modelkeep keys --add NAME --scope infer, or pass --anonymous"):
+        listener.safely(open_to_all)
+    listener.safely(Settings(home=tmp_path, host="0.0.0.0", port=0, anonymous=True)).close()
+    ring.add("web", ["infer"])  # ring is home's own file
+    listener.safely(open_to_all).close()
+    listener.safely(Settings(home=tmp_path / "other", host="localhost", port=0)).close()
+    with pytest.raises(BadSettings, match="no API key"):
+        listener.safely(Settings(home=tmp_path / "other", host="::", port=0))
+
+
+def test_keys_that_were_asked_for_and_are_not_there_let_nobody_in(tmp_path: Path) -> None:
+    gate = listener.gate(Settings(keys=str(tmp_path / "none.json")))
+    with pytest.raises(Exception, match="API key is missing"):
+        gate.admit(None, "read")
