@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from modelkeep.rollout.canary import Canary, Decision
     from modelkeep.tune.search import Tune
 
-TRAINABLE = ("torch", "torch-export")
 STALE_WORK_SECONDS = 24 * 3600.0
 """A workspace this old was left by a process that was killed."""
 
@@ -166,7 +165,7 @@ class Keep:
         """
         base = self.get(ref)
         line = self.lineage(base)
-        at = next((i for i, v in reversed(list(enumerate(line))) if v.model.format in TRAINABLE), None)
+        at = next((i for i, v in reversed(list(enumerate(line))) if v.model.format in formats.TRAINABLE), None)
         if at is None:
             raise Unsupported(
                 f"{base.ref} has no PyTorch ancestor to train; add the PyTorch model and convert it from there, or "

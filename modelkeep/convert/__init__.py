@@ -24,6 +24,7 @@ _EXPORT = Route("modelkeep.convert.torch_to_onnx:TorchToOnnx", "torch", ("torch"
 ROUTES: dict[tuple[str, str], Route] = {
     ("torch", "onnx"): _EXPORT,
     ("torch-export", "onnx"): _EXPORT,
+    ("torchscript", "onnx"): _EXPORT,
 }
 """(from, to) → the one step that does it. Longer ways are found over these."""
 

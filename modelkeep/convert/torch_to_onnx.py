@@ -87,7 +87,7 @@ class TorchToOnnx:
         tensors = tuple(_as_fixed(x, t.shape[:1]) for x, t in zip(tensors, signature.inputs, strict=True))
         with _quiet():
             try:
-                export(_Flat(torch_format.module(model)).eval(), tensors, signature, file, self.opset)
+                export(_flat(torch_format.module(model)), tensors, signature, file, self.opset)
             except ModelkeepError:
                 raise
             except Exception as error:  # the exporters share no error below Exception; the next one may manage
@@ -112,6 +112,11 @@ class _Flat(torch.nn.Module):
 
     def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return tuple(torch_format.named(self.inner(*inputs)).values())
+
+
+def _flat(module: torch.nn.Module) -> torch.nn.Module:
+    """A scripted module stays as it is: it can be no part of another that is traced, and its exporter flattens."""
+    return module if isinstance(module, torch.jit.ScriptModule) else _Flat(module).eval()
 
 
 Exporter = Callable[[torch.nn.Module, tuple[torch.Tensor, ...], Signature, Path, int | None], None]

@@ -11,7 +11,10 @@ from modelkeep.errors import BadModel, NotFound, Unsupported, Untrusted
 from modelkeep.model import protobuf
 
 LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-KNOWN = "an ONNX file, a PyTorch state_dict (.pt, .pth, .safetensors) with its factory, or a torch.export file (.pt2)"
+KNOWN = (
+    "an ONNX file, a PyTorch state_dict (.pt, .pth, .safetensors) with its factory, a torch.export file (.pt2) "
+    "or a TorchScript archive"
+)
 ONNX_FIELDS = {1, 2, 3, 4, 5, 6, 7, 8, 14, 20, 25, 26}
 """Field numbers of ModelProto (github.com/onnx/onnx, onnx/onnx.proto)."""
 WEIGHTS_ONLY = ("torch ", "torch._utils ", "torch._tensor ", "torch.storage ", "torch.nn.parameter ", "collections ")
@@ -73,10 +76,7 @@ def _archive(path: Path, trust: bool) -> str:
         if "models/model.json" in members or "serialized_exported_program.json" in names:
             return "torch-export"
         if "constants.pkl" in members:
-            raise Unsupported(
-                f"{path} is a TorchScript archive, which PyTorch has retired; save the module's state_dict() "
-                "with torch.save, or the module with torch.export.save"
-            )
+            return "torchscript"
         if "data.pkl" in members:
             if not trust and _names_code(archive.read(members["data.pkl"])):
                 raise Untrusted(

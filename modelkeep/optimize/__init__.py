@@ -9,6 +9,7 @@ from typing import Any
 from modelkeep.data.dataset import Dataset
 from modelkeep.errors import BadData, Unsupported
 from modelkeep.extras import load
+from modelkeep.model import formats
 from modelkeep.types import Step
 
 METHODS: dict[str, str] = {
@@ -50,7 +51,7 @@ def recipes(
     small: list[Step] = []
     if student:
         small = [step("distill", student=student, rows=rows, **distil)]
-        if source not in ("torch", "torch-export"):
+        if source not in formats.TRAINABLE:
             small += export(rows)
         found["distilled"] = small
     if quantize and source == "onnx":

@@ -12,7 +12,7 @@ from modelkeep import extras
 from modelkeep.data import dataset
 from modelkeep.data.dataset import Dataset, concat
 from modelkeep.errors import BadData, BadModel, Unsupported
-from modelkeep.model import folder
+from modelkeep.model import folder, formats
 from modelkeep.model.whole import whole
 from modelkeep.types import Model, Report
 from modelkeep.update import gate
@@ -65,11 +65,15 @@ class Finetune:
             return folder.write(made), tuple(reports)
 
 
+FROZEN = ", or add the module's state_dict() with --factory, for a TorchScript archive is frozen"
+
+
 def trainable(model: Model) -> Any:
     """The module of a PyTorch version. Raises Unsupported for another format, MissingExtra without PyTorch."""
-    if model.format not in ("torch", "torch-export"):
+    if model.format not in formats.TRAINABLE:
         raise Unsupported(
             f"only PyTorch models can be trained, and this is '{model.format}'; update its PyTorch ancestor"
+            f"{FROZEN if model.format == 'torchscript' else ''}"
         )
     extras.need("torch", extra="torch")
     from modelkeep.model.formats import torch as torch_format

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -84,10 +85,19 @@ def torch_export_file(folder: Path) -> tuple[Path, dict[str, Any]]:
     return folder / "net.pt2", {}
 
 
+def torchscript_file(at: Path) -> tuple[Path, dict[str, Any]]:
+    import torch
+
+    warnings.simplefilter("ignore")  # that TorchScript is deprecated; pytest puts the filters back
+    torch.jit.trace(_network(), torch.zeros(2, 8)).save(str(at / "net.ts"))
+    return at / "net.ts", {}
+
+
 FILES: dict[str, Callable[[Path], tuple[Path, dict[str, Any]]]] = {
     "onnx": onnx_file,
     "torch": torch_file,
     "torch-export": torch_export_file,
+    "torchscript": torchscript_file,
 }
 """How a person would have made the same network as a file of each format. A new format needs its line here."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -79,10 +80,19 @@ def torch_export_file(at: Path) -> tuple[Path, dict[str, Any]]:
     return at / "net.pt2", {}
 
 
+def torchscript_file(at: Path) -> tuple[Path, dict[str, Any]]:
+    import torch
+
+    warnings.simplefilter("ignore")  # that TorchScript is deprecated; pytest puts the filters back
+    torch.jit.trace(_network(), torch.zeros(2, 6)).save(str(at / "net.ts"))
+    return at / "net.ts", {}
+
+
 FILES: dict[str, Callable[[Path], tuple[Path, dict[str, Any]]]] = {
     "onnx": onnx_file,
     "torch": torch_file,
     "torch-export": torch_export_file,
+    "torchscript": torchscript_file,
 }
 """One linear layer as a file of each format. A new format needs its line here."""
 

@@ -110,7 +110,8 @@ class TestRefused:
     @pytest.mark.filterwarnings("ignore::DeprecationWarning")
     def test_torchscript(self, tmp_path: Path, net: nn.Module) -> None:
         torch.jit.trace(net, torch.zeros(1, 4)).save(str(tmp_path / "m.pt"))
-        with pytest.raises(Unsupported, match="is a TorchScript archive, which PyTorch has retired; save the module's"):
+        assert detect(tmp_path / "m.pt") == "torchscript"
+        with pytest.raises(BadModel, match="is of format torchscript, which holds its own code; leave --factory out"):
             detect(tmp_path / "m.pt", factory="m:N")
 
     @pytest.mark.parametrize(

@@ -22,8 +22,11 @@ FORMATS: dict[str, str] = {
     "onnx": "modelkeep.model.formats.onnx",
     "torch": "modelkeep.model.formats.torch",
     "torch-export": "modelkeep.model.formats.torch_export",
+    "torchscript": "modelkeep.model.formats.torchscript",
 }
 """Each has adopt(source, into, *, factory, factory_args, data, trust) → Model, which writes all but model.json."""
+TRAINABLE = ("torch", "torch-export")
+"""The formats whose weights can be trained and written again (formats.torch: module, save)."""
 
 
 def adopt(

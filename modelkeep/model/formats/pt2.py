@@ -22,7 +22,7 @@ import torch
 from modelkeep.errors import BadModel, Untrusted
 
 OPERATOR = re.compile(
-    r"torch\.ops\.\w+\.\w+\.\w+|torch\.sym_\w+|(?:math|_operator)\.(?!attrgetter|methodcaller|call)\w+"
+    r"torch\.ops\.\w+\.(?!from_file\b|save\b)\w+\.\w+|torch\.sym_\w+|(?:math|_operator)\.(?!attrgetter|methodcaller|call)\w+"
 )
 SYMBOL = re.compile(r"Symbol\('\w+'(?:, \w+=(?:True|False))*\)|Float\('[\w.+-]+'(?:, precision=\d+)?\)")
 """The two places where sympy's srepr, which torch.export writes sizes with, has a quote."""

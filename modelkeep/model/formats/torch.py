@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +15,18 @@ from safetensors.torch import load_file, load_model, save_model
 from modelkeep.data.dataset import Dataset
 from modelkeep.errors import BadModel, ModelkeepError, Untrusted
 from modelkeep.model import signature as signatures
-from modelkeep.model.formats import factories, torch_export, torch_head
+from modelkeep.model.formats import factories, torch_export, torch_head, torchscript
 from modelkeep.types import Model, Signature
 
 if TYPE_CHECKING:
     from modelkeep.types import Array, Arrays
 
 WEIGHTS = "weights.safetensors"
+OTHERS: dict[str, Callable[[Model], torch.nn.Module]] = {
+    "torch-export": torch_export.module,
+    "torchscript": torchscript.module,
+}
+"""The formats beside this one that are modules too, and what opens them."""
 WRAPPED = ("state_dict", "model_state_dict", "model")
 """Keys under which training scripts keep the state_dict among other things."""
 
@@ -32,7 +37,7 @@ def adopt(
     """See formats.adopt. Raises BadModel where --factory or --data is missing, or the weights do not fit the module."""
     state = read_weights(source, trust=trust)
     if isinstance(state, torch.nn.Module) and factory is None:
-        return torch_export.from_module(state.eval(), into, _needed(data, source))
+        return torch_export.from_module(state.eval(), into, needed(data, source))
     if isinstance(state, torch.nn.Module):
         state = state.state_dict()
     if factory is None:
@@ -42,15 +47,15 @@ def adopt(
     code = factories.keep(factory, into, near=(Path.cwd(), source.parent))
     built = factories.build(factory, factory_args, into)
     _fill(built, state, source, factory)
-    rows = _needed(data, source)
+    rows = needed(data, source)
     like = Model(into, "torch", Signature((), ()), (WEIGHTS, *code))
     return save(built, like, into, factory=factory, factory_args=factory_args, signature=observe(built, rows))
 
 
 def module(model: Model) -> torch.nn.Module:
-    """The module, in eval mode, on the CPU; for the formats "torch" and "torch-export"."""
-    if model.format == "torch-export":
-        return torch_export.module(model)
+    """The module, in eval mode, on the CPU; for every format that engine "torch" runs."""
+    if model.format in OTHERS:
+        return OTHERS[model.format](model)
     built = factories.build(model.options["factory"], model.options.get("factory_args", {}), model.path)
     if head := model.options.get("head"):
         torch_head.resize(built, head["layer"], head["outputs"])
@@ -209,7 +214,8 @@ def _fill(built: torch.nn.Module, state: Mapping[str, torch.Tensor], source: Pat
     built.load_state_dict(state)
 
 
-def _needed(data: Dataset | None, source: Path) -> Dataset:
+def needed(data: Dataset | None, source: Path) -> Dataset:
+    """The rows that show what a module takes. Raises BadModel where there are none."""
     if data is None:
         raise BadModel(
             f"{source} does not say what it takes; pass --data FILE (.npz, .csv) with some rows, whose names, dtypes "
@@ -220,7 +226,8 @@ def _needed(data: Dataset | None, source: Path) -> Dataset:
 
 def _ordered(module: torch.nn.Module, inputs: dict[str, Array]) -> dict[str, Array]:
     """In the order of forward's own parameters where the names are the same; else as they come."""
-    parameters = factories.parameters(module.forward)
+    scripted = isinstance(module, torch.jit.ScriptModule)
+    parameters = torchscript.parameters(module) if scripted else factories.parameters(module.forward)
     if set(inputs) <= set(parameters):
         return {name: inputs[name] for name in parameters if name in inputs}
     return inputs
