@@ -105,11 +105,15 @@ class Keep:
     def convert(self, ref: str | Ref | Version, to: str, *, rows: Dataset | None = None, **options: Any) -> Version:
         """The same weights in another format, once the answers have been shown to agree. Raises Differs.
 
-        Where it takes several steps, each is a version, and the last one is returned.
+        Where it takes several steps, each is a version; the last one, held against ``ref`` as well, is returned.
         """
         base = self.get(ref)
         rows = rows or folder.reference(self.model(base).path)
-        return self._make(base, convert.steps(base.model.format, to, rows=rows, **options))
+        steps = convert.steps(base.model.format, to, rows=rows, **options)
+        with self._workspace() as room:
+            made = self._run(base, steps, room)
+            proofs = [convert.prove_end(self.model(base), made[-1].model, rows, **options)] if len(made) > 1 else []
+            return self._record(base, made, *proofs)
 
     def score(self, ref: str | Ref | Version, rows: Dataset) -> Report:
         """Accuracy on labelled rows, with n and the interval."""

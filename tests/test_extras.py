@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -19,6 +21,17 @@ def test_need_names_the_extra_that_is_missing() -> None:
     sentence = r"this needs absent_library \(.*\); install it with: pip install 'modelkeep\[openvino\]'"
     with pytest.raises(MissingExtra, match=sentence):
         extras.need("absent_library.part", extra="openvino")
+
+
+def test_what_reports_home_when_it_is_imported_is_kept_from_it(tmp_path: Path) -> None:
+    """importing openvino writes ~/intel and sends an event; only a process of its own shows what it does."""
+    pytest.importorskip("openvino_telemetry")
+    code = (
+        "import sys; from modelkeep import extras; extras.need('openvino', extra='openvino'); "
+        "assert sys.modules['openvino_telemetry'] is None; import openvino; openvino.Core()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "HOME": str(tmp_path)}, timeout=120)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_has_does_not_import(monkeypatch: pytest.MonkeyPatch) -> None:

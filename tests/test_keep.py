@@ -86,6 +86,34 @@ def test_convert_stores_nothing_beyond_tolerance(keep: Keep, added: str) -> None
     assert not list((keep.settings.home / "work").iterdir())
 
 
+def test_a_longer_way_keeps_each_step_and_holds_the_end_against_the_start(
+    keep: Keep, added: str, digits: tuple[Dataset, Dataset]
+) -> None:
+    pytest.importorskip("openvino")
+    made = keep.convert(added, "openvino", rows=digits[1], precision="float16", opset=18)
+    assert [v.model.format for v in keep.lineage(made)] == ["torch", "onnx", "openvino"]
+    onnx = keep.lineage(made)[1]
+    assert "opset=18" in onnx.made_by
+    assert [r.kind for r in onnx.reports] == ["compare"]
+    assert [r.numbers["atol"] for r in made.reports] == [5e-3, 5e-3]
+    assert made.reports[-1].why.startswith("from torch to openvino: the answers to 597 rows")
+    assert keep.score(made, digits[1]).numbers["accuracy"] > 0.9
+
+
+def test_a_longer_way_whose_end_differs_stores_none_of_its_steps(
+    keep: Keep, added: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino")
+
+    def differs(*_: Any, **__: Any) -> Any:
+        raise Differs("the steps add up")
+
+    monkeypatch.setattr("modelkeep.convert.prove_end", differs)
+    with pytest.raises(Differs, match="the steps add up"):
+        keep.convert(added, "openvino")
+    assert [v.ref for v in keep.registry.versions("digits")] == ["digits@1"]
+
+
 def test_optimize_keeps_within_the_budget_and_says_why_not(
     keep: Keep, added: str, digits: tuple[Dataset, Dataset]
 ) -> None:

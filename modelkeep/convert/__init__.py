@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from modelkeep import extras
 from modelkeep.errors import Unsupported
-from modelkeep.types import Step
+from modelkeep.types import Model, Report, Step
+
+if TYPE_CHECKING:
+    from modelkeep.data.dataset import Dataset
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +28,7 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("torch", "onnx"): _EXPORT,
     ("torch-export", "onnx"): _EXPORT,
     ("torchscript", "onnx"): _EXPORT,
+    ("onnx", "openvino"): Route("modelkeep.convert.onnx_to_openvino:OnnxToOpenVino", "openvino", ("openvino",)),
 }
 """(from, to) → the one step that does it. Longer ways are found over these."""
 
@@ -69,6 +73,18 @@ def step(source: str, target: str, **options: Any) -> Step:
     if len(found) > 1:
         raise Unsupported(f"turning {source} into {target} takes {len(found)} steps")
     return found[0]
+
+
+def prove_end(first: Model, last: Model, rows: Dataset | None, **options: Any) -> Report:
+    """The last model of several steps held against the first: small differences of the steps may add up.
+
+    ``options`` are those that ``steps`` was given. Raises Differs.
+    """
+    from modelkeep.convert.proof import prove
+
+    held = {name: options[name] for name in ("precision", "atol", "rtol") if options.get(name) is not None}
+    report = prove(first, last, rows, **held)
+    return dataclasses.replace(report, why=f"from {first.format} to {last.format}: {report.why}")
 
 
 def _kind(route: Route) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import pickletools
+import re
 import zipfile
 from pathlib import Path
 
@@ -12,9 +13,12 @@ from modelkeep.model import protobuf
 
 LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 KNOWN = (
-    "an ONNX file, a PyTorch state_dict (.pt, .pth, .safetensors) with its factory, a torch.export file (.pt2) "
-    "or a TorchScript archive"
+    "an ONNX file, a PyTorch state_dict (.pt, .pth, .safetensors) with its factory, a torch.export file (.pt2), "
+    "a TorchScript archive "
+    "or OpenVINO's IR (an .xml with its .bin beside it)"
 )
+IR = re.compile(rb"\s*(?:<\?xml[^>]*\?>\s*)?<net\s[^>]*version=")
+"""How OpenVINO's XML begins."""
 ONNX_FIELDS = {1, 2, 3, 4, 5, 6, 7, 8, 14, 20, 25, 26}
 """Field numbers of ModelProto (github.com/onnx/onnx, onnx/onnx.proto)."""
 WEIGHTS_ONLY = ("torch ", "torch._utils ", "torch._tensor ", "torch.storage ", "torch.nn.parameter ", "collections ")
@@ -40,7 +44,7 @@ def detect(path: Path, *, factory: str | None = None, trust: bool = False) -> st
 
 def _kind(path: Path, trust: bool) -> str:
     with path.open("rb") as file:
-        head = file.read(64)
+        head = file.read(512)
     if not head:
         raise BadModel(f"{path} is empty; it should be {KNOWN}")
     if zipfile.is_zipfile(path):
@@ -54,6 +58,10 @@ def _kind(path: Path, trust: bool) -> str:
         )
     if head.startswith(b"\x89HDF"):
         raise Unsupported(f"{path} is a Keras (HDF5) file; write it as ONNX with model.export(path, format='onnx')")
+    if IR.match(head):
+        return "openvino"
+    if path.suffix == ".bin" and (xml := path.with_suffix(".xml")).is_file():
+        raise BadModel(f"{path} holds the weights of {xml}; add that")
     if _is_onnx(path):
         return "onnx"
     if path.suffix == ".onnx":

@@ -93,8 +93,15 @@ def torchscript_file(at: Path) -> tuple[Path, dict[str, Any]]:
     return at / "net.ts", {}
 
 
+def openvino_file(folder: Path) -> tuple[Path, dict[str, Any]]:
+    openvino = extras.need("openvino", extra="openvino")
+    openvino.save_model(openvino.Core().read_model(onnx_file(folder)[0]), folder / "net.xml", compress_to_fp16=False)
+    return folder / "net.xml", {}
+
+
 FILES: dict[str, Callable[[Path], tuple[Path, dict[str, Any]]]] = {
     "onnx": onnx_file,
+    "openvino": openvino_file,
     "torch": torch_file,
     "torch-export": torch_export_file,
     "torchscript": torchscript_file,

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from modelkeep import extras
 from modelkeep.data.dataset import Dataset
 from modelkeep.errors import BadData, ModelkeepError
 from modelkeep.model import detect, engines, folder, formats
@@ -88,8 +89,15 @@ def torchscript_file(at: Path) -> tuple[Path, dict[str, Any]]:
     return at / "net.ts", {}
 
 
+def openvino_file(at: Path) -> tuple[Path, dict[str, Any]]:
+    openvino = extras.need("openvino", extra="openvino")
+    openvino.save_model(openvino.Core().read_model(onnx_file(at)[0]), at / "net.xml", compress_to_fp16=False)
+    return at / "net.xml", {}
+
+
 FILES: dict[str, Callable[[Path], tuple[Path, dict[str, Any]]]] = {
     "onnx": onnx_file,
+    "openvino": openvino_file,
     "torch": torch_file,
     "torch-export": torch_export_file,
     "torchscript": torchscript_file,

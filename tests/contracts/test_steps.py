@@ -15,6 +15,7 @@ import pytest
 from scipy import ndimage
 
 from modelkeep import provenance
+from modelkeep.convert.onnx_to_openvino import OnnxToOpenVino
 from modelkeep.convert.torch_to_onnx import TorchToOnnx
 from modelkeep.data.dataset import Dataset
 from modelkeep.errors import ModelkeepError
@@ -43,6 +44,18 @@ def unlabelled(rows: Dataset) -> Dataset:
 
 CASES: dict[str, Case] = {
     "TorchToOnnx": Case("torch", lambda w: TorchToOnnx(rows=w.rows), lambda w: TorchToOnnx(opset=1), "onnx"),
+    "OnnxToOpenVino": Case(
+        "onnx",
+        lambda w: OnnxToOpenVino(rows=w.rows),
+        lambda w: OnnxToOpenVino(precision="float8"),
+        "openvino",
+    ),
+    "OnnxToOpenVino, half": Case(
+        "onnx",
+        lambda w: OnnxToOpenVino(precision="float16", rows=w.rows),
+        lambda w: OnnxToOpenVino(precision="float16", atol=1e-9, rtol=0.0, rows=w.rows),
+        "openvino",
+    ),
     "Distill": Case(
         "onnx",
         lambda w: Distill("nets:MLP", {"hidden": 8}, epochs=4, copies=1, rows=w.rows),

@@ -59,6 +59,11 @@ class TestKnown:
         shutil.move(tmp_path / "m.pt2", tmp_path / "m.bin")
         assert detect(tmp_path / "m.bin") == "torch-export"
 
+    @pytest.mark.parametrize("prolog", ['<?xml version="1.0"?>\n', '<?xml version="1.0" encoding="UTF-8"?>', ""])
+    def test_openvinos_graph(self, tmp_path: Path, prolog: str) -> None:
+        (tmp_path / "m.any").write_text(f'{prolog}<net name="a graph" version="11">\n</net>')
+        assert detect(tmp_path / "m.any") == "openvino"
+
     def test_a_whole_module_only_when_trusted(self, tmp_path: Path, net: nn.Module) -> None:
         torch.save(net, tmp_path / "m.pt")
         with pytest.raises(
@@ -106,6 +111,14 @@ class TestRefused:
         (tmp_path / "saved_model.pb").write_bytes(b"x")
         with pytest.raises(Unsupported, match="is a TensorFlow SavedModel; write it as ONNX with tf2onnx"):
             detect(tmp_path)
+
+    def test_the_weights_of_openvino_alone(self, tmp_path: Path) -> None:
+        (tmp_path / "m.bin").write_bytes(bytes(range(255, 0, -1)))
+        (tmp_path / "m.xml").write_text("<net/>")
+        with pytest.raises(BadModel, match=r"m\.bin holds the weights of .*m\.xml; add that"):
+            detect(tmp_path / "m.bin")
+        with pytest.raises(BadModel, match="is a text file"):
+            detect(tmp_path / "m.xml")
 
     @pytest.mark.filterwarnings("ignore::DeprecationWarning")
     def test_torchscript(self, tmp_path: Path, net: nn.Module) -> None:

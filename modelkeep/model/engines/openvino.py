@@ -1,4 +1,4 @@
-"""ONNX models on OpenVINO."""
+"""ONNX models and OpenVINO's own (IR) on OpenVINO."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import openvino
 
+from modelkeep import extras
 from modelkeep.errors import BadInput, BadModel, NotReady, Unsupported
 from modelkeep.types import Model, ServeConfig
 
 if TYPE_CHECKING:
     from modelkeep.types import Array, Arrays
 
+openvino = extras.need("openvino", extra="openvino")
+
 PRECISIONS = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
+NOISE = ("Exception from", "Check '", "FrontEnd API failed", "Model wasn't fully converted", "Summary:")
 
 
 class OpenVinoRunner:
@@ -38,7 +41,7 @@ class OpenVinoRunner:
         try:
             request.infer(feeds)
         except RuntimeError as error:
-            raise BadInput(f"the model cannot run these inputs: {_reason(error)}") from error
+            raise BadInput(f"the model cannot run these inputs: {reason(error)}") from error
         # copied, for the request keeps its output tensors for the next run
         return {t.name: np.array(request.get_tensor(t.name).data) for t in self.signature.outputs}
 
@@ -72,11 +75,11 @@ def _compile(model: Model, config: ServeConfig) -> Any:
     try:
         return core.compile_model(str(model.main), config.device.upper(), options)
     except RuntimeError as error:
-        raise BadModel(f"{model.main} is not an ONNX model that OpenVINO can run: {_reason(error)}") from error
+        raise BadModel(f"{model.main} is not a model that OpenVINO can run: {reason(error)}") from error
 
 
-def _reason(error: Exception) -> str:
-    """OpenVINO's words without the lines that name its own source files."""
+def reason(error: Exception) -> str:
+    """OpenVINO's words without the lines that name its own source files and its own parts."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = [line for line in lines if not line.startswith(("Exception from", "Check '"))]
+    told = [line for line in lines if not line.startswith(NOISE)]
     return (told or lines or [repr(error)])[0]

@@ -20,6 +20,7 @@ from modelkeep.types import Model
 
 FORMATS: dict[str, str] = {
     "onnx": "modelkeep.model.formats.onnx",
+    "openvino": "modelkeep.model.formats.openvino",
     "torch": "modelkeep.model.formats.torch",
     "torch-export": "modelkeep.model.formats.torch_export",
     "torchscript": "modelkeep.model.formats.torchscript",

@@ -26,7 +26,7 @@ def test_each_format_has_a_default_engine() -> None:
 
 def test_a_format_that_nothing_runs() -> None:
     with pytest.raises(
-        Unsupported, match=r"no engine runs models of format 'riddle'; there are engines for: onnx, torch"
+        Unsupported, match=r"no engine runs models of format 'riddle'; there are engines for: onnx, openvino, torch"
     ):
         engines.load(model("riddle"))
 

@@ -79,7 +79,7 @@ def test_what_it_cannot_do_is_refused(model: Model, tmp_path: Path) -> None:
 
 def test_a_spoilt_file(model: Model) -> None:
     model.main.write_bytes(b"spoilt")
-    with pytest.raises(BadModel, match=r"model\.onnx is not an ONNX model that OpenVINO can run") as error:
+    with pytest.raises(BadModel, match=r"model\.onnx is not a model that OpenVINO can run") as error:
         engines.load(model, ServeConfig(engine="openvino"))
     assert "\n" not in str(error.value)
 

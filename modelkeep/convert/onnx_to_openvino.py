@@ -1,0 +1,64 @@
+"""ONNX → OpenVINO's own format (IR), with the same names and free dimensions, kept only when the answers agree."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from modelkeep.convert.proof import prove
+from modelkeep.data.dataset import Dataset
+from modelkeep.errors import Unsupported
+from modelkeep.model import folder
+from modelkeep.model.whole import whole
+from modelkeep.types import Model, Report, Signature
+
+PRECISIONS = ("float32", "float16")
+
+
+@dataclass(frozen=True)
+class OnnxToOpenVino:
+    """``precision`` float16 halves the file: weights are kept in 16 bits and computed with in 32.
+
+    ``rows`` are what the answers are compared on; without them the model's reference rows, or else seeded random ones.
+    Tolerances that are not given are those of the precision (compare.TOLERANCES).
+    """
+
+    precision: str = "float32"
+    atol: float | None = None
+    rtol: float | None = None
+    rows: Dataset | None = field(default=None, repr=False, compare=False)
+
+    def run(self, model: Model, into: Path) -> tuple[Model, tuple[Report, ...]]:
+        """See Step. Raises Differs with the output that differs, Unsupported for text and precisions there are not,
+        BadModel with the operators that OpenVINO lacks; all leave nothing at ``into``.
+        """
+        from modelkeep.model.formats import openvino as openvino_format
+
+        self._check(model)
+        with whole(into):
+            graph = openvino_format.read(model.main)
+            _same_free(model.signature, openvino_format.read_signature(graph, model.main))
+            files = openvino_format.save(graph, into, half=self.precision == "float16")
+            made = replace(model, path=into, format="openvino", files=files, options={})
+            rows = self.rows or folder.reference(model.path)
+            report = prove(model, made, rows, precision=self.precision, atol=self.atol, rtol=self.rtol)
+            folder.copy_reference(model.path, into)
+            return folder.write(made), (replace(report, numbers={**report.numbers, "precision": self.precision}),)
+
+    def _check(self, model: Model) -> None:
+        if model.format != "onnx":
+            raise Unsupported(f"this turns ONNX into OpenVINO, and the model is '{model.format}'")
+        if self.precision not in PRECISIONS:
+            raise Unsupported(
+                f"there is no precision '{self.precision}' of weights; there are: {', '.join(PRECISIONS)}"
+            )
+        text = [t.name for t in (*model.signature.inputs, *model.signature.outputs) if t.dtype == "str"]
+        if text:
+            raise Unsupported(f"'{text[0]}' is text, which OpenVINO does not run; keep the model as ONNX")
+
+
+def _same_free(want: Signature, got: Signature) -> None:
+    """Unsupported where OpenVINO's reader fixed a size that the ONNX model leaves free."""
+    for ours, theirs in zip(want.inputs, got.inputs, strict=True):
+        if any(mine is None and size is not None for mine, size in zip(ours.shape, theirs.shape, strict=True)):
+            raise Unsupported(f"OpenVINO reads the input {ours.describe()} as {theirs.describe()}")
