@@ -13,9 +13,8 @@ from modelkeep.model import protobuf
 
 LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 KNOWN = (
-    "an ONNX file, a PyTorch state_dict (.pt, .pth, .safetensors) with its factory, a torch.export file (.pt2), "
-    "a TorchScript archive "
-    "or OpenVINO's IR (an .xml with its .bin beside it)"
+    "an ONNX file, a PyTorch state_dict (.pt, .pth, .safetensors) with its factory, a torch.export file (.pt2), a "
+    "TorchScript archive, or OpenVINO's IR (an .xml with its .bin beside it)"
 )
 IR = re.compile(rb"\s*(?:<\?xml[^>]*\?>\s*)?<net\s[^>]*version=")
 """How OpenVINO's XML begins."""
