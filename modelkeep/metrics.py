@@ -81,6 +81,7 @@ class Metrics:
         self._queue = self._seconds("queue", "A request's wait for a free worker", *one)
         self._compute = self._seconds("compute", "One run of the model, on a batch", *one)
         self._batch = Histogram("modelkeep_batch_size", "Rows of one run", one, buckets=ROWS, registry=self.registry)
+        self._deaths = self._counter("worker_deaths", "Worker processes that ended by themselves or hung", *one, "kind")
         self._info = self._gauge("model_info", "1 for each version in memory", *one, "format", "engine", "device")
         self._weight = self._gauge("route_weight_ratio", "Share of a model's requests, in force", "model", "track")
         self._made: dict[tuple[str, str], set[tuple[MetricWrapperBase, tuple[str, ...]]]] = {}
@@ -117,6 +118,10 @@ class Metrics:
     def rejected(self, reason: str) -> None:
         """One request was turned away; ``reason`` is one of REASONS."""
         self._rejections.labels(reason).inc()
+
+    def worker_died(self, model: str, version: int, kind: str) -> None:
+        """A worker process ended by itself (``crash``) or was ended for its long run (``hang``)."""
+        self._child(self._deaths, model, str(version), kind).inc()
 
     def loaded(self, model: str, version: int, *, format: str, engine: str, device: str) -> None:  # noqa: A002
         """A version is in memory, once more where it was already; ``retire`` must follow as often."""

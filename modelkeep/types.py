@@ -271,7 +271,8 @@ class ServeConfig:
     """How a version runs on one machine: what tune found, what serve runs. ``None`` leaves it to the engine.
 
     ``max_batch`` counts rows; ``max_wait`` is how long a batch may wait for company once a worker is free
-    (0: never); ``workers`` is how many batches of one version run at a time.
+    (0: never); ``workers`` is how many batches of one version run at a time, each in a process of its own, unless
+    ``in_process`` has them be threads of the server. A run of more than ``run_timeout`` seconds counts as hung.
     """
 
     engine: str = "onnxruntime"
@@ -281,6 +282,8 @@ class ServeConfig:
     workers: int = 1
     max_batch: int = 32
     max_wait: float = 0.0
+    in_process: bool = False
+    run_timeout: float = 10.0
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,11 @@ from modelkeep.cli.output import DURATION, FILE, say
     "--engine", help="onnxruntime, openvino, torch, torch-compile; by default what tune found, else the format's first."
 )
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads of one run.")
-@click.option("--workers", type=click.IntRange(1, 256), help="Runs of one version at a time.")
+@click.option("--workers", type=click.IntRange(1, 256), help="Runs of one version at a time, each in its own process.")
+@click.option(
+    "--in-process", is_flag=True, default=None, help="Run the engine in the server: no copies, no protection."
+)
+@click.option("--run-timeout", type=DURATION, help="A run of this length is taken for hung (default 10s).")
 @click.option("--max-batch", type=click.IntRange(1, 65536), help="Rows of one run.")
 @click.option("--max-wait", type=DURATION, help="How long a batch may wait for company (default 0: never).")
 @click.option("--capture", type=click.FloatRange(0, 1), help="Share of requests kept for monitor (default 1; 0: none).")

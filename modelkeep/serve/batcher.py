@@ -1,24 +1,25 @@
-"""Joins the requests of one version into runs, and runs them on threads.
+"""Joins the requests of one version into batches, and has workers run them.
 
 Work-conserving: a request that finds a free worker runs at once, and batches form while workers are busy. Only requests
 of the same input names, shapes beyond the first dimension, dtypes and parameters share a run. All methods belong to the
-event loop's thread, except ``_work``.
+event loop's thread.
 """
 
 from __future__ import annotations
 
 import asyncio
-import queue
-import threading
 import time
 from collections import OrderedDict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from modelkeep.errors import TooLate
+from modelkeep.errors import ModelkeepError, TooLate
+from modelkeep.serve.crew import Answer, Batch, Crew, Pending
 from modelkeep.serve.limits import Pace
-from modelkeep.serve.runs import Answer, Outcome, Pending, Runs, Watcher
+from modelkeep.serve.runs import Part, Seen
+from modelkeep.serve.suspects import Suspects
+from modelkeep.serve.threads import Threads
 from modelkeep.types import Runner, ServeConfig
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 BUSY = 0.5
 """Share of recent requests that met another one, above which a batch may wait for company."""
+DEATHS = 2
+"""Workers that a request may have been in when they ended: with others, then alone."""
 
 
 @dataclass(slots=True)
@@ -46,34 +49,37 @@ def joinable(inputs: Arrays, parameters: Mapping[str, Any]) -> Hashable:
 
 
 class Batcher:
-    """The queue and the workers of one loaded version.
+    """The queue of one loaded version, and the Host of its workers: a Crew, or threads around a Runner.
 
-    ``name`` goes into error sentences. ``watch`` is called from worker threads after each good run with the outputs,
-    the number of rows, and the seconds.
+    ``name`` goes into error sentences. ``watch`` is told of each good run, ``died`` the kind of each worker's end.
     """
 
-    def __init__(self, runner: Runner, config: ServeConfig, *, name: str, watch: Watcher | None = None) -> None:
+    def __init__(
+        self,
+        runner: Runner | Crew,
+        config: ServeConfig,
+        *,
+        name: str,
+        watch: Callable[[Seen], None] | None = None,
+        died: Callable[[str], None] | None = None,
+    ) -> None:
         self.config, self.name = config, name
         self.pace = Pace()
         self.waiting = self.waiting_rows = 0
+        self.crew: Crew = runner if isinstance(runner, Crew) else Threads(runner, config.workers)
         self._batched = runner.signature.batched
-        self._runs = Runs(runner, name=name, watch=watch)
+        self._watch, self._died = watch, died
         self._loop = asyncio.get_running_loop()
-        self._groups: dict[Hashable, _Group] = {}
-        self._running: dict[int, float] = {}
-        self._batches = 0
+        self._groups: OrderedDict[Hashable, _Group] = OrderedDict()
+        self._running: set[Batch] = set()
+        self._suspects = Suspects()
         self._scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._company = 0.0
         self._active = 0.0
         self._idle = asyncio.Event()
         self._idle.set()
-        self._jobs: queue.SimpleQueue[tuple[int, list[Pending]] | None] = queue.SimpleQueue()
-        self._threads = [
-            threading.Thread(target=self._work, name=f"{name}-{i}", daemon=True) for i in range(config.workers)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self.crew.begin(self)
 
     # ── the queue ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -83,19 +89,16 @@ class Batcher:
         rows = len(next(iter(inputs.values()))) if self._batched and inputs else 1
         key = joinable(inputs, parameters) if self._batched else object()
         pending = Pending(inputs, rows, key, now, deadline, self._loop.create_future())
+        if self._suspects and (why := self._suspects.known(inputs, now)):
+            pending.answer.set_exception(self._failed(why))
+            return pending
         if deadline is not None:
             pending.timer = self._loop.call_later(deadline - now, self._expire, pending)
-        group = self._groups.get(key)
-        if group is None:
-            group = self._groups[key] = _Group()
         met = bool(self.waiting or self._running)
         self._company += 0.2 * (met - self._company)
-        group.waiting[pending] = None
-        group.rows += rows
-        self.waiting += 1
-        self.waiting_rows += rows
+        self._enter(pending)
         self._idle.clear()
-        self._schedule()
+        self.wake()
         return pending
 
     def drop(self, pending: Pending) -> None:
@@ -117,13 +120,25 @@ class Batcher:
 
     def longest(self) -> float:
         """Seconds for which the oldest present run has been running: a hung engine shows here."""
-        return time.monotonic() - min(self._running.values()) if self._running else 0.0
+        return time.monotonic() - min(b.started for b in self._running) if self._running else 0.0
+
+    def problem(self) -> str:
+        """Why nothing can run just now; empty where it can."""
+        return self.crew.trouble or ("" if self.crew.alive else f"{self.name} has no worker yet; one is being started")
 
     async def close(self) -> None:
-        """Wait until everything that was submitted has its answer, then stop the threads."""
+        """Wait until everything that was submitted has its answer, then let the workers go."""
         await self._idle.wait()
-        for _ in self._threads:
-            self._jobs.put(None)
+        self.crew.end()
+
+    def _enter(self, pending: Pending) -> None:
+        group = self._groups.get(pending.key)
+        if group is None:
+            group = self._groups[pending.key] = _Group()
+        group.waiting[pending] = None
+        group.rows += pending.rows
+        self.waiting += 1
+        self.waiting_rows += pending.rows
 
     def _left(self, pending: Pending, group: _Group) -> None:
         group.rows -= pending.rows
@@ -142,9 +157,9 @@ class Batcher:
 
     # ── from the queue to the workers ────────────────────────────────────────────────────────────────────────────
 
-    def _schedule(self) -> None:
+    def wake(self) -> None:
         """Dispatch in the next turn of the loop, so that requests that came in this one can share a run."""
-        if not self._scheduled and len(self._running) < self.config.workers:
+        if not self._scheduled and self.crew.free:
             self._scheduled = True
             self._loop.call_soon(self._dispatch)
 
@@ -153,18 +168,26 @@ class Batcher:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        while self._groups and len(self._running) < self.config.workers:
+        while self._groups and self.crew.free:
             now = time.monotonic()
             key = self._next(now)
             if key is None:
                 break
-            batch = self._take(key, now)
-            if batch:
-                self._batches += 1
-                self._running[self._batches] = now
-                self._active = now
-                self._jobs.put((self._batches, batch))
+            if requests := self._take(key, now):
+                self._start(Batch(requests, now))
         self._rest()
+
+    def _start(self, batch: Batch) -> None:
+        self._running.add(batch)
+        self._active = batch.started
+        try:
+            self.crew.start(batch)
+        except ModelkeepError as error:  # no worker can be given this
+            self._running.discard(batch)
+            if len(batch.requests) == 1:
+                batch.requests[0].answer.set_exception(error)
+            else:
+                self._apart(batch.requests)
 
     def _next(self, now: float) -> Hashable | None:
         """The group to run now, or None where waiting is likely to bring company."""
@@ -202,34 +225,60 @@ class Batcher:
             self._groups[key] = group
         return batch
 
-    def _finish(self, batch: int, started: float, seconds: float, outcomes: Sequence[Outcome]) -> None:
-        del self._running[batch]
+    # ── what became of a batch ───────────────────────────────────────────────────────────────────────────────────
+
+    def finished(self, batch: Batch, parts: Sequence[Part], seconds: float) -> None:
+        """See Host: everybody gets their own rows."""
+        self._running.discard(batch)
         self._active = time.monotonic()
-        if rows := sum(p.rows for p, _ in outcomes):
-            self.pace.observe(rows, seconds)
-        for pending, got in outcomes:
-            if pending.timer is not None:
-                pending.timer.cancel()
-            if pending.answer.done():
-                continue
-            if isinstance(got, Exception):
-                pending.answer.set_exception(got)
-            else:
-                pending.answer.set_result(Answer(got, started - pending.queued, seconds))
+        self.pace.observe(sum(p.rows for p in batch.requests), self._active - batch.started)
+        for part in parts:
+            if part.seen is not None and self._watch is not None:
+                self._watch(part.seen)
+            at = 0
+            for pending in batch.requests[part.start : part.stop]:
+                outputs = part.outputs
+                if part.stop - part.start > 1:
+                    outputs = {name: array[at : at + pending.rows] for name, array in outputs.items()}
+                    at += pending.rows
+                self._answer(pending, part.error or Answer(outputs, batch.started - pending.queued, seconds))
         if self._groups:
             self._dispatch()
         self._rest()
 
-    # ── on a worker's thread ─────────────────────────────────────────────────────────────────────────────────────
+    def lost(self, batch: Batch | None, kind: str, why: str) -> None:
+        """See Host: whoever was in this run is tried once more, alone; who then ends a worker again has failed."""
+        if self._died is not None:
+            self._died(kind)
+        if batch is None:
+            return
+        self._running.discard(batch)
+        waiting = [p for p in batch.requests if not p.answer.done()]
+        for pending in waiting:
+            pending.deaths += 1
+            if pending.deaths >= DEATHS:
+                self._suspects.convict(pending.inputs, why, time.monotonic())
+                self._answer(pending, self._failed(why))
+        self._apart([p for p in waiting if not p.answer.done()])
+        self.wake()
+        self._rest()
 
-    def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            number, batch = job
-            started = time.monotonic()
-            outcomes = self._runs.outcomes(batch)
-            seconds = time.monotonic() - started
-            try:
-                self._loop.call_soon_threadsafe(self._finish, number, started, seconds, outcomes)
-            except RuntimeError:  # the loop was closed: a forced stop, and nobody waits any more
-                return
-            del job, batch, outcomes  # or the last batch stays in memory while the server is idle
+    def _apart(self, requests: Sequence[Pending]) -> None:
+        """Each is to run alone, and before whatever else waits."""
+        for pending in reversed(requests):
+            pending.key = object()
+            self._enter(pending)
+            self._groups.move_to_end(pending.key, last=False)
+
+    def _answer(self, pending: Pending, got: Answer | Exception) -> None:
+        if pending.timer is not None:
+            pending.timer.cancel()
+        if pending.answer.done():
+            return
+        if isinstance(got, Exception):
+            pending.answer.set_exception(got)
+        else:
+            pending.answer.set_result(got)
+
+    def _failed(self, why: str) -> ModelkeepError:
+        return ModelkeepError(f"{self.name} failed on this request: {why}")

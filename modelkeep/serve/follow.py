@@ -17,16 +17,18 @@ from typing import Any, Protocol
 
 from modelkeep.errors import ModelkeepError, NotReady
 from modelkeep.model import engines
-from modelkeep.serve.loaded import Loaded, Paces, bring
+from modelkeep.serve.crew import Crew
+from modelkeep.serve.loaded import Loaded, bring
 from modelkeep.serve.plane import Plane
 from modelkeep.serve.router import Router
+from modelkeep.serve.warm import Paces
 from modelkeep.types import Model, Ref, Route, Runner, ServeConfig, Version
 
 POLL = 0.2
 FIRST_RETRY, LONGEST_RETRY = 1.0, 60.0
 log = logging.getLogger(__name__)
 
-Bring = Callable[[Model, ServeConfig], tuple[Runner, Paces]]
+Bring = Callable[[Model, ServeConfig], tuple[Runner | Crew, Paces]]
 
 
 class Source(Protocol):
@@ -241,7 +243,7 @@ class Follower:
             model.loading.pop(number, None)
         self._apply(name)
 
-    def _bring(self, version: Version, config: ServeConfig) -> tuple[Model, Runner, Paces]:
+    def _bring(self, version: Version, config: ServeConfig) -> tuple[Model, Runner | Crew, Paces]:
         model = self.registry.checkout(version)
         return (model, *self.load(model, config))
 

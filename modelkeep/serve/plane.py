@@ -17,7 +17,7 @@ from modelkeep.settings import Settings
 from modelkeep.types import Reply, Request
 
 if TYPE_CHECKING:
-    from modelkeep.serve.runs import Answer, Pending
+    from modelkeep.serve.crew import Answer, Pending
     from modelkeep.types import Arrays
 
 CAPTURED = frozenset({"ok", "error", "overloaded", "late"})
@@ -86,6 +86,8 @@ class Plane:
                 loaded = self.find(one, version)
             except NotReady as error:
                 return str(error)
+            if why := loaded.batcher.problem():
+                return why
             if (seconds := loaded.batcher.longest()) > self.settings.request_timeout:
                 return f"{loaded.ref} has been busy with one run for {seconds:.0f} s"
         return "" if self._routers else "no model is loaded yet"
@@ -135,6 +137,9 @@ class Plane:
         _check(request, target)
         size = _size(request.inputs)
         batcher = target.batcher
+        if why := batcher.crew.trouble:
+            self.metrics.rejected("not_ready")
+            raise NotReady(why)
         self.limits.enter(size, now=time.monotonic(), deadline=request.deadline, wait=batcher.wait())
         pending = batcher.submit(request.inputs, parameters, request.deadline)
         if router.shadow is not None and router.shadow is not target:

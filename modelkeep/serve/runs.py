@@ -1,11 +1,11 @@
-"""What a worker's thread does with a batch: join, run, check, split, and find the one that makes it fail."""
+"""What a worker does with a batch, on a thread or in a process of its own: run, check, look, find who makes it fail."""
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,79 +17,71 @@ if TYPE_CHECKING:
     from modelkeep.types import Array, Arrays
 
 
-@dataclass(eq=False, slots=True)
-class Pending:
-    """A request in the queue or in a run. ``answer`` is a future of Answer."""
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What is counted of a good run: rows, seconds, rows that are not finite, rows by the class that they were given.
 
-    inputs: Arrays
+    A class is the argmax of the first output, where that is of floats and two-dimensional.
+    """
+
     rows: int
-    key: Hashable
-    queued: float
-    deadline: float | None
-    answer: asyncio.Future[Answer]
-    timer: asyncio.TimerHandle | None = None
+    seconds: float
+    invalid: int = 0
+    classes: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What one request got: its own rows, and the seconds it waited and its run took."""
+class Part:
+    """What became of the requests from ``start`` to ``stop`` of a batch: joined outputs, or one request's error."""
 
-    outputs: dict[str, Array]
-    queue: float
-    compute: float
-
-
-Outcome = tuple[Pending, "dict[str, Array] | Exception"]
-Watcher = Callable[["Mapping[str, Array]", int, float], None]
+    start: int
+    stop: int
+    outputs: Arrays = field(default_factory=dict)
+    seen: Seen | None = None
+    error: ModelkeepError | None = None
 
 
 class Runs:
-    """Runs batches of requests that may be joined. Safe from several threads.
+    """Runs batches of requests that may be joined. Safe from several threads. ``name`` goes into error sentences."""
 
-    ``name`` goes into error sentences; ``watch`` is told the outputs, the rows and the seconds of each good run.
-    """
-
-    def __init__(self, runner: Runner, *, name: str, watch: Watcher | None = None) -> None:
-        self._runner, self._name, self._watch = runner, name, watch
+    def __init__(self, runner: Runner, *, name: str) -> None:
+        self.name = name
+        self._runner = runner
         self._batched = runner.signature.batched
         self._outputs = tuple(t.name for t in runner.signature.outputs)
 
-    def outcomes(self, batch: list[Pending]) -> list[Outcome]:
-        """Run them together; where that fails, run the halves, so that only the guilty one fails."""
-        batch = [p for p in batch if not p.answer.done()]
-        if not batch:
-            return []
-        try:
-            parts = self._run([p.inputs for p in batch], [p.rows for p in batch])
-        except Exception as error:  # noqa: BLE001 - a model may raise anything, and the server must outlive it
-            if len(batch) == 1:
-                return [(batch[0], self._sentence(error))]
-            half = len(batch) // 2
-            return [*self.outcomes(batch[:half]), *self.outcomes(batch[half:])]
-        return list(zip(batch, parts, strict=True))
+    def parts(self, inputs: Arrays, rows: Sequence[int], first: int = 0) -> list[Part]:
+        """Run them together; where that fails, run the halves, so that only the guilty one fails.
 
-    def _run(self, inputs: Sequence[Arrays], rows: Sequence[int]) -> list[dict[str, Array]]:
-        joined = inputs[0] if len(inputs) == 1 else {n: np.concatenate([i[n] for i in inputs]) for n in inputs[0]}
-        total = sum(rows)
+        ``inputs`` are joined, ``rows`` how many of them belong to each request; several only where they may be joined.
+        """
+        stop = first + len(rows)
+        try:
+            outputs, seen = self._run(inputs, sum(rows))
+        except Exception as error:  # noqa: BLE001 - a model may raise anything, and the server must outlive it
+            if len(rows) == 1:
+                return [Part(first, stop, error=self._sentence(error))]
+            half = len(rows) // 2
+            cut = sum(rows[:half])
+            return [
+                *self.parts({n: a[:cut] for n, a in inputs.items()}, rows[:half], first),
+                *self.parts({n: a[cut:] for n, a in inputs.items()}, rows[half:], first + half),
+            ]
+        return [Part(first, stop, outputs, seen)]
+
+    def _run(self, inputs: Arrays, rows: int) -> tuple[dict[str, Array], Seen]:
         started = time.monotonic()
-        outputs = self._runner.run(joined)
+        outputs = self._runner.run(inputs)
         seconds = time.monotonic() - started
         for name in self._outputs:
             if name not in outputs:
-                raise ModelkeepError(f"{self._name} gave no output '{name}', which its signature promises")
-            if self._batched and outputs[name].shape[:1] != (total,):
+                raise ModelkeepError(f"{self.name} gave no output '{name}', which its signature promises")
+            if self._batched and outputs[name].shape[:1] != (rows,):
                 raise ModelkeepError(
-                    f"{self._name} gave output '{name}' of shape {list(outputs[name].shape)} for {total} rows"
+                    f"{self.name} gave output '{name}' of shape {list(outputs[name].shape)} for {rows} rows"
                 )
-        if self._watch is not None:
-            self._watch(outputs, total, seconds)
-        if len(inputs) == 1:
-            return [{name: outputs[name] for name in self._outputs}]
-        parts, start = [], 0
-        for count in rows:
-            parts.append({name: outputs[name][start : start + count] for name in self._outputs})
-            start += count
-        return parts
+        kept = {name: outputs[name] for name in self._outputs}
+        return kept, look(kept, rows, seconds)
 
     def _sentence(self, error: Exception) -> ModelkeepError:
         """What a client is told: one line, no traceback."""
@@ -97,4 +89,16 @@ class Runs:
             return error
         text = str(error).strip().splitlines()
         said = f"{type(error).__name__}: {text[0][:300]}" if text else type(error).__name__
-        return ModelkeepError(f"{self._name} failed on this request: {said}")
+        return ModelkeepError(f"{self.name} failed on this request: {said}")
+
+
+def look(outputs: Mapping[str, Array], rows: int, seconds: float) -> Seen:
+    """What is to be counted of a run that gave these outputs."""
+    invalid = 0
+    for array in outputs.values():
+        if array.dtype.kind == "f" and not (finite := np.isfinite(array)).all():
+            invalid += int((~finite.reshape(len(array), -1).all(axis=1)).sum()) if array.ndim else 1
+    scores = next(iter(outputs.values()))
+    if scores.dtype.kind == "f" and scores.ndim == 2 and scores.shape[1] > 1:
+        return Seen(rows, seconds, invalid, Counter(scores.argmax(axis=1).tolist()))
+    return Seen(rows, seconds, invalid)

@@ -21,12 +21,14 @@ from modelkeep.data import labels
 from modelkeep.data.traffic import TrafficLog
 from modelkeep.model import engines, formats
 from modelkeep.serve import http
+from modelkeep.serve.crew import Crew
 from modelkeep.serve.door import Door
 from modelkeep.serve.follow import Follower
 from modelkeep.serve.listener import Listener, gate, listen, safely, url_of
-from modelkeep.serve.loaded import Loaded, Paces, bring
+from modelkeep.serve.loaded import Loaded, bring
 from modelkeep.serve.plane import Plane
 from modelkeep.serve.router import Router
+from modelkeep.serve.warm import Paces
 from modelkeep.settings import Settings
 from modelkeep.types import Model, Runner, ServeConfig
 
@@ -61,6 +63,7 @@ class Fixed:
         for name, model in self.models.items():
             config = self.configs.get(name)
             paces: Paces = []
+            runner: Runner | Crew
             if isinstance(model, Model):
                 config = config or engines.default_config(model.format)
                 runner, paces = await asyncio.to_thread(bring, model, config)

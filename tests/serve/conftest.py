@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from modelkeep.types import Signature, TensorSpec
+from modelkeep.model import engines, folder
+from modelkeep.types import Model, Signature, TensorSpec
 
 POISON = 666.0
 
@@ -69,3 +71,19 @@ def row(*values: float) -> np.ndarray[Any, Any]:
 @pytest.fixture(name="row")
 def _row() -> Callable[..., np.ndarray[Any, Any]]:
     return row
+
+
+@pytest.fixture
+def tricky(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Model]:
+    """Makes models for the engine in tricky.py, which worker processes find by its name. ``options``: see there."""
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    monkeypatch.setitem(engines.ENGINES, "tricky", engines.Engine("tricky:load", ("tricky",), "numpy"))
+
+    def make(of: Signature | None = None, **options: Any) -> Model:
+        path = tmp_path / f"tricky-{len(list(tmp_path.iterdir()))}"
+        path.mkdir()
+        (path / "weights").write_bytes(b"1")
+        made = Model(path, "tricky", of or signature(shape=(None, 1)), ("weights",), options=options)
+        return folder.write(made)
+
+    return make

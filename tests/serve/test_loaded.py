@@ -12,7 +12,8 @@ import pytest
 from modelkeep.data.dataset import Dataset
 from modelkeep.errors import BadModel, ModelkeepError
 from modelkeep.model import engines, folder
-from modelkeep.serve.loaded import bring, warm
+from modelkeep.serve.loaded import bring
+from modelkeep.serve.warm import warm
 from modelkeep.types import Model, ServeConfig
 
 
@@ -60,10 +61,11 @@ def test_what_fails_the_warm_up_is_closed(
     runner = fakes.Fake(of=model.signature)
     monkeypatch.setattr(engines, "load", lambda model, config: runner)
     with pytest.raises(ModelkeepError, match="poison"):
-        bring(model, ServeConfig())
+        bring(model, ServeConfig(in_process=True))
     assert runner.closed == 1
 
 
-def test_what_the_engine_refuses_is_passed_on(model: Model) -> None:
-    with pytest.raises(BadModel):
-        bring(model, ServeConfig())
+@pytest.mark.parametrize("in_process", [True, False])
+def test_what_the_engine_refuses_is_passed_on(model: Model, in_process: bool) -> None:
+    with pytest.raises(BadModel, match="weights is not an ONNX model that can be run"):
+        bring(model, ServeConfig(in_process=in_process))

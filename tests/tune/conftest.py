@@ -12,6 +12,8 @@ import pytest
 
 from modelkeep.data.dataset import Dataset
 from modelkeep.model import folder
+from modelkeep.serve.loaded import bring_here
+from modelkeep.tune import bench
 from modelkeep.types import Model, Reply, Request, Signature, TensorSpec
 
 SIGNATURE = Signature((TensorSpec("x", "float32", (None, 4)),), (TensorSpec("y", "float32", (None, 3)),))
@@ -39,6 +41,12 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Model:
     rows = np.random.default_rng(1).standard_normal((50, 4)).astype(np.float32)
     folder.keep_reference(path, Dataset({"x": rows}, None, "made rows"))
     return model
+
+
+@pytest.fixture(autouse=True)
+def _engines_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the runners are that a test put in an engine's place, and quick to load."""
+    monkeypatch.setattr(bench, "bring", bring_here)
 
 
 class Fake:

@@ -48,6 +48,13 @@ def load(model: Model, config: ServeConfig | None = None) -> Runner:
     Raises Unsupported (no such engine, or one that cannot run the format), MissingExtra, or BadModel.
     """
     config = config or default_config(model.format)
+    check(model, config)
+    need(config.engine)
+    return cast(Runner, extras.load(ENGINES[config.engine].target)(model, config))
+
+
+def check(model: Model, config: ServeConfig) -> None:
+    """Whether there is such an engine for this model, without importing it. Raises Unsupported, MissingExtra."""
     able = engines_for(model.format)
     if config.engine not in ENGINES:
         raise Unsupported(f"there is no engine '{config.engine}'; there are: {', '.join(ENGINES)}")
@@ -56,8 +63,8 @@ def load(model: Model, config: ServeConfig | None = None) -> Runner:
             f"engine '{config.engine}' does not run models of format '{model.format}'; "
             f"these do: {', '.join(able) or 'none'}"
         )
-    need(config.engine)
-    return cast(Runner, extras.load(ENGINES[config.engine].target)(model, config))
+    if not extras.has(ENGINES[config.engine].library):
+        need(config.engine)
 
 
 def need(name: str) -> None:

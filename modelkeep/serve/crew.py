@@ -1,0 +1,101 @@
+"""Who runs the batches of a version: threads around a Runner in this process, or the processes of a Pool."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from modelkeep.serve.limits import Pace
+from modelkeep.serve.runs import Part
+from modelkeep.types import Signature
+
+if TYPE_CHECKING:
+    from modelkeep.types import Array, Arrays
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one request got: its own rows, and the seconds it waited and its run took."""
+
+    outputs: Arrays
+    queue: float
+    compute: float
+
+
+@dataclass(eq=False, slots=True)
+class Pending:
+    """A request in the queue or in a run. ``answer`` is a future of Answer; ``deaths`` are workers that it was in."""
+
+    inputs: Arrays
+    rows: int
+    key: Hashable
+    queued: float
+    deadline: float | None
+    answer: asyncio.Future[Answer]
+    timer: asyncio.TimerHandle | None = None
+    deaths: int = 0
+
+
+@dataclass(eq=False, slots=True)
+class Batch:
+    """Requests that share a run, which was given to a worker at ``started`` (time.monotonic)."""
+
+    requests: list[Pending]
+    started: float
+
+    def pieces(self) -> dict[str, list[Array]]:
+        """By input, what is to be joined."""
+        return {name: [p.inputs[name] for p in self.requests] for name in self.requests[0].inputs}
+
+    def rows(self) -> list[int]:
+        """Of each request."""
+        return [p.rows for p in self.requests]
+
+
+class Host(Protocol):
+    """Whom a crew tells what became of its batches: the Batcher. All of it in the event loop's thread."""
+
+    name: str
+    pace: Pace
+
+    def finished(self, batch: Batch, parts: Sequence[Part], seconds: float) -> None:
+        """It ran, well or not, for so many seconds."""
+
+    def lost(self, batch: Batch | None, kind: str, why: str) -> None:
+        """A worker ended, in this run or in none. ``kind`` is ``crash`` or ``hang``."""
+
+    def wake(self) -> None:
+        """A worker is free that was not there before."""
+
+
+@runtime_checkable
+class Crew(Protocol):
+    """Some workers, each of which runs one batch at a time. All methods but ``close`` belong to the loop's thread."""
+
+    signature: Signature
+
+    @property
+    def free(self) -> int:
+        """How many batches could start now."""
+
+    @property
+    def alive(self) -> int:
+        """How many workers there are."""
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing can run, now and until further notice; empty where it can."""
+
+    def begin(self, host: Host) -> None:
+        """From now on batches come from this one."""
+
+    def start(self, batch: Batch) -> None:
+        """Run it; only while one is free. Raises BadInput for inputs that no worker can be given."""
+
+    def end(self) -> None:
+        """No batch will come any more."""
+
+    def close(self) -> None:
+        """Give everything back; may block. Calling it twice is harmless."""

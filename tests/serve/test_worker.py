@@ -1,0 +1,131 @@
+"""The worker process itself: what it says, and that it never outlives who started it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from modelkeep.errors import BadInput, ModelkeepError, Overloaded
+from modelkeep.serve.process import Process, raised
+from modelkeep.serve.worker import model_from, model_to, told
+from modelkeep.types import Model, ServeConfig
+
+MakeModel = Callable[..., Model]
+NATIVE_HANG = 13.0  # as in tricky.py
+
+
+@pytest.fixture
+def process(tricky: MakeModel) -> Iterator[Process]:
+    process = Process("tricky")
+    yield process
+    process.close()
+    process.close()
+
+
+def ask(process: Process, *values: float) -> Any:
+    process.ask("m@1", {"x": [np.array([[v]], np.float32) for v in values]}, [1] * len(values))
+    while (answer := process.answer()) is None:
+        pass
+    return answer
+
+
+def test_it_loads_warms_up_and_answers(process: Process, tricky: MakeModel) -> None:
+    assert process.prepare() > 0
+    paces = process.load(tricky(add=1.0), ServeConfig(engine="tricky", max_batch=4))
+    assert [rows for rows, _ in paces] == [1, 4]
+    parts, seconds = ask(process, 1.0, 2.0)
+    assert seconds > 0
+    assert [(p.start, p.stop, p.outputs["y"].tolist()) for p in parts] == [(0, 2, [[2], [3]])]
+    assert parts[0].seen.rows == 2
+
+
+def test_signals_that_mean_the_server_do_not_end_it(process: Process, tricky: MakeModel) -> None:
+    process.load(tricky(), ServeConfig(engine="tricky"))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        os.kill(process.pid, number)
+    assert ask(process, 1.0)[0][0].outputs["y"].tolist() == [[1]]
+    assert process.running
+    assert os.getpgid(process.pid) != os.getpgid(0)  # Ctrl-C in a terminal does not reach it at all
+
+
+def test_it_imports_only_what_its_engine_needs(tmp_path: Path) -> None:
+    code = "import modelkeep.serve.worker, sys; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    heavy = {"torch", "onnxruntime", "openvino", "starlette", "uvicorn", "sqlalchemy", "prometheus_client", "asyncio"}
+    assert heavy.isdisjoint(loaded)
+
+
+def test_errors_keep_their_kind() -> None:
+    for error in (BadInput("no such token"), ModelkeepError("it failed"), Overloaded("too much")):
+        back = raised(told(error))
+        assert (type(back), str(back)) == (type(error), str(error))
+    back = raised(told(ValueError("odd")))
+    assert (type(back), str(back)) == (ModelkeepError, "ValueError: odd")
+
+
+def test_a_model_is_told_as_it_is(tricky: MakeModel) -> None:
+    model = tricky(add=1.0, names=["a"])
+    assert model_from(model_to(model)) == model
+
+
+PARENT = """
+import sys
+from modelkeep.model import engines
+from modelkeep.serve.process import Process
+from modelkeep.serve.worker import model_from
+from modelkeep.types import ServeConfig
+import json, numpy, time
+engines.ENGINES["tricky"] = engines.Engine("tricky:load", ("tricky",), "numpy")
+idle, hung, loading = Process("tricky"), Process("tricky"), Process("tricky")
+model = model_from(json.loads(sys.argv[1]))
+for process in (idle, hung):
+    process.load(model, ServeConfig(engine="tricky"))
+hung.ask("m@1", {"x": [numpy.array([[13.0]], numpy.float32)]}, [1])
+time.sleep(0.1)
+print(idle.pid, hung.pid, loading.pid, flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_who_kills_the_server_kills_its_workers(tricky: MakeModel, number: signal.Signals) -> None:
+    """Even one that hangs in native code, with the interpreter's lock held."""
+    import json
+
+    parent = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(PARENT), json.dumps(model_to(tricky()))],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+    )
+    assert parent.stdout is not None
+    pids = [int(pid) for pid in parent.stdout.readline().split()]
+    assert len(pids) == 3
+    assert all(map(alive, pids))
+    parent.send_signal(number)
+    parent.wait()
+    deadline = time.monotonic() + 20
+    while any(map(alive, pids)):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    parent.stdout.close()
+
+
+def alive(pid: int) -> bool:
+    """Not so a zombie that its new parent has not fetched yet."""
+    try:
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    except OSError:  # it ended while it was read
+        return False
