@@ -36,7 +36,7 @@ class Pool:
         engines.check(model, config)
         self.signature = model.signature
         self.trouble = ""
-        self._model, self._config = model, _shared_out(config)
+        self._model, self._config = model, _of_one(config)
         self._lock = threading.Lock()
         self._processes: set[Process] = set()
         self._closed = False
@@ -240,9 +240,10 @@ class _Spares:
 _spares = _Spares()
 
 
-def _shared_out(config: ServeConfig) -> ServeConfig:
-    """The cores shared among the processes, where nobody set threads: each engine would take all of them."""
-    if config.threads is not None or config.workers == 1:
-        return config
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return replace(config, threads=max(1, cores // config.workers))
+def _of_one(config: ServeConfig) -> ServeConfig:
+    """What each process is told: one run at a time, and where nobody set threads, its share of the cores."""
+    threads = config.threads
+    if threads is None and config.workers > 1:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        threads = max(1, cores // config.workers)
+    return replace(config, threads=threads, workers=1)

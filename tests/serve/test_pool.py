@@ -343,9 +343,9 @@ def test_what_cannot_be_sent_fails_alone(tricky: MakeModel, fakes: SimpleNamespa
 
 
 def test_the_cores_are_shared_out() -> None:
-    assert pools._shared_out(ServeConfig(workers=1)).threads is None
-    assert pools._shared_out(ServeConfig(workers=2, threads=3)).threads == 3
-    assert pools._shared_out(ServeConfig(workers=10_000)).threads == 1
+    assert pools._of_one(ServeConfig()) == ServeConfig()
+    assert pools._of_one(ServeConfig(workers=2, threads=3)) == ServeConfig(threads=3)
+    assert pools._of_one(ServeConfig(workers=10_000)) == ServeConfig(threads=1)
 
 
 def test_a_spare_is_kept_for_an_engine_that_is_slow_to_import(
