@@ -2,8 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+CLIENT := .venv-conformance/.installed
 
-.PHONY: help install demo test check lock clean
+.PHONY: help install conformance demo test check lock clean
 help:
 	@echo "make install set up .venv"
 	@echo "make demo    set up, then run the whole life of a model (KEEP=1 leaves the service running)"
@@ -20,6 +21,14 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 install: $(INSTALLED)
 
+# Triton's own client needs older versions of what modelkeep needs, so it has an environment of its own.
+$(CLIENT): tests/conformance/requirements.txt
+	$(PYTHON) -m venv .venv-conformance
+	.venv-conformance/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+conformance: $(CLIENT)
+
 demo: $(INSTALLED)
 	@$(BIN)/python examples/digits/demo.py $(if $(KEEP),--keep)
 
@@ -30,7 +39,7 @@ check: $(INSTALLED)
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python scripts/budgets.py
 
-test: check
+test: check $(CLIENT)
 	$(BIN)/python -m pytest
 
 lock:
@@ -42,4 +51,4 @@ lock:
 	rm -rf .venv-lock
 
 clean:
-	rm -rf .venv .venv-lock build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .venv-lock .venv-conformance build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

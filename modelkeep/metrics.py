@@ -6,6 +6,7 @@ labels are made once and kept, as ``labels()`` costs more than the increment its
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -32,10 +33,25 @@ REASONS = (
 SECONDS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Bounds of every duration. Frozen: a dashboard that asks for a bound that is gone shows nothing."""
 ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0)
+MAX_SIZES = 1024
+"""Sizes of runs that are told apart in the statistics of one version."""
 MAX_CLASSES = 50
 """Classes of one version that get a series of their own; the rest is counted as ``other``."""
 KEPT = 8
 """Versions of one model whose series stay after they were closed, so that a last scrape finds them."""
+
+
+@dataclass
+class Total:
+    """How often, and for how many seconds in all; beside the series, for who asks for exact numbers by case."""
+
+    count: int = 0
+    seconds: float = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Once more."""
+        self.count += 1
+        self.seconds += seconds
 
 
 @dataclass
@@ -44,6 +60,16 @@ class TrackSeries:
 
     outcomes: dict[str, Counter]
     duration: Histogram
+    answered: Total = field(default_factory=Total)
+    failed: Total = field(default_factory=Total)
+    last: float = 0.0
+
+    def record(self, outcome: str, seconds: float) -> None:
+        """A request came to this, now."""
+        self.outcomes[outcome].inc()
+        self.duration.observe(seconds)
+        self.last = time.time()
+        (self.answered if outcome == "ok" else self.failed).add(seconds)
 
 
 @dataclass
@@ -56,6 +82,20 @@ class VersionSeries:
     invalid: Counter
     _class: Callable[[str], Counter]
     _classes: dict[str, Counter] = field(default_factory=dict)
+    runs: dict[int, Total] = field(default_factory=dict)
+    waited: Total = field(default_factory=Total)
+
+    def ran(self, rows: int, seconds: float) -> None:
+        """One run of so many rows; sizes beyond the first MAX_SIZES count as the largest of them."""
+        self.compute.observe(seconds)
+        self.batch.observe(rows)
+        size = rows if rows in self.runs or len(self.runs) < MAX_SIZES else max(self.runs)
+        self.runs.setdefault(size, Total()).add(seconds)
+
+    def waits(self, seconds: float) -> None:
+        """A request waited so long for a free worker."""
+        self.queue.observe(seconds)
+        self.waited.add(seconds)
 
     def answered(self, name: str, times: int) -> None:
         """So many rows were predicted to be of this class."""
@@ -114,6 +154,10 @@ class Metrics:
                 lambda name: self._child(self._classes, *key, name),
             )
         return series
+
+    def tracks(self, model: str, version: int) -> list[TrackSeries]:
+        """The series of a version on every track that it has been on."""
+        return [series for key, series in self._tracks.items() if key[:2] == (model, str(version))]
 
     def rejected(self, reason: str) -> None:
         """One request was turned away; ``reason`` is one of REASONS."""

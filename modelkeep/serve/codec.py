@@ -48,7 +48,9 @@ Table = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Asked:
-    """An infer request as it was sent. ``binary`` says of an output whether it is wanted as bytes; ``""`` of all."""
+    """An infer request as it was sent. ``binary`` says of an output whether it is wanted as bytes, ``""`` of all;
+    ``classes`` how many of an output's best classes are wanted instead of its scores.
+    """
 
     id: str
     inputs: dict[str, Array]
@@ -56,6 +58,7 @@ class Asked:
     parameters: dict[str, Any] = field(default_factory=dict)
     binary: dict[str, bool] = field(default_factory=dict)
     timeout: float | None = None
+    classes: dict[str, int] = field(default_factory=dict)
 
 
 # ── requests ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -79,12 +82,15 @@ def decode(body: bytes, header_length: int | None = None) -> Asked:
     if len(tail):
         raise BadInput(f"{len(tail)} bytes follow the last tensor; binary_data_size of the inputs does not add up")
     parameters = _table(head, "parameters", "the request")
-    outputs, binary = _outputs(head, bool(parameters.get("binary_data_output", False)))
+    wanted = _outputs(head)
+    binary = {"": bool(parameters.get("binary_data_output", False))}
+    binary |= {name: bool(p["binary_data"]) for name, p in wanted.items() if "binary_data" in p}
+    classes = {name: _count(name, p["classification"]) for name, p in wanted.items() if "classification" in p}
     id_ = head.get("id", "")
     if not isinstance(id_, str):
         raise BadInput(f"the request's id is {_brief(id_)}; give a text")
     kept = {k: v for k, v in parameters.items() if k not in TRANSPORT}
-    return Asked(id_, inputs, outputs, kept, binary, _timeout(parameters))
+    return Asked(id_, inputs, tuple(wanted), kept, binary, _timeout(parameters), classes)
 
 
 def decode_raw(body: bytes, signature: Signature) -> Asked:
@@ -141,26 +147,31 @@ def _timeout(parameters: Table) -> float | None:
     return given / 1e6
 
 
-def _outputs(head: Table, all_binary: bool) -> tuple[tuple[str, ...], dict[str, bool]]:
+def _outputs(head: Table) -> dict[str, dict[str, Any]]:
+    """The outputs that are asked for, with their parameters."""
     wanted = head.get("outputs", [])
     if not isinstance(wanted, list):
         raise BadInput(f'outputs is {_brief(wanted)}; give a list of {{"name"}}')
-    binary = {"": all_binary}
+    found: dict[str, dict[str, Any]] = {}
     for one in wanted:
         if not isinstance(one, dict) or not isinstance(one.get("name"), str):
             raise BadInput(f'{_brief(one)} is no output; give {{"name": …}}')
         parameters = _table(one, "parameters", f"output '{one['name']}'")
         _refuse_unsupported(one["name"], parameters)
-        if "binary_data" in parameters:
-            binary[one["name"]] = bool(parameters["binary_data"])
-    return tuple(one["name"] for one in wanted), binary
+        found[one["name"]] = parameters
+    return found
+
+
+def _count(name: str, given: Any) -> int:
+    if type(given) is not int or given < 1:
+        raise BadInput(f"classification of output '{name}' is {_brief(given)}; give a whole number above 0")
+    return given
 
 
 def _refuse_unsupported(name: str, parameters: Table) -> None:
     """Extensions whose neglect would change the answer without a word."""
-    for key in ("classification", "shared_memory_region"):
-        if key in parameters:
-            raise BadInput(f"'{name}' asks for {key}, an extension that this server does not have")
+    if "shared_memory_region" in parameters:
+        raise BadInput(f"'{name}' asks for shared_memory_region, an extension that this server does not have")
 
 
 def _tensor(tensor: Any, tail: memoryview) -> tuple[str, Array, memoryview]:
@@ -178,14 +189,14 @@ def _tensor(tensor: Any, tail: memoryview) -> tuple[str, Array, memoryview]:
     if size is None:
         if "data" not in tensor:
             raise BadInput(f"input '{name}' has neither data nor binary_data_size")
-        return name, _from_json(name, datatype, shape, tensor["data"]), tail
+        return name, from_json(name, datatype, shape, tensor["data"]), tail
     if type(size) is not int or not 0 <= size <= len(tail):
         raise BadInput(f"input '{name}' has binary_data_size {_brief(size)} and {len(tail)} bytes of the body are left")
     return name, _array(name, datatype, shape, tail[:size]), tail[size:]
 
 
-def _from_json(name: str, datatype: str, shape: list[int], data: Any) -> Array:
-    """Nested as the shape says, or flat and row-major."""
+def from_json(name: str, datatype: str, shape: list[int], data: Any) -> Array:
+    """Nested as the shape says, or flat and row-major. Raises BadInput."""
     if datatype in ONLY_BINARY:
         raise BadInput(f"input '{name}' is {datatype}, which JSON cannot carry; send it as a binary tensor")
     if not isinstance(data, list):

@@ -12,8 +12,9 @@ from modelkeep.errors import ModelkeepError, Overloaded, Unauthenticated
 from modelkeep.metrics import Metrics
 from modelkeep.serve.keys import Gate
 
-ASKING = re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?/(infer|labels)")
-"""POST to one of these needs scope ``infer``; any other route that is not a GET needs ``admin``, known or not."""
+ASKING = re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?/(infer|labels)|/v1/models/[^/]+:predict")
+LOOKING = "/v2/repository/index"
+"""POST to these needs scope ``infer`` and ``read``; any other route that is not a GET needs ``admin``, known or not."""
 
 
 class Door:
@@ -37,7 +38,7 @@ class Door:
 
 def scope_of(method: str, path: str) -> str:
     """What a key must be allowed for this: a route that nobody thought of needs the most."""
-    if method in ("GET", "HEAD"):
+    if method in ("GET", "HEAD") or (method, path) == ("POST", LOOKING):
         return "read"
     return "infer" if method == "POST" and ASKING.fullmatch(path) else "admin"
 

@@ -37,6 +37,9 @@ class Source(Protocol):
     def revision(self) -> int:
         """Grows with every change of a route, a version or a config."""
 
+    def names(self) -> list[str]:
+        """All models."""
+
     def route(self, name: str) -> Route:
         """Who should answer."""
 
@@ -135,13 +138,48 @@ class Follower:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    # ── asked for while the server runs (repository.Followed) ────────────────────────────────────────────────────
+
+    async def there(self) -> dict[str, list[int]]:
+        """Every name of the registry, and its versions."""
+
+        def read() -> dict[str, list[int]]:
+            return {name: [v.number for v in self.registry.versions(name)] for name in self.registry.names()}
+
+        return await asyncio.to_thread(read)
+
+    async def follow(self, name: str) -> None:
+        """Answer for this model too, or try again at once to load what could not be loaded.
+
+        Raises BadRef, NotFound, and NotReady with the reason where it cannot answer now; it is followed all the same.
+        """
+        Ref.parse(name)
+        await asyncio.to_thread(self.registry.versions, name)
+        if name not in self.names:
+            self.names.append(name)
+            self._plane.expect(name)
+        if name in self.models:
+            self.models[name].failures.clear()
+        await self._want(name)
+        self._apply(name)
+        while name in self.models and self.models[name].loading:
+            await asyncio.wait(self.models[name].loading.values())
+        if problem := self._plane.problem(name):
+            raise NotReady(problem)
+
+    async def leave(self, name: str) -> None:
+        """Answer for this model no more, once what was accepted is answered. Raises NotFound."""
+        self._plane.forget(name)
+        self.names.remove(name)
+        for loaded in self.models.pop(name).held if name in self.models else ():
+            self._spawn(loaded.close(), name=f"close {loaded.ref}")
+
     async def look(self) -> None:
         """One look: read what is wanted where anything changed, and act on it."""
         revision = await asyncio.to_thread(self.registry.revision)
         if revision != self.seen:
-            for name in self.names:
-                wanted = await asyncio.to_thread(self._read, name)
-                self.models.setdefault(name, Followed(wanted)).wanted = wanted
+            for name in list(self.names):
+                await self._want(name)
             self.seen = revision
         for name in self.models:
             self._apply(name)
@@ -158,6 +196,11 @@ class Follower:
                 self._away = True
 
     # ── what is wanted ───────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _want(self, name: str) -> None:
+        wanted = await asyncio.to_thread(self._read, name)
+        if name in self.names:  # it may have been left meanwhile
+            self.models.setdefault(name, Followed(wanted)).wanted = wanted
 
     def _read(self, name: str) -> Wanted:
         """On a thread. The previous version is the last: it is loaded only where nothing else can answer."""
@@ -241,7 +284,10 @@ class Follower:
             model.held.append(loaded)
         finally:
             model.loading.pop(number, None)
-        self._apply(name)
+        if self.models.get(name) is model:
+            self._apply(name)
+        else:  # it was left while it was loading
+            await asyncio.gather(*(v.close() for v in model.held))
 
     def _bring(self, version: Version, config: ServeConfig) -> tuple[Model, Runner | Crew, Paces]:
         model = self.registry.checkout(version)

@@ -7,7 +7,7 @@ import math
 import random
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -19,10 +19,12 @@ from starlette.routing import Route
 
 from modelkeep import __version__, metrics
 from modelkeep.errors import BadInput, Busy, ModelkeepError, NotReady, Unsupported
-from modelkeep.serve import body, codec
+from modelkeep.serve import body, codec, describe, openapi, packing, statistics, v1
+from modelkeep.serve.classify import classified
 from modelkeep.serve.plane import Plane
+from modelkeep.serve.repository import READY, Repository
 from modelkeep.serve.router import STICKY
-from modelkeep.types import Request, Signature, TensorSpec
+from modelkeep.types import Reply, Request
 
 TIMEOUT = "x-modelkeep-timeout"
 """Header: seconds that the client waits."""
@@ -34,9 +36,11 @@ Labeller = Callable[[str, dict[str, Any]], int]
 """Model and labels by request id to how many match; may block."""
 
 
-def app(plane: Plane, *, label: Labeller | None = None) -> Starlette:
-    """The application. ``label`` records truth; without it the labels route says that no traffic is kept."""
-    handlers = _Handlers(plane, label)
+def app(plane: Plane, *, label: Labeller | None = None, repository: Repository | None = None) -> Starlette:
+    """The application. ``label`` records truth; without it the labels route says that no traffic is kept.
+    ``repository`` brings and takes away models; without it what is served stays as it is.
+    """
+    handlers = _Handlers(plane, label, repository or Repository())
     model = "/v2/models/{model}"
     version = model + "/versions/{version:int}"
     routes = [
@@ -46,15 +50,26 @@ def app(plane: Plane, *, label: Labeller | None = None) -> Starlette:
             ("POST", f"{model}/infer", handlers.infer),
             ("POST", f"{version}/infer", handlers.infer),
             ("POST", f"{model}/labels", handlers.labels),
+            ("POST", "/v1/models/{model}:predict", handlers.predict),
+            ("POST", "/v2/repository/index", handlers.index),
+            ("POST", "/v2/repository/models/{model}/load", handlers.load),
+            ("POST", "/v2/repository/models/{model}/unload", handlers.unload),
             ("GET", "/", handlers.front),
             ("GET", "/metrics", handlers.metrics),
             ("GET", "/v2", handlers.server),
             ("GET", "/v2/health/live", handlers.live),
             ("GET", "/v2/health/ready", handlers.ready),
-            ("GET", f"{model}/ready", handlers.ready),
-            ("GET", f"{version}/ready", handlers.ready),
+            ("GET", "/v2/models/stats", handlers.stats),
+            *(
+                ("GET", f"{where}/{what}", handler)
+                for where in (model, version)
+                for what, handler in (("ready", handlers.ready), ("stats", handlers.stats), ("config", handlers.config))
+            ),
             ("GET", model, handlers.model),
             ("GET", version, handlers.model),
+            ("GET", "/v1/models", handlers.v1_models),
+            ("GET", "/v1/models/{model}", handlers.v1_model),
+            ("GET", "/openapi.json", handlers.openapi),
         )
     ]
     errors: dict[Any, Any] = {ModelkeepError: handlers.refused, HTTPException: handlers.odd, Exception: handlers.failed}
@@ -62,8 +77,8 @@ def app(plane: Plane, *, label: Labeller | None = None) -> Starlette:
 
 
 class _Handlers:
-    def __init__(self, plane: Plane, label: Labeller | None) -> None:
-        self.plane, self.label = plane, label
+    def __init__(self, plane: Plane, label: Labeller | None, repository: Repository) -> None:
+        self.plane, self.label, self.repository = plane, label, repository
 
     # ── questions and truth ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -85,13 +100,33 @@ class _Handlers:
             reply = await body.unless_gone(http.receive, self.plane.infer(request))
         except body.ClientGoneError:
             return Response(status_code=CLIENT_GONE)
+        if asked.classes:
+            reply = classified(reply, asked.classes, self.plane.router(reply.model).loaded.get(reply.version))
         answer, json_length = codec.encode(reply, asked.binary)
-        times = ", ".join(f"{stage};dur={1000 * seconds:.3f}" for stage, seconds in reply.timings.items())
-        headers = {"server-timing": times}
+        headers = _timing(reply)
         if json_length is not None:
             headers[JSON_LENGTH] = str(json_length)
         kind = "application/json" if json_length is None else "application/octet-stream"
+        if len(answer) >= packing.LEAST and (encoding := packing.chosen(heads.get("accept-encoding"))):
+            answer = await packing.packed(answer, encoding)
+            headers["content-encoding"] = encoding
         return self._answer(answer, kind=kind, headers=headers)
+
+    async def predict(self, http: HttpRequest) -> Response:
+        """KServe's first protocol."""
+        began, name, heads = time.monotonic(), http.path_params["model"], body.headers(http)
+        signature = self.plane.find(name).signature
+        head = codec.parse(await body.read(http.receive, heads, self.plane))
+        most = self.plane.settings.request_timeout
+        deadline = began + min(body.number(heads, TIMEOUT, float, most), most)
+        sticky = {STICKY: heads[STICKY]} if STICKY in heads else {}
+        request = Request(_new_id(), name, v1.inputs(head, signature), sticky, deadline=deadline)
+        try:
+            reply = await body.unless_gone(http.receive, self.plane.infer(request))
+        except body.ClientGoneError:
+            return Response(status_code=CLIENT_GONE)
+        headers = {**_timing(reply), "x-modelkeep-version": str(reply.version), "x-request-id": reply.id}
+        return self._answer(orjson.dumps(v1.predictions(reply)), headers=headers)
 
     async def labels(self, http: HttpRequest) -> Response:
         model = http.path_params["model"]
@@ -145,7 +180,7 @@ class _Handlers:
         return self._answer(await asyncio.to_thread(self.plane.metrics.render), kind=metrics.CONTENT_TYPE)
 
     async def server(self, http: HttpRequest) -> Response:
-        return self._json({"name": "modelkeep", "version": __version__, "extensions": ["binary_tensor_data"]})
+        return self._json({"name": "modelkeep", "version": __version__, "extensions": list(describe.EXTENSIONS)})
 
     async def live(self, http: HttpRequest) -> Response:
         return self._json({"live": True})
@@ -159,12 +194,46 @@ class _Handlers:
     async def model(self, http: HttpRequest) -> Response:
         name, version = http.path_params["model"], http.path_params.get("version")
         found, router = self.plane.find(name, version), self.plane.router(name)
-        head = _describe(name, found.format or found.config.engine, sorted(router.loaded), found.signature)
+        head = describe.metadata(name, found, sorted(router.loaded))
         tracks = {"live": router.live, "canary": router.canary, "shadow": router.shadow}
         state: dict[str, Any] = {track: v.number for track, v in tracks.items() if v is not None}
         state["weights"] = router.shares
         state["problems"] = {str(number): why for number, why in router.problems.items()}
         return self._json({**head, "modelkeep": {**state, "version": found.number, "engine": found.config.engine}})
+
+    async def config(self, http: HttpRequest) -> Response:
+        found = self.plane.find(http.path_params["model"], http.path_params.get("version"))
+        return self._json(describe.config(http.path_params["model"], found))
+
+    async def stats(self, http: HttpRequest) -> Response:
+        given = http.path_params
+        return self._json({"model_stats": statistics.of(self.plane, given.get("model"), given.get("version"))})
+
+    async def v1_models(self, http: HttpRequest) -> Response:
+        return self._json({"models": self.plane.names})
+
+    async def v1_model(self, http: HttpRequest) -> Response:
+        name = http.path_params["model"]
+        return self._json({"name": name, "ready": self.plane.ready(name)})
+
+    async def openapi(self, http: HttpRequest) -> Response:
+        return self._json(openapi.document(self.plane))
+
+    # ── what is to be here ───────────────────────────────────────────────────────────────────────────────────────
+
+    async def index(self, http: HttpRequest) -> Response:
+        raw = await body.read(http.receive, body.headers(http), self.plane)
+        only_ready = bool(codec.parse(raw).get("ready")) if raw else False
+        rows = await self.repository.index(self.plane)
+        return self._json([row for row in rows if row["state"] == READY or not only_ready])
+
+    async def load(self, http: HttpRequest) -> Response:
+        await self.repository.load(http.path_params["model"])
+        return self._json({})
+
+    async def unload(self, http: HttpRequest) -> Response:
+        await self.repository.unload(http.path_params["model"])
+        return self._json({})
 
     # ── answers and errors ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -212,20 +281,7 @@ def _new_id() -> str:
     return uuid.UUID(int=_IDS.getrandbits(128), version=4).hex
 
 
-def _describe(name: str, platform: str, versions: Sequence[int], signature: Signature) -> dict[str, Any]:
-    """A model's metadata; a free dimension is -1."""
-    return {
-        "name": name,
-        "versions": [str(v) for v in versions],
-        "platform": platform,
-        "inputs": [_spec(t) for t in signature.inputs],
-        "outputs": [_spec(t) for t in signature.outputs],
-    }
-
-
-def _spec(spec: TensorSpec) -> dict[str, Any]:
-    return {
-        "name": spec.name,
-        "datatype": codec.NAMES.get(spec.dtype, spec.dtype),
-        "shape": [-1 if size is None else size for size in spec.shape],
-    }
+def _timing(reply: Reply) -> dict[str, str]:
+    """Seconds by stage, as browsers and proxies read them (W3C Server Timing)."""
+    times = ", ".join(f"{stage};dur={1000 * seconds:.3f}" for stage, seconds in reply.timings.items())
+    return {"server-timing": times}

@@ -36,6 +36,7 @@ class Loaded:
         paces: Paces | None = None,
     ) -> None:
         self.name, self.number, self.config, self.format = name, number, config, format
+        self.labels = labels
         self.signature = runner.signature
         self._inputs = {t.name: (t, np.dtype(object if t.dtype == "str" else t.dtype)) for t in self.signature.inputs}
         self.series = metrics.version(name, number)
@@ -76,8 +77,7 @@ def watcher(series: VersionSeries, labels: tuple[str, ...]) -> Callable[[Seen], 
     """Counts what was seen of each run, classes by their labels."""
 
     def watch(seen: Seen) -> None:
-        series.compute.observe(seen.seconds)
-        series.batch.observe(seen.rows)
+        series.ran(seen.rows, seen.seconds)
         if seen.invalid:
             series.invalid.inc(seen.invalid)
         for index, count in seen.classes.items():

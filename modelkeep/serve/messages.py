@@ -1,7 +1,9 @@
 """The messages of the Open Inference Protocol v2 over gRPC, made from a table: names and numbers of their fields.
 
-The protocol: github.com/kserve/open-inference-protocol, open_inference_grpc.proto. A table, for code that protoc wrote
-runs with few versions of protobuf; in a pool of their own, for a client in the same process registers the same names.
+The protocol: github.com/kserve/open-inference-protocol, open_inference_grpc.proto, and what Triton adds to it
+(triton-inference-server/common, protobuf/); enums are numbers here, which is the same on the wire. A table, for code
+that protoc wrote runs with few versions of protobuf; in a pool of their own, for a client in the same process registers
+the same names.
 """
 
 from __future__ import annotations
@@ -37,9 +39,42 @@ MESSAGES = {
     "OutputTensor": CARRIED,
     "ModelInferRequest": f"{INFER} inputs:InputTensor*=5 outputs:RequestedOutput*=6 raw_input_contents:bytes*=7",
     "ModelInferResponse": f"{INFER} outputs:OutputTensor*=5 raw_output_contents:bytes*=6",
+    "ModelStreamInferResponse": "error_message:string=1 infer_response:ModelInferResponse=2",
+    "ModelConfigRequest": "name:string=1 version:string=2",
+    "ModelConfigResponse": "config:ModelConfig=1",
+    "ModelConfig": "name:string=1 platform:string=2 max_batch_size:int32=4 input:ModelInput*=5 output:ModelOutput*=6"
+    " backend:string=17",
+    "ModelInput": "name:string=1 data_type:int32=2 dims:int64*=4",
+    "ModelOutput": "name:string=1 data_type:int32=2 dims:int64*=3",
+    "ModelStatisticsRequest": "name:string=1 version:string=2",
+    "ModelStatisticsResponse": "model_stats:ModelStatistics*=1",
+    "ModelStatistics": "name:string=1 version:string=2 last_inference:uint64=3 inference_count:uint64=4"
+    " execution_count:uint64=5 inference_stats:InferStatistics=6 batch_stats:InferBatchStatistics*=7",
+    "InferStatistics": "success:StatisticDuration=1 fail:StatisticDuration=2 queue:StatisticDuration=3"
+    " compute_input:StatisticDuration=4 compute_infer:StatisticDuration=5 compute_output:StatisticDuration=6"
+    " cache_hit:StatisticDuration=7 cache_miss:StatisticDuration=8",
+    "InferBatchStatistics": "batch_size:uint64=1 compute_input:StatisticDuration=2 compute_infer:StatisticDuration=3"
+    " compute_output:StatisticDuration=4",
+    "StatisticDuration": "count:uint64=1 ns:uint64=2",
+    "RepositoryIndexRequest": "repository_name:string=1 ready:bool=2",
+    "RepositoryIndexResponse": "models:ModelIndex*=1",
+    "ModelIndex": "name:string=1 version:string=2 state:string=3 reason:string=4",
+    "RepositoryModelLoadRequest": "repository_name:string=1 model_name:string=2",
+    "RepositoryModelLoadResponse": "",
+    "RepositoryModelUnloadRequest": "repository_name:string=1 model_name:string=2",
+    "RepositoryModelUnloadResponse": "",
+    "HealthCheckRequest": "service:string=1",
+    "HealthCheckResponse": "status:int32=1",
 }
 """``field:type=number`` each; ``*`` is repeated, ``%`` a map from string, ``|`` one choice of the message's oneof."""
-METHODS = ("ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata", "ModelInfer")
+METHODS = (
+    *("ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata", "ModelInfer"),
+    *("ModelConfig", "ModelStatistics", "RepositoryIndex", "RepositoryModelLoad", "RepositoryModelUnload"),
+)
+"""Of one question and one answer each."""
+STREAM = "ModelStreamInfer"
+HEALTH = "grpc.health.v1.Health"
+"""What load balancers and Kubernetes ask (github.com/grpc/grpc, doc/health-checking.md)."""
 CHOICE = "parameter_choice"
 
 

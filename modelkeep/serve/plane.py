@@ -56,6 +56,11 @@ class Plane:
         """A model that this server is to answer for; not ready until it is swapped in."""
         self._routers.setdefault(name, Router(name))
 
+    def forget(self, name: str) -> None:
+        """Answer for it no more. What was accepted is still answered. Raises NotFound."""
+        self.router(name)
+        del self._routers[name]
+
     def swap(self, router: Router) -> None:
         """From now on requests for ``router.name`` are answered so. What the old one had accepted is still answered."""
         self._routers[router.name] = router
@@ -152,7 +157,7 @@ class Plane:
         finally:
             batcher.drop(pending)
             self.limits.leave(size)
-        target.series.queue.observe(answer.queue)
+        target.series.waits(answer.queue)
         outputs = {name: answer.outputs[name] for name in request.outputs} if request.outputs else answer.outputs
         timings = {"queue": answer.queue, "compute": answer.compute}
         return Reply(request.id, request.model, target.number, outputs, timings)
@@ -190,8 +195,7 @@ class Plane:
         self, request: Request, target: Loaded, track: str, outcome: str, seconds: float, outputs: Arrays | None
     ) -> None:
         series = self.metrics.track(request.model, target.number, track)
-        series.outcomes[outcome].inc()
-        series.duration.observe(seconds)
+        series.record(outcome, seconds)
         if self.traffic is not None and outcome in CAPTURED:
             self.traffic.offer(
                 Exchange(

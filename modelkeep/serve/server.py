@@ -27,6 +27,7 @@ from modelkeep.serve.follow import Follower
 from modelkeep.serve.listener import Listener, gate, listen, safely, url_of
 from modelkeep.serve.loaded import Loaded, bring
 from modelkeep.serve.plane import Plane
+from modelkeep.serve.repository import Repository
 from modelkeep.serve.router import Router
 from modelkeep.serve.warm import Paces
 from modelkeep.settings import Settings
@@ -125,6 +126,7 @@ class Service:
     def __init__(self, source: Source, settings: Settings, sock: socket.socket, *, traffic: Path | None = None) -> None:
         self.source, self.settings, self.sock = source, settings, sock
         self.traffic = traffic
+        self.repository = Repository(source if isinstance(source, Follower) else None)
         self.plane: Plane
         self._listener: Listener
 
@@ -141,9 +143,9 @@ class Service:
             )
         self.plane = Plane(settings, traffic=log)
         self.keys = gate(settings)
-        grpc = await _grpc(self.plane, self.keys)
-        app = Door(http.app(self.plane, label=_labeller(log)), self.keys, self.plane.metrics)
-        self._listener = Listener(self.plane, app)
+        grpc = await _grpc(self.plane, self.keys, self.repository)
+        app = http.app(self.plane, label=_labeller(log), repository=self.repository)
+        self._listener = Listener(self.plane, Door(app, self.keys, self.plane.metrics))
         serving = asyncio.create_task(self._listener.serve(sockets=[self.sock]))
         try:
             if await self._begin(stop):
@@ -173,14 +175,14 @@ class Service:
         return False
 
 
-async def _grpc(plane: Plane, keys: Gate) -> Endpoint | None:
+async def _grpc(plane: Plane, keys: Gate, repository: Repository) -> Endpoint | None:
     """Listening beside HTTP where settings ask for it; a busy port or a missing extra is told before models load."""
     settings = plane.settings
     if not settings.grpc_port:
         return None
     from modelkeep.serve.grpc import Endpoint
 
-    endpoint = Endpoint(plane, keys)
+    endpoint = Endpoint(plane, keys, repository)
     await endpoint.start(settings.host, settings.grpc_port)
     return endpoint
 

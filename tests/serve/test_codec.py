@@ -226,7 +226,15 @@ def tensor(**changes: Any) -> dict[str, Any]:
         (tensor() | {"parameters": {"timeout": "1"}}, "parameter timeout is '1'"),
         (tensor() | {"outputs": "y"}, "outputs is 'y'; give a list"),
         (tensor() | {"outputs": [{}]}, "{} is no output; give"),
-        (tensor() | {"outputs": [{"name": "y", "parameters": {"classification": 3}}]}, "'y' asks for classification"),
+        (
+            tensor() | {"outputs": [{"name": "y", "parameters": {"classification": 0}}]},
+            "of output 'y' is 0; give",
+        ),
+        (tensor() | {"outputs": [{"name": "y", "parameters": {"classification": "2"}}]}, "give a whole number above 0"),
+        (
+            tensor() | {"outputs": [{"name": "y", "parameters": {"shared_memory_region": "x"}}]},
+            "'y' asks for shared",
+        ),
     ],
 )
 def test_what_does_not_fit_is_said(head: Any, said: str) -> None:
@@ -281,7 +289,7 @@ def test_a_raw_body_is_one_row_of_the_only_input() -> None:
 
 
 def test_raw_bodies_that_say_too_little() -> None:
-    with pytest.raises(BadInput, match=r"a raw binary request cannot tell the shape of x float32 \[\?, \?, \?\]"):
+    with pytest.raises(BadInput, match=r"a raw binary request cannot tell the shape of x float32 \[batch, \?, \?\]"):
         codec.decode_raw(b"1234", spec("float32", None, None, None))
     with pytest.raises(BadInput, match=r"input 'x' is FP32 \[1, 2\]: 8 bytes, and 4 were sent"):
         codec.decode_raw(b"1234", spec("float32", None, 2))

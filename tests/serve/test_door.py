@@ -117,7 +117,8 @@ def test_grpc_asks_for_the_same_keys(ring: Ring, tokens: dict[str, str], fakes: 
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     made = classes()
-    needs = {name: "infer" if name == "ModelInfer" else "read" for name in METHODS}
+    needs = dict.fromkeys(METHODS, "read") | {"ModelInfer": "infer"}
+    needs |= dict.fromkeys(("RepositoryModelLoad", "RepositoryModelUnload"), "admin")
     settings = Settings(keys=str(ring.path), grpc_port=port)
     with Running({"m": fakes.Fake()}, settings=settings), grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         for name, scope in needs.items():

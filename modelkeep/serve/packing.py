@@ -1,0 +1,34 @@
+"""Replies packed for a client that asks for it (Content-Encoding, RFC 9110, 8.4)."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+
+LEAST = 16 * 1024
+"""Bytes: most clients accept gzip without being asked, and below this packing takes longer than sending."""
+LONG = 256 * 1024
+"""Bytes above which packing would hold up the loop."""
+WINDOWS = {"gzip": 31, "deflate": 15}
+"""zlib's wbits."""
+
+
+def chosen(accepted: str | None) -> str | None:
+    """The first encoding in an Accept-Encoding header that is known here and not refused with q=0."""
+    for part in (accepted or "").split(","):
+        name, _, quality = part.strip().partition(";")
+        if name in WINDOWS and quality.replace(" ", "") not in ("q=0", "q=0.0"):
+            return name
+    return None
+
+
+async def packed(body: bytes, encoding: str) -> bytes:
+    """The body in that encoding."""
+    if len(body) > LONG:
+        return await asyncio.to_thread(_pack, body, encoding)
+    return _pack(body, encoding)
+
+
+def _pack(body: bytes, encoding: str) -> bytes:
+    packer = zlib.compressobj(1, wbits=WINDOWS[encoding])
+    return packer.compress(body) + packer.flush()

@@ -1,0 +1,66 @@
+"""Models brought into a running server and taken away from it (Triton's extension_model_repository.md).
+
+What is served is named in the registry, never by a path: a request cannot bring a file with it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from modelkeep.errors import NotFound, Unsupported
+from modelkeep.serve.plane import Plane
+
+READY, AWAY = "READY", "UNAVAILABLE"
+
+
+class Followed(Protocol):
+    """What can be brought and taken away: serve.follow.Follower."""
+
+    async def there(self) -> dict[str, list[int]]:
+        """Every name of the registry, and its versions."""
+
+    async def follow(self, name: str) -> None:
+        """Serve this model too. Raises NotFound, BadRef, and why it cannot be loaded."""
+
+    async def leave(self, name: str) -> None:
+        """Serve it no more, once what was accepted is answered."""
+
+
+class Repository:
+    """The models that a server could answer for. Without ``source`` they are fixed, as of a bare file."""
+
+    def __init__(self, source: Followed | None = None) -> None:
+        self._source = source
+
+    async def index(self, plane: Plane) -> list[dict[str, str]]:
+        """A row for each version, with its state, and the reason where it is not ready."""
+        there = await self._source.there() if self._source else {n: sorted(plane.router(n).loaded) for n in plane.names}
+        return [_row(plane, name, number) for name, numbers in there.items() for number in numbers]
+
+    async def load(self, name: str) -> None:
+        """See Followed.follow. Raises Unsupported where the models are fixed."""
+        await self._known(name).follow(name)
+
+    async def unload(self, name: str) -> None:
+        """See Followed.leave. Raises Unsupported where the models are fixed."""
+        await self._known(name).leave(name)
+
+    def _known(self, name: str) -> Followed:
+        if self._source is None:
+            raise Unsupported(f"this server answers for a bare file, so that '{name}' stays as it is")
+        return self._source
+
+
+def _row(plane: Plane, name: str, number: int) -> dict[str, Any]:
+    try:
+        router = plane.router(name)
+    except NotFound:
+        return {"name": name, "version": str(number), "state": AWAY, "reason": "not asked for"}
+    if number in router.loaded:
+        return {"name": name, "version": str(number), "state": READY, "reason": ""}
+    return {
+        "name": name,
+        "version": str(number),
+        "state": AWAY,
+        "reason": router.problems.get(number, "not in the route"),
+    }

@@ -1,0 +1,143 @@
+"""Models brought into a running server and taken away from it, over a socket, while others are answered."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+
+from modelkeep.errors import NotFound
+from modelkeep.serve.follow import Follower
+from modelkeep.serve.server import Running
+from modelkeep.types import Model, Ref, Route, ServeConfig, Version
+
+
+class Registry:
+    """Three models of one version each, as far as a Follower reads them."""
+
+    def __init__(self, fakes: SimpleNamespace) -> None:
+        model = Model(Path("nowhere"), "onnx", fakes.signature(), ("weights",))
+        self.held = {n: Version(n, 1, f"digest-{n}", model, None, "made", 0.0) for n in ("first", "second", "broken")}
+        self.routes = {name: Route(name, live=1) for name in self.held}
+
+    def names(self) -> list[str]:
+        return list(self.held)
+
+    def revision(self) -> int:
+        return 1
+
+    def route(self, name: str) -> Route:
+        return self.routes[name]
+
+    def versions(self, name: str) -> list[Version]:
+        if name not in self.held:
+            raise NotFound(f"no model is called '{name}'")
+        return [self.held[name]]
+
+    def get(self, ref: Ref) -> Version:
+        return self.held[ref.name]
+
+    def config(self, version: Version, machine: str) -> ServeConfig | None:
+        return None
+
+    def checkout(self, version: Version) -> Model:
+        return replace(version.model, path=Path(version.name))
+
+    def note(self, name: str, kind: str, why: str, data: Any, who: str) -> None:
+        pass
+
+
+@pytest.fixture
+def world(fakes: SimpleNamespace) -> SimpleNamespace:
+    return SimpleNamespace(registry=Registry(fakes), runners=[], broken={"broken"}, fakes=fakes)
+
+
+@pytest.fixture
+def client(world: SimpleNamespace) -> Iterator[httpx.Client]:
+    def load(model: Model, config: ServeConfig) -> tuple[Any, list[tuple[int, float]]]:
+        if model.path.name in world.broken:
+            raise ValueError("its file is torn")
+        world.runners.append(world.fakes.Fake(add=1.0))
+        return world.runners[-1], []
+
+    follower = Follower(world.registry, ["first"], machine="this machine", load=load)
+    with Running(follower) as url, httpx.Client(base_url=url, timeout=20) as client:
+        yield client
+
+
+def states(client: httpx.Client, **body: Any) -> dict[str, str]:
+    rows = client.post("/v2/repository/index", json=body).json()
+    return {row["name"]: row["state"] for row in rows}
+
+
+def ask(client: httpx.Client, name: str) -> int:
+    tensor = {"name": "x", "shape": [1, 1], "datatype": "FP32", "data": [1.0]}
+    return client.post(f"/v2/models/{name}/infer", json={"inputs": [tensor]}).status_code
+
+
+def test_the_index_says_what_could_be_served_and_what_is(client: httpx.Client) -> None:
+    assert states(client) == {"first": "READY", "second": "UNAVAILABLE", "broken": "UNAVAILABLE"}
+    assert states(client, ready=True) == {"first": "READY"}
+    assert client.post("/v2/repository/index").status_code == 200  # a body is not needed
+
+
+def test_a_model_is_brought_and_taken_away(client: httpx.Client, world: SimpleNamespace) -> None:
+    assert ask(client, "second") == 404
+    assert client.post("/v2/repository/models/second/load").status_code == 200
+    assert ask(client, "second") == 200
+    assert states(client)["second"] == "READY"
+    assert client.post("/v2/repository/models/second/load").status_code == 200  # again: nothing to do
+    assert len(world.runners) == 2
+    assert client.post("/v2/repository/models/second/unload").status_code == 200
+    assert ask(client, "second") == 404
+    assert ask(client, "first") == 200
+    assert client.post("/v2/repository/models/second/unload").status_code == 404
+    assert client.get("/v2/health/ready").status_code == 200
+
+
+def test_what_a_model_had_accepted_before_it_left_is_answered(client: httpx.Client, world: SimpleNamespace) -> None:
+    world.runners[0].gate.clear()
+    found: list[int] = []
+    asking = threading.Thread(target=lambda: found.append(ask(client, "first")))
+    asking.start()
+    assert world.runners[0].entered.acquire(timeout=20)
+    assert client.post("/v2/repository/models/first/unload").status_code == 200
+    assert not world.runners[0].closed
+    world.runners[0].gate.set()
+    asking.join(20)
+    assert found == [200]
+
+
+def test_one_that_cannot_be_loaded_says_why_and_can_be_tried_again(
+    client: httpx.Client, world: SimpleNamespace
+) -> None:
+    refused = client.post("/v2/repository/models/broken/load")
+    assert refused.status_code == 503
+    assert "its file is torn" in refused.json()["error"]
+    assert ask(client, "first") == 200
+    world.broken.clear()
+    assert client.post("/v2/repository/models/broken/load").status_code == 200
+    assert ask(client, "broken") == 200
+
+
+@pytest.mark.parametrize("name", ["nobody", "..", "..%2f..%2fetc%2fpasswd", "%2e%2e", "a%00b", "~", "c:%5cx", "x" * 99])
+def test_a_name_cannot_leave_the_repository(client: httpx.Client, world: SimpleNamespace, name: str) -> None:
+    for verb in ("load", "unload"):
+        assert client.post(f"/v2/repository/models/{name}/{verb}").status_code in (400, 404, 405)
+    assert len(world.runners) == 1
+    assert ask(client, "first") == 200
+
+
+def test_a_bare_file_stays_as_it_is(fakes: SimpleNamespace) -> None:
+    with Running({"m": fakes.Fake()}) as url, httpx.Client(base_url=url, timeout=20) as client:
+        assert states(client) == {"m": "READY"}
+        refused = client.post("/v2/repository/models/m/unload")
+        assert refused.status_code == 400
+        assert "bare file" in refused.json()["error"]
+        assert client.get("/v2/health/ready").status_code == 200

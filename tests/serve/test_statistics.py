@@ -1,0 +1,49 @@
+"""Triton's statistics: exact numbers of what was answered, what failed, and the sizes of the runs."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+
+from modelkeep.errors import NotFound
+from modelkeep.serve import statistics
+from modelkeep.serve.server import Running
+
+
+def ask(client: httpx.Client, rows: int, value: float = 1.0) -> int:
+    tensor = {"name": "x", "shape": [rows, 1], "datatype": "FP32", "data": [value] * rows}
+    return client.post("/v2/models/m/infer", json={"inputs": [tensor]}).status_code
+
+
+def test_what_was_answered_and_what_failed_is_counted_apart(fakes: SimpleNamespace) -> None:
+    running = Running({"m": fakes.Fake(), "other": fakes.Fake()})
+    with running, httpx.Client(base_url=running.url, timeout=20) as client:
+        assert [ask(client, rows) for rows in (1, 1, 3)] == [200, 200, 200]
+        assert ask(client, 1, fakes.POISON) == 500
+
+        def found(path: str) -> list[dict[str, Any]]:
+            return list(client.get(path).json()["model_stats"])
+
+        (m,) = found("/v2/models/m/stats")
+        assert m == found("/v2/models/m/versions/1/stats")[0]
+        assert {row["name"] for row in found("/v2/models/stats")} == {"m", "other"}
+        assert client.get("/v2/models/nobody/stats").status_code == 404
+        with pytest.raises(NotFound):
+            statistics.of(running.plane, "m", 9)
+    stats = m["inference_stats"]
+    assert (m["name"], m["version"], m["inference_count"], m["execution_count"]) == ("m", "1", 5, 3)
+    assert (stats["success"]["count"], stats["fail"]["count"]) == (3, 1)
+    assert 0 < stats["compute_infer"]["ns"] < stats["success"]["ns"]
+    assert [(b["batch_size"], b["compute_infer"]["count"]) for b in m["batch_stats"]] == [(1, 2), (3, 1)]
+    assert m["last_inference"] > 1.7e12  # milliseconds since 1970
+
+
+def test_a_version_that_was_never_asked(fakes: SimpleNamespace) -> None:
+    running = Running({"m": fakes.Fake()})
+    with running:
+        (m,) = statistics.of(running.plane)
+    assert m["last_inference"] == m["inference_count"] == 0
+    assert m["batch_stats"] == []
