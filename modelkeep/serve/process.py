@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, cast
 
@@ -43,6 +44,7 @@ class Process:
         self._reason = ""
         self._asked = 0
         self.sock, theirs = socket.socketpair()
+        self._closing = threading.Lock()
         lifeline, self._lifeline = os.pipe()
         for end in (self.sock, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, wire.SOCKET_BUFFER)
@@ -164,14 +166,15 @@ class Process:
         return f"was ended by signal {-code}"
 
     def close(self) -> None:
-        """End it; calling it twice is harmless."""
-        self.sock.close()
-        self._child.kill()
-        self._child.wait()
-        if self._lifeline >= 0:
-            os.close(self._lifeline)
-            self._lifeline = -1
-        self.arena.close()
+        """End it; calling it twice is harmless, and so is calling it from two threads at once."""
+        with self._closing:
+            self.sock.close()
+            self._child.kill()
+            self._child.wait()
+            if self._lifeline >= 0:
+                os.close(self._lifeline)
+                self._lifeline = -1
+            self.arena.close()
 
 
 def _part(told: dict[str, Any], outputs: Arrays) -> Part:
