@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from modelkeep.data.traffic import Exchange
@@ -17,6 +17,7 @@ from modelkeep.settings import Settings
 from modelkeep.types import Reply, Request
 
 if TYPE_CHECKING:
+    from modelkeep.serve.batcher import Batcher
     from modelkeep.serve.crew import Answer, Pending
     from modelkeep.types import Arrays
 
@@ -222,11 +223,12 @@ class Plane:
         watch(
             "modelkeep_queue_depth",
             "Requests that wait for a worker",
-            lambda: [
-                ({"model": v.name, "version": str(v.number)}, float(v.batcher.waiting))
-                for router in list(self._routers.values())
-                for v in router.loaded.values()
-            ],
+            lambda: self._each(lambda batcher: batcher.waiting),
+        )
+        watch(
+            "modelkeep_workers",
+            "Workers that are there, busy or not",
+            lambda: self._each(lambda batcher: batcher.crew.alive),
         )
         watch(
             "modelkeep_traffic_dropped_total",
@@ -238,6 +240,14 @@ class Plane:
             "Shadow copies left out for want of room",
             lambda: [({}, float(self.shadows_dropped))],
         )
+
+    def _each(self, read: Callable[[Batcher], float]) -> list[tuple[dict[str, str], float]]:
+        """A value of every version."""
+        return [
+            ({"model": v.name, "version": str(v.number)}, float(read(v.batcher)))
+            for router in list(self._routers.values())
+            for v in router.loaded.values()
+        ]
 
 
 def _check(request: Request, target: Loaded) -> None:

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import signal
 import socket
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from modelkeep.serve.keys import Gate
 
 OnReady = Callable[[str], None]
+SWITCH = 0.0005
+"""Seconds."""
 
 
 class Source(Protocol):
@@ -199,6 +202,9 @@ def _labeller(log: TrafficLog | None) -> http.Labeller | None:
 
 
 def _block(service: Service, on_ready: OnReady | None) -> None:
+    # what a thread beside the loop (a scrape, traffic being kept) may hold it up; 5 ms by default
+    sys.setswitchinterval(SWITCH)
+
     async def main() -> None:
         stop, task = asyncio.Event(), asyncio.current_task()
 
