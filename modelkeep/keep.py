@@ -185,28 +185,85 @@ class Keep:
             line.insert(0, self.registry.get(Ref(line[0].name, parent)))
         return line
 
+    def _cheaper(self, version: Version) -> list[Version]:
+        """The versions that optimize made from this one and found to be good enough, with the same signature."""
+        return [
+            other
+            for other in self.registry.versions(version.name)
+            if any(report.kind == "optimize" and report.ok for report in other.reports)
+            and version.number in [ancestor.number for ancestor in self.lineage(other)[:-1]]
+            and other.model.signature == version.model.signature
+        ]
+
     # ── settings, traffic and truth ──────────────────────────────────────────────────────────────────────────────
 
-    def tune(self, ref: str | Ref | Version, search: Tune, *, progress: Callable[..., None] | None = None) -> Report:
-        """The fastest settings of this machine that keep the promise, measured through the serving plane; stored."""
+    def tune(
+        self,
+        ref: str | Ref | Version,
+        search: Tune,
+        *,
+        fresh: bool = False,
+        progress: Callable[..., None] | None = None,
+    ) -> Report:
+        """The fastest settings of this machine that keep the promise, measured through the serving plane; stored if ok.
+
+        Versions that ``optimize`` made from this one take part; one that wins is named, and its settings stored, but it
+        does not take this one's place. What was measured here before is not measured again, unless ``fresh``.
+        """
         from modelkeep.tune import machine
+        from modelkeep.tune.kept import Kept
 
         version = self.get(ref)
-        config, report = search.run(self.model(version), progress=progress)
-        self.registry.set_config(version, machine.fingerprint(), config, report, who=self.who)
-        return report
+        others = {v.ref: v for v in self._cheaper(version)}
+        kept = Kept(
+            self.registry,
+            version.name,
+            machine=machine.fingerprint(),
+            concurrency=search.concurrency,
+            digests={"": version.digest, **{r: v.digest for r, v in others.items()}},
+            who=self.who,
+        )
+        try:
+            found = search.run(
+                self.model(version),
+                others={r: self.model(v) for r, v in others.items()},
+                known=[] if fresh else kept.rounds(),
+                remember=kept.remember,
+                progress=progress,
+            )
+        finally:
+            kept.write()
+        if not found.report.ok:
+            self.registry.add_report(version, found.report, who=self.who)
+            return found.report
+        self.registry.set_config(version, kept.machine, found.config, found.report, who=self.who)
+        for r, (config, report) in found.others.items():
+            self.registry.set_config(others[r], kept.machine, config, report, who=self.who)
+        return found.report
 
-    def serve(self, names: Sequence[str], *, on_ready: Callable[[str], None] | None = None, **options: Any) -> None:
-        """Answer for these models until SIGINT or SIGTERM. A model without a live version gets its newest."""
+    def serve(
+        self,
+        names: Sequence[str],
+        *,
+        on_ready: Callable[[str], None] | None = None,
+        on_untuned: Callable[[str], None] | None = None,
+        **options: Any,
+    ) -> None:
+        """Answer for these models until SIGINT or SIGTERM. A model without a live version gets its newest.
+
+        ``on_untuned`` is told of each that was not tuned on this machine.
+        """
         from modelkeep.serve import server
         from modelkeep.tune import machine
+        from modelkeep.tune.elsewhere import untuned
 
+        here = machine.fingerprint()
         for name in names:
             if self.registry.route(name).live is None:
                 self.promote(Ref(name, "newest"), why="served with no live version: the newest")
-        server.serve_registry(
-            self.registry, names, self.settings, machine=machine.fingerprint(), on_ready=on_ready, **options
-        )
+            if (said := untuned(self.registry, self.get(Ref(name, "live")), here)) and on_untuned is not None:
+                on_untuned(said)
+        server.serve_registry(self.registry, names, self.settings, machine=here, on_ready=on_ready, **options)
 
     def label(self, name: str, truth: Mapping[str, Any]) -> int:
         """Truth by request id; returns how many match a captured request."""

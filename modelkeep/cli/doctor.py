@@ -12,16 +12,22 @@ WIDTH = 16
 
 
 @click.command()
+@click.option("--explain", is_flag=True, help="Say what the hardware gives, for whoever chooses a machine.")
 @as_json
-def doctor(json_: bool) -> None:
+def doctor(explain: bool, json_: bool) -> None:
     """Say what this machine has (cores, instruction sets, GPU, engines, extras), and what is missing."""
     from modelkeep.tune import machine
 
     found = machine.describe()
+    if explain:
+        found["advice"] = machine.explain()
     if json_:
         return dump(found)
+    advice = found.pop("advice")
     for key, value in found.items():
         say(f"{key.replace('_', ' '):<{WIDTH}} {_text(value)}")
+    for line in advice:
+        say(f"- {line}")
     return None
 
 

@@ -68,4 +68,4 @@ def serve(
         server.serve_file(Path(what[0]), settings, name=name, options=options, on_ready=ready)
         return
     with Keep(settings) as keep:
-        keep.serve(what, options=options, on_ready=ready)
+        keep.serve(what, options=options, on_ready=ready, on_untuned=lambda said: click.echo(said, err=True))

@@ -2,46 +2,130 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 import click
 
-from modelkeep.cli.output import DURATION, as_json, dump, open_keep, progress, say, seconds, table
+from modelkeep.cli.output import DURATION, FILE, SHARE, as_json, dump, open_keep, progress, say, seconds, size, table
+
+if TYPE_CHECKING:
+    from modelkeep.types import Report
 
 
 @click.command(epilog="Example: modelkeep tune digits@2 --p99 20ms --budget 30s")
 @click.argument("ref")
 @click.option("--p99", type=DURATION, default="50ms", show_default=True, help="The latency that was promised.")
-@click.option("--budget", type=DURATION, default="1m", show_default=True, help="Time to spend on measuring.")
+@click.option("--min-throughput", type=click.FloatRange(0), default=0.0, help="Requests a second that were promised.")
+@click.option("--max-accuracy-drop", type=SHARE, help="Admit bf16 and fp16 by accuracy on --data (paired, 95 %).")
+@click.option("--data", type=FILE, help="Labelled rows for --max-accuracy-drop.")
+@click.option("--budget", type=DURATION, default="1m", show_default=True, help="Time to spend, loading included.")
 @click.option("--concurrency", type=click.IntRange(1, 1024), default=16, show_default=True, help="Requests in flight.")
+@click.option("--fresh", is_flag=True, help="Measure anew what was measured on this machine before.")
+@click.option("--all", "all_", is_flag=True, help="Show every setting, not only the Pareto front.")
+@click.option("--explain", is_flag=True, help="Say what the hardware gives, for whoever chooses a machine.")
+@click.option("--price-per-hour", type=click.FloatRange(0, min_open=True), help="Of this machine: gives costs.")
 @as_json
-def tune(ref: str, p99: float, budget: float, concurrency: int, json_: bool) -> int:
-    """Measure settings (engine, threads, batch, workers) of REF on this machine, through the serving plane.
+def tune(
+    ref: str,
+    max_accuracy_drop: float | None,
+    data: Path | None,
+    fresh: bool,
+    all_: bool,
+    explain: bool,
+    json_: bool,
+    **promise: Any,
+) -> int:
+    """Measure settings (engine, precision, threads, workers, batch, wait) of REF here, through the serving plane.
 
     The fastest that keeps the promise is stored, and serve uses it. Exit code 1 when none keeps it.
     """
     from modelkeep.tune.search import Tune
 
+    if (max_accuracy_drop is None) != (data is None):
+        raise click.UsageError("--max-accuracy-drop and --data belong together: give both, or neither")
     with open_keep() as keep, progress("measuring", quiet=json_) as advance:
-        report = keep.tune(ref, Tune(p99=p99, budget=budget, concurrency=concurrency), progress=advance)
+        rows = keep.read_data(data, ref) if data else None
+        search = Tune(max_drop=max_accuracy_drop, rows=rows, **promise)
+        report = keep.tune(ref, search, fresh=fresh, progress=advance)
+    advice = _explained(report) if explain else []
     if json_:
-        dump(report)
+        dump({**report.to_json(), **({"advice": advice} if explain else {})})
         return int(not report.ok)
+    _front(ref, report, all_=all_)
+    _say(report)
+    for line in advice:
+        say(f"- {line}")
+    return int(not report.ok)
+
+
+def _front(ref: str, report: Report, *, all_: bool) -> None:
+    found, promise = report.numbers, report.numbers["promise"]
+    rows = [c for c in found["candidates"] if all_ or c["pareto"] or c["verdict"] == "chosen"]
+    hidden = len(found["candidates"]) - len(rows)
     table(
-        f"{ref}: {concurrency} requests in flight, promise p99 ≤ {seconds(p99)}",
-        ("engine", "threads", "workers", "max batch", "requests/s", "p50", "p99", "n", ""),
+        f"{ref}: {found['concurrency']} requests in flight, promise p99 ≤ {seconds(promise['p99'])}"
+        + (f"; {hidden} that others beat in all three are hidden (--all)" if hidden else ""),
+        ("setting", "requests/s", "p50", "p99", "memory", "n", ""),
         [
             (
-                c["config"]["engine"],
-                c["config"]["threads"] or "engine's",
-                c["config"]["workers"],
-                c["config"]["max_batch"],
-                f"{c['throughput']:.0f}",
+                f"{c['of']} {_label(c)}".strip(),
+                f"{c['throughput']:.4g}",
                 seconds(c["p50"]),
                 seconds(c["p99"]),
+                size(c["memory"]) if c["memory"] is not None else "?",
                 c["n"],
                 c["verdict"],
             )
-            for c in report.numbers["candidates"]
+            for c in rows
         ],
     )
+
+
+def _say(report: Report) -> None:
+    """The sentences below the table."""
+    found = report.numbers
     say(report.why)
-    return int(not report.ok)
+    naive, price, made = found["naive"], found["price"], found["measurements"]
+    cost = ""
+    if price:
+        cost = (
+            f"; a million predictions cost {price['naive_per_million']:.3g} with it and "
+            f"{price['winner_per_million']:.3g} with the winner, at {price['per_hour']:g} an hour"
+        )
+    say(f"the naive setting ({_label(naive)}): {naive['throughput']:.4g} requests/s, p99 {seconds(naive['p99'])}{cost}")
+    known = f" and {made['reused']} known from before" if made["reused"] else ""
+    say(f"{made['made']} measurements made{known}, where trying all would have been {made['settings']} settings")
+    for why, labels in _refused(found["refused"]).items():
+        say(f"left out: {', '.join(labels)}: {why}")
+    if other := found["other"]:
+        gain = other["gain"]
+        say(
+            f"{other['of']} does better: {gain['ratio']:.2f}× the winner ({gain['low']:.2f} to {gain['high']:.2f}), "
+            f"with {_label(other)}; its settings are stored; let it take over with: modelkeep rollout {other['of']}"
+        )
+
+
+def _refused(refused: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """By reason, the engines and precisions."""
+    found: dict[str, list[str]] = {}
+    for one in refused:
+        words = (one["of"], one["config"]["engine"], one["config"]["precision"])
+        names = found.setdefault(one["why"], [])
+        if (name := " ".join(w for w in words if w)) not in names:
+            names.append(name)
+    return found
+
+
+def _label(row: Mapping[str, Any]) -> str:
+    from modelkeep.tune.results import label
+    from modelkeep.types import ServeConfig
+
+    return label(ServeConfig(**row["config"]))
+
+
+def _explained(report: Report) -> list[str]:
+    from modelkeep.tune import advice, machine
+
+    return [*machine.explain(), *advice.on_report(report.numbers, machine.cores(), machine.memory())]

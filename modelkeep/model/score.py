@@ -68,7 +68,11 @@ def regression(base: Runner, new: Runner, dataset: Dataset, max_drop: float, lab
 
     The same rows are given to both, so the bound is that of a paired comparison (evidence.paired_drop).
     """
-    before, after = correct(base, dataset, labels), correct(new, dataset, labels)
+    return judge(correct(base, dataset, labels), correct(new, dataset, labels), max_drop, dataset.source)
+
+
+def judge(before: Array, after: Array, max_drop: float, source: str) -> Report:
+    """``regression`` from which rows were answered rightly, bool [rows], before and after."""
     drop, upper = evidence.paired_drop(before, after)
     ok = bool(upper <= max_drop)
     numbers = {
@@ -77,16 +81,16 @@ def regression(base: Runner, new: Runner, dataset: Dataset, max_drop: float, lab
         "max_drop": max_drop,
         "accuracy_base": float(before.mean()),
         "accuracy_new": float(after.mean()),
-        "n": len(dataset),
+        "n": len(before),
         "lost": int((before & ~after).sum()),
         "won": int((~before & after).sum()),
     }
-    moved = f"accuracy {numbers['accuracy_base']:.4f} → {numbers['accuracy_new']:.4f} on {len(dataset):,} rows"
+    moved = f"accuracy {numbers['accuracy_base']:.4f} → {numbers['accuracy_new']:.4f} on {len(before):,} rows"
     bound = f"with 95 % confidence it drops by at most {upper:.4f}"
     mend = f", and {max_drop:.4f} is allowed" if ok else f", more than the {max_drop:.4f} allowed"
     if not ok and drop <= max_drop:
         mend += "; more labelled rows may narrow the bound"
-    return Report("regression", ok, f"{moved}; {bound}{mend}", numbers, dataset.source)
+    return Report("regression", ok, f"{moved}; {bound}{mend}", numbers, source)
 
 
 def _truth(dataset: Dataset, labels: Sequence[str]) -> Array:

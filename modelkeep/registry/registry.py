@@ -132,6 +132,11 @@ class Registry:
         with self._database.read() as connection:
             return versions.config(connection, version, machine)
 
+    def machines(self, version: Version) -> list[str]:
+        """The machines for which ``set_config`` was called."""
+        with self._database.read() as connection:
+            return versions.machines(connection, version)
+
     # ── who answers ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def route(self, name: str) -> Route:

@@ -172,3 +172,9 @@ def config(connection: Connection, version: Version, machine: str) -> ServeConfi
     found: Mapping[str, Any] | None = connection.execute(select(configs.c.config).where(*mine)).scalar_one_or_none()
     known = {f.name for f in fields(ServeConfig)}
     return None if found is None else ServeConfig(**{key: value for key, value in found.items() if key in known})
+
+
+def machines(connection: Connection, version: Version) -> list[str]:
+    """Those for which ``set_config`` was called, by name."""
+    mine = (configs.c.name == version.name, configs.c.number == version.number)
+    return list(connection.execute(select(configs.c.machine).where(*mine).order_by(configs.c.machine)).scalars())

@@ -6,21 +6,25 @@ import asyncio
 import contextlib
 import resource
 import sys
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from modelkeep import extras
 from modelkeep.errors import ModelkeepError
+from modelkeep.serve.crew import Crew
 from modelkeep.serve.loaded import Loaded, bring
 from modelkeep.serve.plane import Plane
 from modelkeep.serve.router import Router
 from modelkeep.settings import Settings
 from modelkeep.tune import load
-from modelkeep.types import Model, Report, ServeConfig
+from modelkeep.types import Model, Report, Request, ServeConfig
 
 if TYPE_CHECKING:
     from modelkeep.types import Arrays
 
+T = TypeVar("T")
 LEAST = {0.9: 64, 0.99: 662}
 """Latencies that LoadGen asks for before it claims a percentile (mlcommons/inference, early stopping)."""
 NAME = "model"
@@ -35,19 +39,38 @@ class Bench:
     def __init__(self, model: Model, config: ServeConfig, *, stay: bool = True) -> None:
         self.model, self.config, self.stay = model, config, stay
         self.measured = load.Measured()
+        self.memory: int | None = None
         self._plane: Plane | None = None
 
     async def open(self) -> Plane:
-        """Load and warm up, unless it is loaded. Raises what the engine raises."""
+        """Load and warm up, unless it is loaded. Raises what the engine raises; may be cancelled while it hangs.
+
+        ``memory`` is what it takes in bytes, where the system can tell.
+        """
         if self._plane is not None:
             return self._plane
         plane = Plane(Settings())
+        before = resident()
         with own_threads(self.config):
-            runner, paces = bring(self.model, self.config)
+            runner, paces = await on_thread(lambda: bring(self.model, self.config), lambda found: found[0].close())
         live = Loaded(NAME, 1, runner, config=self.config, metrics=plane.metrics, paces=paces)
+        self.memory = _taken(live.batcher.crew, before)
         plane.swap(Router(NAME, live=live))
         self._plane = plane
         return plane
+
+    async def use(self, config: ServeConfig) -> None:
+        """Go on with another max batch or max wait, and nothing else of the setting changed."""
+        self.config = config
+        plane = await self.open()
+        plane.find(NAME).batcher.config = config
+
+    async def lap(self, rows: Sequence[Arrays], *, concurrency: int) -> None:
+        """One request of each client, which nobody measures: an engine's first run of a batch may take longer."""
+        plane = await self.open()
+        with own_threads(self.config):
+            requests = (Request(f"lap-{n}", NAME, rows[n % len(rows)]) for n in range(concurrency))
+            await asyncio.gather(*map(plane.infer, requests), return_exceptions=True)
 
     async def run(
         self, rows: Sequence[Arrays], *, concurrency: int, seconds: float, rate: float | None = None
@@ -75,10 +98,60 @@ class Bench:
             await plane.close()
 
 
+async def on_thread(work: Callable[[], T], discard: Callable[[T], None]) -> T:
+    """The result of a blocking call. Where nobody waits any more, it goes on, and ``discard`` gets its result."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def succeed(found: T) -> None:
+        if future.done():
+            threading.Thread(target=discard, args=(found,), daemon=True).start()
+        else:
+            future.set_result(found)
+
+    def fail(error: BaseException) -> None:
+        if not future.done():
+            future.set_exception(error)
+
+    def run() -> None:
+        try:
+            found = work()
+        except BaseException as error:  # noqa: BLE001 - it is raised again where it is awaited
+            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+                loop.call_soon_threadsafe(fail, error)
+            return
+        try:
+            loop.call_soon_threadsafe(succeed, found)
+        except RuntimeError:  # the loop was closed meanwhile
+            discard(found)
+
+    threading.Thread(target=run, name="load", daemon=True).start()
+    return await future
+
+
+def resident(process: int | str = "self") -> int | None:
+    """Bytes of memory of a process, what it shares with others counted in part; None where the system does not say."""
+    try:
+        text = Path(f"/proc/{process}/smaps_rollup").read_text()
+        return next(int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("Pss:"))
+    except (OSError, ValueError, IndexError, StopIteration):
+        return None
+
+
+def _taken(crew: Crew, before: int | None) -> int | None:
+    """Bytes of the worker processes; of threads, what loading added to this process."""
+    pids = getattr(crew, "pids", None)
+    if pids is None:
+        after = resident()
+        return None if before is None or after is None else max(after - before, 0)
+    found = [size for pid in pids() if (size := resident(pid)) is not None]
+    return sum(found) or None
+
+
 @contextlib.contextmanager
 def own_threads(config: ServeConfig) -> Iterator[None]:
     """PyTorch's number of threads belongs to the process: each setting has it while it is loaded or measured."""
-    if config.engine != "torch":
+    if not config.engine.startswith("torch"):
         yield
         return
     torch = extras.need("torch", extra="torch")

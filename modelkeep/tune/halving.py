@@ -1,139 +1,183 @@
-"""Successive halving in turns, and a final in pairs (Jamieson & Talwalkar 2016, arXiv:1502.07943)."""
+"""The race: successive halving (Jamieson & Talwalkar 2016, arXiv:1502.07943) with early ends, then steps uphill.
+
+An entrant leaves the race when it is *beaten*: the upper bound of its throughput, as a ratio to the leader's in the
+rounds that both had, lies below 1. The bound is Student's, of a spread that all pairs of the race share, and it is
+Bonferroni's over every look at every rival, so that peeking costs nothing: with 95 % confidence no beaten entrant was
+better than the one that beat it. Or it is *halved*, which claims nothing: the time goes to those that look better.
+"""
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from modelkeep.tune.bench import Bench
-from modelkeep.types import ServeConfig
+from modelkeep.tune.rounds import Entrant, Rounds, Window
+from modelkeep.tune.space import Space
 
-if TYPE_CHECKING:
-    from modelkeep.types import Arrays
-
-Tell = Callable[[int, int, ServeConfig], None]
-SHORTEST = 0.1
-"""Seconds of one measurement at least."""
-TURNS = 2
-"""Measurements of a setting in one round, each time in another order."""
-HALVING = 0.6
-"""Share of the budget for the rounds; the rest is for the final."""
-PAIRS = 9
-"""Of so many ratios, the median lies between the second smallest and the second largest with 96 % confidence, whatever
-their distribution (the interval of the sign test)."""
-FINALISTS = 3
-"""Settings that may go to the final, where the ones before broke the promise in it."""
-PATIENCE = 2.0
-"""A slow model's requests outlast the time planned; beyond so many times of it the search ends with what it has."""
+CONFIDENCE = 0.95
+PRIOR_SPREAD, PRIOR_WEIGHT = 0.15, 4
+"""What the logarithm of a ratio of two windows is taken to vary by before there are enough pairs to tell, and how many
+pairs that is worth: on a shared machine one window differs from the next by some 10 %."""
+CLOSE = 0.01
+"""A step that gains less is not taken."""
+LONG = 2
+"""Rounds of one step at most."""
+FINALISTS = 2
+"""Entrants that go uphill at most; fewer where the leader has beaten the others."""
 
 
 @dataclass(frozen=True)
-class Gain:
-    """Throughput over the naive setting: the median of the pairs, and its interval."""
+class Promise:
+    """``p99`` in seconds, and answers a second at least."""
 
-    ratio: float = 1.0
-    low: float = 1.0
-    high: float = 1.0
+    p99: float
+    throughput: float = 0.0
 
 
-class Halving:
-    """The settings in the race, the naive one first. Times in seconds."""
+@dataclass
+class Race:
+    """Who is ahead, among entrants measured in ``rounds`` for ``seconds`` at a time; ``fate`` is why one left."""
 
-    def __init__(
-        self,
-        benches: Mapping[ServeConfig, Bench],
-        rows: Sequence[Arrays],
-        *,
-        p99: float,
-        budget: float,
-        concurrency: int,
-        seed: int,
-    ) -> None:
-        self.benches, self.rows = benches, rows
-        self.p99, self.budget, self.concurrency = p99, budget, concurrency
-        self.naive = next(iter(benches))
-        self._rng = np.random.default_rng(seed)
-        self._end = math.inf
+    rounds: Rounds
+    promise: Promise
+    seconds: float
+    fate: dict[Entrant, str] = field(default_factory=dict)
+    _strengths: tuple[int, dict[Entrant, float]] = (0, {})
 
-    def keeps(self, config: ServeConfig) -> bool:
-        """Whether all that was measured of it keeps the promise."""
-        found = self.benches[config].measured
-        return found.percentile(0.99) <= self.p99 and not found.errors
+    def strength(self, entrant: Entrant) -> float:
+        """The logarithm of its throughput, up to a constant: what it did beside the others of its rounds.
 
-    def rank(self, config: ServeConfig) -> tuple[bool, float]:
-        """Those that keep the promise first, by throughput; the others by how far they miss it."""
-        found, kept = self.benches[config].measured, self.keeps(config)
-        return (not kept, -found.throughput if kept else found.percentile(0.99))
-
-    # ── the rounds ───────────────────────────────────────────────────────────────────────────────────────────────
-
-    async def halve(self, tell: Tell) -> list[ServeConfig]:
-        """Every setting, from the best: each round measures those that are left, in turns, and drops the worse half."""
-        left = list(self.benches)
-        rounds = max(1, math.ceil(math.log2(len(left))))
-        sizes = [math.ceil(len(left) / 2**n) for n in range(rounds)]
-        lengths = [max(SHORTEST, self.budget * HALVING / rounds / size / TURNS) for size in sizes]
-        planned = sum(size * length * TURNS for size, length in zip(sizes, lengths, strict=True))
-        self._end = time.monotonic() + PATIENCE * planned + self.budget * (1 - HALVING)
-        done, dropped = 0, list[ServeConfig]()
-        for size, length in zip(sizes, lengths, strict=True):
-            for _ in range(TURNS):
-                for config in self._order(left, first=not done):
-                    if done and self._late():
-                        return [*sorted(left, key=self.rank), *dropped]
-                    await self._measure(config, length)
-                    done += 1
-                    tell(done, sum(sizes) * TURNS, config)
-            left.sort(key=self.rank)
-            half = math.ceil(size / 2)
-            left, dropped = left[:half], [*left[half:], *dropped]
-        return [*left, *dropped]
-
-    def _order(self, left: Sequence[ServeConfig], *, first: bool) -> list[ServeConfig]:
-        """By chance; but the naive setting begins, so that there is something to fall back on."""
-        shuffled = [left[i] for i in self._rng.permutation(len(left))]
-        return sorted(shuffled, key=lambda c: c != self.naive) if first else shuffled
-
-    def _late(self) -> bool:
-        return time.monotonic() > self._end
-
-    async def _measure(self, config: ServeConfig, seconds: float) -> float:
-        bench = self.benches[config]
-        return (await bench.run(self.rows, concurrency=self.concurrency, seconds=seconds)).throughput
-
-    # ── the final ────────────────────────────────────────────────────────────────────────────────────────────────
-
-    async def final(self, order: Sequence[ServeConfig]) -> tuple[ServeConfig, Gain]:
-        """The first in the order that still keeps the promise after pairs with the naive setting, and its gain.
-
-        The pairs are measured anew, for a setting may owe its place in the order to luck: where it is not faster in
-        them, or breaks the promise, and the naive setting keeps it, the naive setting wins.
+        Least squares over all windows of log throughput = setting + round. The mean alone would favour who was
+        measured while the machine had nothing else to do.
         """
-        tried: dict[ServeConfig, Gain] = {}
-        for config in [c for c in order if self.keeps(c)][:FINALISTS] or order[:1]:
-            tried[config] = await self._pairs(config)
-            if self.keeps(config):
-                break
-        winner = min(tried, key=self.rank)
-        better = self.keeps(winner) and tried[winner].ratio > 1.0
-        if self.keeps(self.naive) and not better:
-            return self.naive, Gain()
-        return winner, tried[winner]
+        if self._strengths[0] != self.rounds.number:
+            self._strengths = (self.rounds.number, strengths(self.rounds.windows))
+        return self._strengths[1].get(entrant, -math.inf)
 
-    async def _pairs(self, config: ServeConfig) -> Gain:
-        seconds = max(SHORTEST, self.budget * (1 - HALVING) / PAIRS / 2)
-        ratios: list[float] = []
-        for number in range(PAIRS):
-            if ratios and self._late():
+    def lacks(self, entrant: Entrant) -> str:
+        """What it lacks of the promise, by all that was measured of it; empty where it keeps it."""
+        found = self.rounds.measured(entrant)
+        p99 = found.percentile(0.99)
+        lacks = []
+        if found.errors:
+            lacks.append(f"{found.errors} requests without an answer")
+        if p99 > self.promise.p99:
+            lacks.append(f"p99 {p99 * 1e3:.3g} ms instead of {self.promise.p99 * 1e3:g} ms")
+        if found.throughput < self.promise.throughput:
+            lacks.append(f"{found.throughput:.3g} requests/s instead of {self.promise.throughput:g}")
+        return " and ".join(lacks)
+
+    def rank(self, entrant: Entrant) -> tuple[bool, float]:
+        """Those that keep the promise first, by throughput; the others by how far they miss it."""
+        found, kept = self.rounds.measured(entrant), not self.lacks(entrant)
+        short = self.promise.throughput / max(found.throughput, 1e-9)
+        return (not kept, -self.strength(entrant) if kept else max(found.percentile(0.99) / self.promise.p99, short))
+
+    def ranked(self) -> list[Entrant]:
+        """All that were measured and not refused, the best first."""
+        return sorted((e for e in self.rounds.windows if e not in self.rounds.refused), key=self.rank)
+
+    # ── halving ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def halve(self, entrants: Sequence[Entrant]) -> list[Entrant]:
+        """Measure all, drop the beaten, keep the better half, until at most FINALISTS are left. The best first."""
+        left = list(entrants)
+        looks = max(1, math.ceil(math.log2(max(len(left), 2)))) * max(len(left) - 1, 1)
+        while True:
+            whole = await self.rounds.measure(left, self.seconds)
+            left = sorted((e for e in left if e in self.rounds.windows and e not in self.rounds.refused), key=self.rank)
+            left = self._unbeaten(left, looks)
+            if not whole or len(left) <= 1:
+                return left[:FINALISTS]
+            if len(left) > FINALISTS:
+                half = max(FINALISTS, math.ceil(len(left) / 2))
+                self.fate |= dict.fromkeys(left[half:], "behind when the field was halved")
+                left = left[:half]
+            elif min(len(self.rounds.windows[e]) for e in left) >= LONG + 1:
+                return left
+
+    def _unbeaten(self, ranked: list[Entrant], looks: int) -> list[Entrant]:
+        """Without those that the first has beaten; only one that keeps the promise beats anybody."""
+        if not ranked or self.lacks(ranked[0]):
+            return ranked
+        left = ranked[:1]
+        for entrant in ranked[1:]:
+            high = self._bound(entrant, ranked[0], looks)
+            if high < 1:
+                self.fate[entrant] = f"beaten: at most {high:.2f}× {CONFIDENCE:.0%}-confidently"
+            else:
+                left.append(entrant)
+        return left
+
+    def _bound(self, entrant: Entrant, other: Entrant, looks: int) -> float:
+        """The upper bound of the entrant's throughput over the other's."""
+        logs = np.log(self.rounds.ratios(entrant, other))
+        if not len(logs):
+            return math.inf
+        spread, weight = self._spread(other)
+        reach = student((1 - CONFIDENCE) / looks, weight) * spread / math.sqrt(len(logs))
+        return float(np.exp(logs.mean() + reach))
+
+    def _spread(self, other: Entrant) -> tuple[float, int]:
+        """Of one log ratio, and its degrees of freedom: pooled over all that ran with ``other``."""
+        squares, weight = PRIOR_WEIGHT * PRIOR_SPREAD**2, PRIOR_WEIGHT
+        for entrant in self.rounds.windows:
+            logs = np.log(self.rounds.ratios(entrant, other))
+            if entrant != other and len(logs) > 1:
+                squares += float(((logs - logs.mean()) ** 2).sum())
+                weight += len(logs) - 1
+        return math.sqrt(squares / weight), weight
+
+    # ── uphill ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def climb(self, start: Entrant, space: Space) -> Entrant:
+        """Step along max batch, then max wait, as long as that gains; where up gains nothing, down."""
+        best = start
+        for axis in ("max_batch", "max_wait"):
+            for step in (1, -1):
+                before = best
+                while (config := space.beside(best.config, axis, step)) is not None and not self.rounds.late:
+                    other = replace(best, config=config)
+                    if other in self.rounds.windows or not await self._gains(other, best):
+                        break
+                    best = other
+                if best != before:
+                    break
+        return best
+
+    async def _gains(self, other: Entrant, best: Entrant) -> bool:
+        """Whether a step is taken: measured in pairs, a second time where the first leaves it open."""
+        for number in range(LONG):
+            if not await self.rounds.measure((best, other), self.seconds) or other in self.rounds.refused:
+                return False
+            logs = np.log(self.rounds.ratios(other, best))
+            if abs(logs.mean()) > 2 * self._spread(best)[0] or number + 1 == LONG:
                 break
-            pair = (config, self.naive) if number % 2 else (self.naive, config)
-            found = {c: await self._measure(c, seconds) for c in dict.fromkeys(pair)}
-            ratios.append(found[config] / max(found[self.naive], 1e-9))
-        ratios.sort()
-        spare = int(len(ratios) == PAIRS)
-        return Gain(float(np.median(ratios)), ratios[spare], ratios[-1 - spare])
+        if bool(self.lacks(other)) != bool(self.lacks(best)):
+            return not self.lacks(other)
+        if self.lacks(best):
+            return self.rank(other) < self.rank(best)
+        return float(logs.mean()) > CLOSE
+
+
+def strengths(windows: Mapping[Entrant, Sequence[tuple[int, Window]]]) -> dict[Entrant, float]:
+    """By entrant, its part of log throughput, in least squares over entrants and rounds."""
+    seen = [
+        (row, number, math.log(max(w.throughput, 1e-9))) for row, e in enumerate(windows) for number, w in windows[e]
+    ]
+    numbers = sorted({number for _, number, _ in seen})
+    design = np.zeros((len(seen), len(windows) + len(numbers)))
+    for line, (row, number, _) in enumerate(seen):
+        design[line, row] = design[line, len(windows) + numbers.index(number)] = 1.0
+    solution = np.linalg.lstsq(design, np.array([log for _, _, log in seen]), rcond=None)[0]
+    return dict(zip(windows, solution[: len(windows)].tolist(), strict=True))
+
+
+def student(tail: float, freedom: int) -> float:
+    """The t that Student's distribution exceeds with this probability: its density, integrated over its angle."""
+    angles = np.linspace(-math.pi / 2, math.pi / 2, 20_001)
+    mass = np.cumsum(np.cos(angles) ** (freedom - 1))
+    return float(np.tan(np.interp(1 - tail, mass / mass[-1], angles)) * math.sqrt(freedom))

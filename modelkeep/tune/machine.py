@@ -15,17 +15,23 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from modelkeep import __version__
+from modelkeep.tune import advice
+
 INSTRUCTION_SETS = {
     "avx2": "AVX2",
     "avx512f": "AVX-512",
     "avx512_vnni": "AVX-512 VNNI (int8)",
     "avx_vnni": "AVX VNNI (int8)",
     "avx512_bf16": "AVX-512 BF16",
+    "avx512_fp16": "AVX-512 FP16",
     "amx_int8": "AMX int8",
     "amx_bf16": "AMX BF16",
+    "amx_fp16": "AMX FP16",
     "asimd": "NEON",
     "asimddp": "NEON dot product (int8)",
     "sve": "SVE",
+    "bf16": "NEON BF16",
 }
 ENGINES = {"onnxruntime": "modelkeep", "openvino": "modelkeep[openvino]", "torch": "modelkeep[torch]"}
 """Engine's distribution → what to install for it."""
@@ -74,9 +80,22 @@ def _limits(file: str) -> Iterator[str]:
             yield (root / folder / file).read_text()
 
 
+def explain() -> list[str]:
+    """What to make of this machine's hardware, a sentence a line."""
+    return advice.on_machine(_instruction_sets(), cores(), memory())
+
+
+def precisions() -> list[str]:
+    """The precisions below float32 that this processor multiplies in, by numpy's names."""
+    known = _instruction_sets()
+    there = {"bfloat16": "BF16", "float16": "FP16"}
+    return [precision for precision, word in there.items() if any(name.endswith(word) for name in known)]
+
+
 def fingerprint() -> str:
     """A short name of this hardware and software; tuned settings hold where it is the same."""
     found = {
+        "modelkeep": __version__,
         "os": _os(),
         "processor": _processor(),
         "cores": cores(),
@@ -104,18 +123,8 @@ def describe() -> dict[str, Any]:
         "engines": {name: _version(name) or f"missing: pip install '{package}'" for name, package in ENGINES.items()},
         "extras": {extra: "missing" if extra in missing else "installed" for extra in EXTRAS},
         "missing": missing,
-        "advice": _advice(_instruction_sets()),
+        "advice": advice.on_instructions(_instruction_sets()),
     }
-
-
-def _advice(sets: list[str]) -> list[str]:
-    """What the instruction sets mean for the choice of precision."""
-    advice = []
-    if "AMX BF16" in sets:
-        advice.append("AMX multiplies bf16 and int8 tiles: large models gain most with engine openvino")
-    if any("int8" in name for name in sets):
-        advice.append("int8 instructions: a quantized model can be faster here, not only smaller (modelkeep optimize)")
-    return advice or ["no int8 instructions found: quantizing saves memory here, and may cost time"]
 
 
 def _os() -> str:

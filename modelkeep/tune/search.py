@@ -1,130 +1,202 @@
-"""The search: the fastest setting that keeps the promise, of those that answer as the default engine does."""
+"""The search: the fastest setting that keeps the promise, of those whose answers hold."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 from modelkeep.errors import ModelkeepError
-from modelkeep.model import compare, engines, folder
+from modelkeep.model import folder
 from modelkeep.model.signature import example
-from modelkeep.tune import machine, space
-from modelkeep.tune.bench import Bench, answered, doubt
-from modelkeep.tune.halving import Gain, Halving
-from modelkeep.types import Model, Report, Runner, ServeConfig
+from modelkeep.tune import machine, results, space
+from modelkeep.tune.admit import Admission, admitted
+from modelkeep.tune.halving import Promise, Race
+from modelkeep.tune.results import Gain, Outcome, label
+from modelkeep.tune.rounds import SHORTEST, Entrant, Rounds, Window
+from modelkeep.tune.space import Space
+from modelkeep.types import Model, Report, ServeConfig
 
 if TYPE_CHECKING:
     from modelkeep.data.dataset import Dataset
     from modelkeep.types import Arrays
 
-Progress = Callable[[int, int, str], None]
-MEMORY = 3.0
-"""Bytes of memory for each byte of a model's files, guessed high."""
+Progress = Callable[[float, float, str], None]
+MEMORY, PROCESS = 3.0, 300e6
+"""Bytes of memory of a worker for each byte of a model's files, and besides for its engine; both guessed high."""
+LONGEST = 3.0
+"""Seconds of one measurement at most."""
+MEASURING = 0.7
+"""Share of the budget that is planned for measurements; the rest is for loading."""
+UPHILL = 24
+"""Measurements that the way uphill is expected to take."""
+PROVING = 0.75
+"""Share of the budget after which what is left goes to the pairs with the naive setting."""
+PAIRS = 9
+"""Of so many ratios, the median lies between the second smallest and the second largest with 96 % confidence, whatever
+their distribution (the interval of the sign test)."""
+FEWEST = 3
+"""Pairs that are measured even where the time is up."""
+TRIED = 3
+"""Settings that may go to the pairs, where the ones before broke the promise in them."""
+
+
+class Found(NamedTuple):
+    """The best setting of the model, why, and the best settings of the other versions that took part."""
+
+    config: ServeConfig
+    report: Report
+    others: Mapping[str, tuple[ServeConfig, Report]]
 
 
 @dataclass(frozen=True)
 class Tune:
     """``p99`` is the promise and ``budget`` the time to spend, both in seconds; ``concurrency`` requests in flight.
 
-    See halving.py. What is loaded and compared before comes on top of the budget.
+    ``min_throughput`` in requests a second is promised too. With ``rows`` and ``max_drop``, lower precisions are
+    admitted by their accuracy (see admit.py). Everything counts into the budget: comparing answers, loading, measuring;
+    it is exceeded by the setting under way, and where not even the naive setting was measured yet.
     """
 
     p99: float = 0.05
     budget: float = 60.0
     concurrency: int = 16
     seed: int = 0
+    min_throughput: float = 0.0
+    max_drop: float | None = None
+    rows: Dataset | None = field(default=None, repr=False, compare=False)
+    price_per_hour: float | None = None
 
-    def run(self, model: Model, *, progress: Progress | None = None) -> tuple[ServeConfig, Report]:
+    def run(
+        self,
+        model: Model,
+        *,
+        others: Mapping[str, Model] | None = None,
+        known: Sequence[Sequence[Window]] = (),
+        remember: Callable[[Sequence[Window]], None] = lambda windows: None,
+        progress: Progress | None = None,
+    ) -> Found:
         """The best setting, and Report(kind="tune"): ok when it keeps the promise; ``candidates`` holds every setting.
 
-        Raises what loading the model raises when not even the naive setting runs, and Unsupported where no engine runs
-        the format.
+        ``others`` are versions with other weights by their name, which may win a mention but never take the model's
+        place. ``known`` are rounds measured before, under the same load, on this machine; ``remember`` is told each new
+        one. Raises what loading the model raises when not even the naive setting runs, and Unsupported where no engine
+        runs the format.
         """
-        return asyncio.run(self._search(model, progress or (lambda done, total, note: None)))
+        return asyncio.run(self._search({"": model, **(others or {})}, known, remember, progress))
 
-    async def _search(self, model: Model, progress: Progress) -> tuple[ServeConfig, Report]:
-        settings = space.candidates(model)
-        refused = self._refused(model, settings)
-        # all of them stay loaded where memory allows it, or each would be loaded again for each measurement
-        stay = MEMORY * model.size * (len(settings) - len(refused)) < machine.memory() / 2
-        benches: dict[ServeConfig, Bench] = {}
+    async def _search(
+        self,
+        models: Mapping[str, Model],
+        known: Sequence[Sequence[Window]],
+        remember: Callable[[Sequence[Window]], None],
+        progress: Progress | None,
+    ) -> Found:
+        began = time.monotonic()
+
+        def tell(entrant: Entrant) -> None:
+            if progress is not None:
+                spent = min(time.monotonic() - began, self.budget)
+                progress(spent, self.budget, f"{entrant.of} {label(entrant.config)}".strip())
+
+        spaces = {of: space.space(m, p99=self.p99, concurrency=self.concurrency) for of, m in models.items()}
+        naive = Entrant(space.naive(models[""]))
+        refused: dict[Entrant, str] = {}
+        every = [Entrant(arm, of) for of, one in spaces.items() for arm in one.arms]
+        arms = admitted(Admission(models, self.rows, self.max_drop), every, refused)
+        planned = len(arms) * 2 + UPHILL + 2 * PAIRS
+        left = self.budget - (time.monotonic() - began)
+        seconds = min(max(left * MEASURING / planned, SHORTEST), LONGEST)
+        needs = sum((MEMORY * models[arm.of].size + PROCESS) * arm.config.workers for arm in arms)
+        rounds = Rounds(
+            models,
+            requests(models[""], self.seed),
+            concurrency=self.concurrency,
+            end=began + self.budget * PROVING,
+            seed=self.seed,
+            known=known,
+            remember=remember,
+            tell=tell,
+            stay=needs < machine.memory() / 2,
+        )
+        race = Race(rounds, Promise(self.p99, self.min_throughput), seconds)
         try:
-            for config in settings:
-                if config not in refused:
-                    await self._bring(Bench(model, config, stay=stay), benches, refused)
-            rows = requests(model, self.seed)
-            race = Halving(
-                benches, rows, p99=self.p99, budget=self.budget, concurrency=self.concurrency, seed=self.seed
-            )
-            order = await race.halve(lambda done, total, config: progress(done, total, label(config)))
-            answered(benches[order[0]].measured)
-            winner, gain = await race.final(order)
+            outcome = await self._race(race, naive, arms, spaces)
         finally:
-            for bench in benches.values():
-                await bench.close()
-        return winner, self._report(winner, race, refused, gain)
+            await rounds.close()
+        unseen = dict.fromkeys((a for a in arms if a not in rounds.windows), "not measured: the time was up")
+        rounds.refused = refused | unseen | rounds.refused
+        report = results.report(outcome, self, sum(len(s.settings()) for s in spaces.values()))
+        best = {e.of: e for e in reversed(race.ranked()) if e.of and not race.lacks(e)}
+        others = {of: (entrant.config, results.aside(outcome, entrant)) for of, entrant in best.items()}
+        return Found(outcome.winner.config, report, others)
 
-    async def _bring(self, bench: Bench, benches: dict[ServeConfig, Bench], refused: dict[ServeConfig, str]) -> None:
-        """Load it; a setting that does not run is refused, unless it is the naive one, which comes first."""
-        try:
-            await bench.open()
-        except ModelkeepError as error:
-            if not benches:
-                raise
-            refused[bench.config] = str(error)
-        else:
-            benches[bench.config] = bench
-            await bench.rest()
+    async def _race(self, race: Race, naive: Entrant, arms: Sequence[Entrant], spaces: Mapping[str, Space]) -> Outcome:
+        """Halve, climb, prove."""
+        rounds = race.rounds
+        ahead = await race.halve([naive, *(a for a in arms if a != naive)])
+        if naive in rounds.refused or not rounds.windows:
+            raise ModelkeepError(f"the model cannot be measured: {rounds.refused.get(naive, 'nothing was answered')}")
+        if not any(not e.of for e in ahead):
+            ahead.append(next(e for e in race.ranked() if not e.of))
+        for entrant in ahead:
+            if entrant != naive:
+                await race.climb(entrant, spaces[entrant.of])
+        rounds.end = max(rounds.end + self.budget * (1 - PROVING), time.monotonic() + 4 * FEWEST * race.seconds)
+        winner, gain = await self._prove(race, naive)
+        if race.lacks(winner):
+            return Outcome(race, naive, winner, gain, relief=await self._relief(race, winner))
+        other = next((e for e in race.ranked() if e.of), None)
+        if other is None or race.rank(other) > race.rank(winner):
+            return Outcome(race, naive, winner, gain)
+        return Outcome(race, naive, winner, gain, other, await self._pairs(race, other, winner))
 
-    def _refused(self, model: Model, settings: Sequence[ServeConfig]) -> dict[ServeConfig, str]:
-        """Settings of engines that do not load, or do not answer as the default engine does."""
-        default = settings[0].engine
-        verdicts = {config.engine: "" for config in settings}
-        if len(verdicts) > 1:
-            rows = folder.reference(model.path)
-            with contextlib.closing(engines.load(model, settings[0])) as reference:
-                for engine in verdicts.keys() - {default}:
-                    verdicts[engine] = _difference(model, reference, engine, rows)
-        return {config: verdicts[config.engine] for config in settings if verdicts[config.engine]}
+    async def _prove(self, race: Race, naive: Entrant) -> tuple[Entrant, Gain]:
+        """The first of the ranked that still keeps the promise after pairs with the naive setting, and its gain.
 
-    def _report(self, winner: ServeConfig, race: Halving, refused: dict[ServeConfig, str], gain: Gain) -> Report:
-        refused, table = dict(refused), list[dict[str, Any]]()
-        for config, bench in race.benches.items():
-            if not bench.measured.latencies:
-                refused[config] = bench.measured.trouble or "not measured: the requests took all of the time"
-                continue
-            verdict = "chosen" if config == winner else "keeps it" if race.keeps(config) else "misses it"
-            table.append({"config": asdict(config), **bench.measured.numbers(), "verdict": verdict})
-        best = race.benches[winner].measured
-        ok = race.keeps(winner)
-        said = f"{label(winner)}: {best.throughput:.0f} requests/s, p99 {best.percentile(0.99) * 1e3:.3g} ms"
-        gained = f"{gain.ratio:.2f}× the naive setting ({gain.low:.2f} to {gain.high:.2f})"
-        if winner == race.naive:
-            gained = "which is the naive setting: none was faster"
-        promise = f"the promise of p99 ≤ {self.p99 * 1e3:g} ms"
-        why = f"{said}, keeps {promise}; {gained}" if ok else f"no setting keeps {promise}; the nearest is {said}"
-        numbers = {
-            "config": asdict(winner),
-            "candidates": table,
-            "refused": [{"config": asdict(c), "why": w} for c, w in refused.items()],
-            "gain": asdict(gain),
-            "p99": best.percentile(0.99),
-            "throughput": best.throughput,
-        }
-        return Report("tune", ok, why + doubt(len(best.latencies)), numbers, f"{self.concurrency} requests in flight")
+        The pairs are measured anew, for a setting may owe its rank to luck: where it is not faster in them, or breaks
+        the promise, and the naive setting keeps it, the naive setting wins.
+        """
+        own = [e for e in race.ranked() if not e.of]
+        tried: dict[Entrant, Gain] = {}
+        for entrant in [e for e in own if not race.lacks(e)][:TRIED] or own[:1]:
+            tried[entrant] = await self._pairs(race, entrant, naive)
+            if not race.lacks(entrant):
+                break
+        winner = min(tried, key=race.rank)
+        better = not race.lacks(winner) and tried[winner].ratio > 1.0
+        if not race.lacks(naive) and not better:
+            return naive, Gain()
+        return winner, tried[winner]
 
+    async def _pairs(self, race: Race, entrant: Entrant, other: Entrant) -> Gain:
+        before = len(race.rounds.ratios(entrant, other))
+        if entrant == other:
+            return Gain()
+        for _ in range(PAIRS):
+            if not await race.rounds.measure((other, entrant), race.seconds):
+                break
+        ratios = sorted(race.rounds.ratios(entrant, other)[before:])
+        if not ratios:  # the time was up
+            mine, theirs = (race.rounds.measured(e).throughput for e in (entrant, other))
+            ratio = mine / max(theirs, 1e-9)
+            return Gain(ratio, ratio, ratio)
+        spare = int(len(ratios) == PAIRS)
+        return Gain(float(np.median(ratios)), ratios[spare], ratios[-1 - spare], len(ratios))
 
-def _difference(model: Model, reference: Runner, engine: str, rows: Dataset | None) -> str:
-    """Why an engine's answers are not those of the reference; empty where they are."""
-    try:
-        with contextlib.closing(engines.load(model, ServeConfig(engine=engine))) as other:
-            report = compare.compare(reference, other, rows)
-    except ModelkeepError as error:
-        return str(error)
-    return "" if report.ok else report.why
+    async def _relief(self, race: Race, entrant: Entrant) -> tuple[int, float] | None:
+        """Requests in flight, halved until the promise is kept, and the throughput then; None where it never is."""
+        fewer = self.concurrency // 2
+        while fewer and not race.rounds.late:
+            found = await race.rounds.at(entrant, fewer, race.seconds)
+            if found.percentile(0.99) <= self.p99 and found.throughput >= self.min_throughput:
+                return fewer, found.throughput
+            fewer //= 2
+        return None
 
 
 def requests(model: Model, seed: int = 0, count: int = 64) -> list[Arrays]:
@@ -133,10 +205,3 @@ def requests(model: Model, seed: int = 0, count: int = 64) -> list[Arrays]:
     if rows is None:
         return [example(model.signature, 1, seed=seed + number) for number in range(count)]
     return [rows.take([number % len(rows)]).inputs for number in range(count)]
-
-
-def label(config: ServeConfig) -> str:
-    """A setting in a few words."""
-    threads = f"{config.threads} thread{'s' if config.threads != 1 else ''}" if config.threads else "its own threads"
-    workers = f", {config.workers} workers" if config.workers > 1 else ""
-    return f"{config.engine}, {threads}{workers}, max batch {config.max_batch}"

@@ -149,3 +149,12 @@ class TestRegression:
         report = score.regression(same, same, rows(truth), max_drop=0.01)
         assert report.ok is False
         assert "more labelled rows may narrow the bound" in report.why
+
+
+def test_a_regression_may_be_judged_from_what_was_right_before_and_after() -> None:
+    before = np.ones(400, bool)
+    after = before.copy()
+    after[:2] = False
+    report = score.judge(before, after, 0.03, "rows")
+    assert (report.ok, report.numbers["lost"], report.numbers["won"], report.data) == (True, 2, 0, "rows")
+    assert score.judge(before, after, 0.005, "rows").ok is False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from modelkeep.errors import BadInput, ModelkeepError
 from modelkeep.model import engines
+from modelkeep.tune import bench as bench_
 from modelkeep.tune.bench import LEAST, Bench, bench, doubt
 from modelkeep.tune.search import requests
 from modelkeep.types import Model, ServeConfig
@@ -121,3 +123,52 @@ def test_each_setting_has_pytorchs_threads_to_itself(tiny: Model, monkeypatch: p
     asyncio.run(measure())
     assert seen == {None: {before}, before + 1: {before + 1}, before + 2: {before + 2}}
     assert torch.get_num_threads() == before
+
+
+def test_a_load_that_nobody_waits_for_any_more_is_thrown_away() -> None:
+    """What is loaded after the patience ended must not stay in memory."""
+    go, gone = threading.Event(), threading.Event()
+    thrown: list[str] = []
+
+    def discard(found: str) -> None:
+        thrown.append(found)
+        gone.set()
+
+    async def impatient() -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await bench_.on_thread(lambda: (go.wait(10), "model")[1], discard)
+        go.set()
+        await asyncio.to_thread(gone.wait, 10)
+
+    asyncio.run(impatient())
+    assert thrown == ["model"]
+
+
+def test_loading_on_a_thread_raises_what_it_raised() -> None:
+    def broken() -> str:
+        raise MemoryError("no room")
+
+    with pytest.raises(MemoryError, match="no room"):
+        asyncio.run(bench_.on_thread(broken, lambda found: None))
+
+
+def test_the_worker_processes_memory_is_what_is_counted(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    from modelkeep.serve.loaded import bring
+
+    monkeypatch.setattr(bench_, "bring", bring)
+
+    async def opened() -> tuple[int | None, int | None]:
+        one = Bench(tiny, ServeConfig(threads=1))
+        await one.open()
+        found = one.memory
+        await one.use(ServeConfig(threads=1, max_batch=2, max_wait=0.001))
+        await one.lap(requests(tiny), concurrency=2)
+        await one.close()
+        return found, bench_.resident()
+
+    taken, own = asyncio.run(opened())
+    if own is None:
+        pytest.skip("this system does not say")
+    assert taken is not None
+    assert 5e6 < taken < 1e9

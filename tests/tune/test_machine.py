@@ -54,7 +54,7 @@ def test_all_is_described() -> None:
     assert found["cores"] >= 1
     assert found["memory_gib"] > 0
     assert found["processor"]
-    assert set(found["engines"]) == set(ENGINES)
+    assert set(found["engines"]) == {engine.library for engine in ENGINES.values()}
     assert found["advice"]
 
 
@@ -99,7 +99,7 @@ def test_the_fingerprint_is_stable() -> None:
     assert len(machine.fingerprint()) == 16
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", sorted(machine.ENGINES))
 @pytest.mark.parametrize("version", ["0.0.1", None])
 def test_the_fingerprint_changes_with_an_engine(
     monkeypatch: pytest.MonkeyPatch, engine: str, version: str | None
@@ -172,8 +172,20 @@ def test_instruction_sets_and_what_they_mean(monkeypatch: pytest.MonkeyPatch) ->
     found = machine.describe()
     assert found["processor"] == "A CPU"
     assert found["instruction_sets"] == ["AVX2", "AVX-512 VNNI (int8)", "AMX BF16"]
-    assert "bf16" in found["advice"][0]
-    assert "int8 instructions" in found["advice"][1]
+    assert "bfloat16" in found["advice"][0]
+    assert "a quantized model can be faster" in found["advice"][1]
+
+
+@pytest.mark.parametrize(
+    ("flags", "precisions"),
+    [("avx2", []), ("avx512_bf16", ["bfloat16"]), ("amx_bf16 amx_fp16", ["bfloat16", "float16"])],
+)
+def test_the_precisions_that_a_processor_multiplies_in(
+    monkeypatch: pytest.MonkeyPatch, flags: str, precisions: list[str]
+) -> None:
+    kernel(monkeypatch, f"model name : A CPU\nflags : fpu {flags}\n")
+    assert machine.precisions() == precisions
+    assert any(word in " ".join(machine.explain()) for word in ("bfloat16", "float32 is the fastest"))
 
 
 def test_without_cpuinfo(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,7 +193,7 @@ def test_without_cpuinfo(monkeypatch: pytest.MonkeyPatch) -> None:
     found = machine.describe()
     assert found["instruction_sets"] == []
     assert found["processor"]
-    assert "no int8 instructions found" in found["advice"][0]
+    assert "no instructions for bfloat16 or int8" in found["advice"][0]
 
 
 def test_graphics_cards(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -13,8 +14,11 @@ import pytest
 
 from modelkeep.errors import BadInput, BadModel, ModelkeepError, Unsupported
 from modelkeep.model import engines
-from modelkeep.tune import halving, machine, space
-from modelkeep.tune.search import Tune, label
+from modelkeep.tune import machine, rounds, search, space
+from modelkeep.tune.results import label
+from modelkeep.tune.rounds import Window
+from modelkeep.tune.search import Tune
+from modelkeep.tune.space import Space
 from modelkeep.types import Model, ServeConfig
 
 NAIVE = ServeConfig(max_batch=1)
@@ -26,11 +30,15 @@ SHORT = Tune(p99=1.0, budget=0.5, concurrency=4)
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rounds of a tenth of their least time: what is tested here is not the machine."""
-    monkeypatch.setattr(halving, "SHORTEST", 0.02)
+    monkeypatch.setattr(search, "SHORTEST", 0.02)
 
 
 def field(monkeypatch: pytest.MonkeyPatch, *settings: ServeConfig) -> None:
-    monkeypatch.setattr(space, "candidates", lambda model: list(settings))
+    """These are all that there is to search; the first is the naive one."""
+    batches = tuple(sorted({config.max_batch for config in settings}))
+    monkeypatch.setattr(space, "naive", lambda model: settings[0])
+    monkeypatch.setattr(space, "space", lambda model, **load: Space(settings, batches[:1], (0.0,)))
+    monkeypatch.setattr(Space, "beside", lambda *asked: None)
 
 
 def runners(monkeypatch: pytest.MonkeyPatch, make: Callable[[ServeConfig], Any]) -> list[Any]:
@@ -47,30 +55,33 @@ def runners(monkeypatch: pytest.MonkeyPatch, make: Callable[[ServeConfig], Any])
 
 def test_a_real_model_on_real_engines(monkeypatch: pytest.MonkeyPatch, tiny: Model) -> None:
     monkeypatch.setattr(space, "cores", lambda: 2)
-    told: list[tuple[int, int, str]] = []
-    config, report = SHORT.run(tiny, progress=lambda *said: told.append(said))
+    told: list[tuple[float, float, str]] = []
+    config, report, _ = Tune(p99=1.0, budget=6.0, concurrency=4).run(tiny, progress=lambda *said: told.append(said))
     assert (report.kind, report.ok) == ("tune", True)
     assert report.numbers["config"] == asdict(config)
-    assert report.numbers["candidates"][0]["config"] == asdict(space.naive(tiny))
-    assert len(report.numbers["candidates"]) + len(report.numbers["refused"]) == len(space.candidates(tiny))
+    assert report.numbers["naive"]["config"] == asdict(space.naive(tiny))
+    arms = space.space(tiny, p99=1.0, concurrency=4).arms
+    assert len(report.numbers["candidates"]) + len(report.numbers["refused"]) > len(arms)
     verdicts = [c["verdict"] for c in report.numbers["candidates"]]
     assert verdicts.count("chosen") == 1
     gain = report.numbers["gain"]
     assert gain["low"] <= gain["ratio"] <= gain["high"]
     assert report.why.startswith(label(config))
     assert "keeps the promise of p99 ≤ 1000 ms" in report.why
-    assert "× the naive setting" in report.why
-    assert [done for done, _, _ in told] == list(range(1, len(told) + 1))
-    assert {total for _, total, _ in told} == {len(told)}
+    assert "the naive setting" in report.why
+    assert [done for done, _, _ in told] == sorted(done for done, _, _ in told)
+    assert {total for _, total, _ in told} == {6.0}
+    assert report.numbers["measurements"]["made"] == sum(c["windows"] for c in report.numbers["candidates"])
     json.dumps(report.to_json(), allow_nan=False)
 
 
 def test_no_setting_keeps_an_impossible_promise(monkeypatch: pytest.MonkeyPatch, tiny: Model) -> None:
     field(monkeypatch, NAIVE, QUICK)
-    config, report = Tune(p99=1e-9, budget=0.2, concurrency=2).run(tiny)
+    config, report, _ = Tune(p99=1e-9, budget=0.2, concurrency=2).run(tiny)
     assert report.ok is False
     assert report.why.startswith("no setting keeps the promise of p99 ≤ 1e-06 ms; the nearest is onnxruntime")
-    assert {c["verdict"] for c in report.numbers["candidates"]} == {"chosen", "misses it"}
+    assert "ms instead of 1e-06 ms" in report.why
+    assert report.numbers["relief"] is None
     assert config in (NAIVE, QUICK)
 
 
@@ -80,13 +91,13 @@ def test_an_engine_whose_answers_differ_is_refused(
     field(monkeypatch, NAIVE, OTHER)
     wrong = fake().function
     loaded = runners(monkeypatch, lambda c: fake((lambda x: wrong(x) + 1) if c.engine == "openvino" else None))
-    config, report = SHORT.run(tiny)
+    config, report, _ = SHORT.run(tiny)
     assert config == NAIVE
     (refused,) = report.numbers["refused"]
     assert refused["config"] == asdict(OTHER)
     assert "differ" in refused["why"]
     assert [c["config"]["engine"] for c in report.numbers["candidates"]] == ["onnxruntime"]
-    assert report.numbers["gain"] == {"ratio": 1.0, "low": 1.0, "high": 1.0}
+    assert report.numbers["gain"] == {"ratio": 1.0, "low": 1.0, "high": 1.0, "pairs": 0}
     assert all(r.closed for r in loaded)
 
 
@@ -100,7 +111,7 @@ def test_an_engine_that_does_not_load_is_refused(
 
     field(monkeypatch, NAIVE, OTHER)
     runners(monkeypatch, make)
-    config, report = SHORT.run(tiny)
+    config, report, _ = SHORT.run(tiny)
     assert config == NAIVE
     assert report.numbers["refused"][0]["why"] == "openvino has no such operator"
     assert "which is the naive setting: none was faster" in report.why
@@ -112,8 +123,8 @@ def test_the_default_engine_needs_no_proof(
     """A model whose answers are all the same cannot be compared; its threads and batches can be tuned all the same."""
     field(monkeypatch, NAIVE, QUICK, OTHER)
     runners(monkeypatch, lambda c: fake(lambda x: np.ones((len(x), 3), np.float32)))
-    _, report = SHORT.run(tiny)
-    assert [c["config"] for c in report.numbers["candidates"]] == [asdict(NAIVE), asdict(QUICK)]
+    _, report, _ = SHORT.run(tiny)
+    assert {c["config"]["max_batch"] for c in report.numbers["candidates"]} == {1, 8}
     assert [c["config"] for c in report.numbers["refused"]] == [asdict(OTHER)]
 
 
@@ -127,7 +138,7 @@ def test_one_setting_that_does_not_run_is_refused(
 
     field(monkeypatch, NAIVE, QUICK)
     loaded = runners(monkeypatch, lambda c: fake(crowded if c == QUICK else None))
-    config, report = SHORT.run(tiny)
+    config, report, _ = SHORT.run(tiny)
     assert config == NAIVE
     assert "no room for so many rows" in report.numbers["refused"][0]["why"]
     assert all(r.closed for r in loaded)
@@ -157,10 +168,12 @@ def test_the_faster_setting_wins_with_its_gain(
 
     field(monkeypatch, NAIVE, QUICK, ServeConfig(threads=2, max_batch=1))
     loaded = runners(monkeypatch, lambda c: fake(None if c == QUICK else slow))
-    config, report = Tune(p99=1.0, budget=1.0, concurrency=4).run(tiny)
+    config, report, _ = Tune(p99=1.0, budget=1.0, concurrency=4).run(tiny)
     assert config == QUICK
     assert report.numbers["gain"]["low"] > 1.5
-    assert [c["verdict"] for c in report.numbers["candidates"]] == ["keeps it", "chosen", "keeps it"]
+    assert report.numbers["candidates"][0]["verdict"] == "chosen"
+    assert all("beaten" in c["verdict"] for c in report.numbers["candidates"][1:])
+    assert report.numbers["because"] == []  # each of the others differs in more than one thing
     assert all(r.closed for r in loaded)
 
 
@@ -186,11 +199,11 @@ def test_a_promise_is_worth_more_than_throughput(
 
     field(monkeypatch, alone, QUICK)
     runners(monkeypatch, lambda c: fake(stutter() if c == QUICK else steady))
-    config, report = Tune(p99=0.05, budget=1.0, concurrency=1).run(tiny)
+    config, report, _ = Tune(p99=0.05, budget=1.0, concurrency=1).run(tiny)
     assert config == alone
     assert report.ok is True
     quick = report.numbers["candidates"][1]
-    assert quick["verdict"] == "misses it"
+    assert "ms instead of 50 ms" in quick["verdict"]
     assert quick["throughput"] > 0
 
 
@@ -202,7 +215,7 @@ def test_a_setting_that_answers_nothing_is_refused_with_its_reason(
 
     field(monkeypatch, NAIVE, QUICK)
     runners(monkeypatch, lambda c: fake(crowded if c == QUICK else None))
-    config, report = SHORT.run(elsewhere)
+    config, report, _ = SHORT.run(elsewhere)
     assert config == NAIVE
     (refused,) = report.numbers["refused"]
     assert refused["config"] == asdict(QUICK)
@@ -218,9 +231,7 @@ def test_a_model_that_answers_nothing_at_all_says_why(
 
     field(monkeypatch, NAIVE, QUICK)
     runners(monkeypatch, lambda c: fake(broken))
-    with pytest.raises(
-        ModelkeepError, match=r"answered none of \d+ requests: the model cannot run these inputs: index 9"
-    ):
+    with pytest.raises(ModelkeepError, match=r"cannot be measured: the model cannot run these inputs: index 9"):
         SHORT.run(elsewhere)
 
 
@@ -241,12 +252,12 @@ def test_a_model_that_is_large_beside_the_machine_is_loaded_once_at_a_time(
     counts: list[int] = []
     runners(monkeypatch, make)
     monkeypatch.setattr(machine, "memory", lambda: tiny.size)
-    SHORT.run(tiny)
-    assert len(counts) > 10
+    replace(SHORT, budget=3.0).run(tiny)
+    assert len(counts) > 3
     assert set(counts) == {0}
     assert most() == 0
     counts.clear()
-    monkeypatch.setattr(machine, "memory", lambda: 1000 * tiny.size)
+    monkeypatch.setattr(machine, "memory", lambda: 10**12)
     SHORT.run(tiny)
     assert counts == [0, 1, 2]
     assert most() == 0
@@ -264,11 +275,131 @@ def test_few_requests_leave_a_doubt(monkeypatch: pytest.MonkeyPatch, tiny: Model
 
     field(monkeypatch, NAIVE)
     runners(monkeypatch, lambda c: fake(slow))
-    _, report = Tune(p99=1.0, budget=0.1, concurrency=1).run(tiny)
+    _, report, _ = Tune(p99=1.0, budget=0.1, concurrency=1).run(tiny)
     assert "too few to claim p90" in report.why
 
 
-def test_a_setting_in_a_few_words() -> None:
-    assert label(NAIVE) == "onnxruntime, its own threads, max batch 1"
-    assert label(QUICK) == "onnxruntime, 1 thread, max batch 8"
-    assert label(ServeConfig(threads=2, workers=3)) == "onnxruntime, 2 threads, 3 workers, max batch 32"
+def test_the_second_search_measures_nothing_again(
+    monkeypatch: pytest.MonkeyPatch, tiny: Model, fake: Callable[..., Any]
+) -> None:
+    field(monkeypatch, NAIVE, QUICK)
+    runners(monkeypatch, lambda c: fake())
+    kept: list[list[Window]] = []
+    patient = replace(SHORT, budget=6.0)
+    first = patient.run(tiny, remember=lambda windows: kept.append(list(windows)))
+    made = first.report.numbers["measurements"]["made"]
+    assert made == sum(map(len, kept)) > 0
+    again = patient.run(tiny, known=kept)
+    assert again.report.numbers["measurements"] == {"made": 0, "reused": made, "settings": 2}
+    assert (again.config, again.report.numbers["gain"]) == (first.config, first.report.numbers["gain"])
+
+
+def test_a_search_that_was_killed_goes_on_where_it_was(
+    monkeypatch: pytest.MonkeyPatch, tiny: Model, fake: Callable[..., Any]
+) -> None:
+    field(monkeypatch, NAIVE, QUICK)
+    runners(monkeypatch, lambda c: fake())
+    kept: list[list[Window]] = []
+
+    def killed(windows: Any) -> None:
+        kept.append(list(windows))
+        if len(kept) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        replace(SHORT, budget=9.0).run(tiny, remember=killed)
+    report = SHORT.run(tiny, known=kept).report
+    assert report.numbers["measurements"]["reused"] == sum(map(len, kept))
+    assert report.numbers["measurements"]["made"] > 0
+
+
+def test_the_budget_is_kept_whatever_is_slow(
+    monkeypatch: pytest.MonkeyPatch, tiny: Model, fake: Callable[..., Any]
+) -> None:
+    def slow(x: Any) -> Any:
+        time.sleep(0.2)
+        return fake().function(x)
+
+    field(monkeypatch, *(ServeConfig(threads=n, max_batch=1) for n in range(1, 9)))
+    runners(monkeypatch, lambda c: fake(slow))
+    began = time.monotonic()
+    _, report, _ = Tune(p99=9.0, budget=1.0, concurrency=1).run(tiny)
+    assert time.monotonic() - began < 6
+    assert report.numbers["candidates"]
+    assert "not measured: the time was up" in {r["why"] for r in report.numbers["refused"]}
+    assert not json.dumps(report.to_json(), allow_nan=False).count("Infinity")
+
+
+def test_a_setting_that_hangs_costs_its_patience_and_no_more(
+    monkeypatch: pytest.MonkeyPatch, tiny: Model, fake: Callable[..., Any]
+) -> None:
+    release = threading.Event()
+
+    def hang(x: Any) -> Any:
+        release.wait(30)
+        return fake().function(x)
+
+    monkeypatch.setattr(rounds, "PATIENCE", 0.3)
+    field(monkeypatch, NAIVE, QUICK)
+    runners(monkeypatch, lambda c: fake(hang if c == QUICK else None))
+    try:
+        config, report, _ = SHORT.run(tiny)
+    finally:
+        release.set()
+    assert config == NAIVE
+    (refused,) = report.numbers["refused"]
+    assert refused["config"] == asdict(QUICK)
+    assert "within 0 s" in refused["why"]
+
+
+def test_fewer_in_flight_is_what_is_offered_where_none_keeps_the_promise(
+    monkeypatch: pytest.MonkeyPatch, tiny: Model, fake: Callable[..., Any]
+) -> None:
+    def slow(x: Any) -> Any:
+        time.sleep(0.02)
+        return fake().function(x)
+
+    field(monkeypatch, NAIVE)
+    runners(monkeypatch, lambda c: fake(slow))
+    config, report, _ = Tune(p99=0.12, budget=2.0, concurrency=16).run(tiny)
+    assert (config, report.ok) == (NAIVE, False)
+    fewer, throughput = report.numbers["relief"]
+    assert fewer in (1, 2, 4)
+    assert 10 < throughput < 50
+    assert f"with {fewer} in flight it would keep it" in report.why
+
+
+def test_a_throughput_that_was_promised_is_kept_or_named(
+    monkeypatch: pytest.MonkeyPatch, tiny: Model, fake: Callable[..., Any]
+) -> None:
+    field(monkeypatch, NAIVE, QUICK)
+    runners(monkeypatch, lambda c: fake())
+    _, report, _ = replace(SHORT, min_throughput=1e9).run(tiny)
+    assert report.ok is False
+    assert "the promise of p99 ≤ 1000 ms and 1e+09 requests/s" in report.why
+    assert "requests/s instead of 1e+09" in report.why
+
+
+def test_another_version_may_win_but_does_not_take_the_place(
+    monkeypatch: pytest.MonkeyPatch, tiny: Model, elsewhere: Model, fake: Callable[..., Any]
+) -> None:
+    right = fake().function
+
+    def slow(x: Any) -> Any:
+        time.sleep(0.004)
+        return right(x)
+
+    def load(model: Model, config: ServeConfig | None = None) -> Any:
+        return fake(None if model == elsewhere else slow)
+
+    field(monkeypatch, NAIVE)
+    monkeypatch.setattr(engines, "load", load)
+    config, report, others = Tune(p99=1.0, budget=1.0, concurrency=4).run(tiny, others={"m@3": elsewhere})
+    assert config == NAIVE
+    assert report.numbers["candidates"][0]["of"] == "m@3"
+    assert report.numbers["other"]["of"] == "m@3"
+    assert report.numbers["other"]["gain"]["low"] > 2
+    aside, said = others["m@3"]
+    assert aside == NAIVE
+    assert said.ok is True
+    assert "measured beside the version it was made from" in said.why

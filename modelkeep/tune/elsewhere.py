@@ -1,0 +1,32 @@
+"""Settings hold where they were measured: what is said of a version that was tuned on another machine, or nowhere."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from modelkeep.errors import ModelkeepError
+
+if TYPE_CHECKING:
+    from modelkeep.registry import Registry
+    from modelkeep.types import Version
+
+KIND = "untuned"
+"""The journal's word for it."""
+
+
+def untuned(registry: Registry, version: Version, machine: str, who: str = "serve") -> str:
+    """A sentence where nothing was tuned for this fingerprint; empty where it was. The journal is told once."""
+    if registry.config(version, machine) is not None:
+        return ""
+    elsewhere = registry.machines(version)
+    count = len(elsewhere)
+    told = f" (it was tuned on {count} other machine{'s' if count != 1 else ''}, or before an upgrade)" if count else ""
+    why = f"{version.ref} is untuned on this machine{told}; tune it with: modelkeep tune {version.ref}"
+    data = {"number": version.number, "machine": machine, "elsewhere": elsewhere}
+    try:
+        before = registry.journal(version.name, kind=KIND)
+        if not any((e.data.get("number"), e.data.get("machine")) == (version.number, machine) for e in before):
+            registry.note(version.name, KIND, why, data, who)
+    except ModelkeepError:  # a journal that cannot be written must not stop the server
+        pass
+    return why

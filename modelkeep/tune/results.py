@@ -1,0 +1,239 @@
+"""What a search found, as a Report: the table, its Pareto front, why the winner won, what the naive setting costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from modelkeep.tune.bench import doubt
+from modelkeep.tune.halving import Race
+from modelkeep.tune.rounds import Entrant
+from modelkeep.types import Report, ServeConfig
+
+if TYPE_CHECKING:
+    from modelkeep.tune.search import Tune
+
+TELLING = 1.05
+"""A gain below this explains nothing."""
+SHORT = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
+
+
+@dataclass(frozen=True)
+class Gain:
+    """Throughput over another setting's: the median of so many pairs, and its interval."""
+
+    ratio: float = 1.0
+    low: float = 1.0
+    high: float = 1.0
+    pairs: int = 0
+
+    def __str__(self) -> str:
+        if not self.pairs:
+            return f"{self.ratio:.2f}× (not measured in pairs)"
+        return f"{self.ratio:.2f}× ({self.low:.2f} to {self.high:.2f})"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The end of a race. ``other`` is a setting of another version that did better than the winner, by ``ahead``."""
+
+    race: Race
+    naive: Entrant
+    winner: Entrant
+    gain: Gain
+    other: Entrant | None = None
+    ahead: Gain = Gain()
+    relief: tuple[int, float] | None = None
+    """Where none keeps the promise: so many in flight with which the winner would, and its requests a second then."""
+
+    def throughput(self, entrant: Entrant) -> float:
+        """The winner's own; the others' by what they did beside it, for the machine's mood changes between rounds."""
+        best = self.race.rounds.measured(self.winner).throughput
+        return best * math.exp(self.race.strength(entrant) - self.race.strength(self.winner))
+
+
+def report(found: Outcome, search: Tune, settings: int) -> Report:
+    """Report(kind="tune"); ``settings`` is how many an exhaustive search would have measured. Times in seconds.
+
+    Numbers: config, throughput, p99, gain over the naive setting, candidates (each with n, windows, memory in bytes,
+    pareto and verdict), refused (with why), because, measurements, promise, concurrency, price, other.
+    """
+    race, winner = found.race, found.winner
+    best = race.rounds.measured(winner)
+    lacks = race.lacks(winner)
+    numbers = {
+        "config": asdict(winner.config),
+        "throughput": best.throughput,
+        "p99": best.percentile(0.99),
+        "gain": asdict(found.gain),
+        "naive": _row(found, found.naive, frozenset()),
+        "candidates": candidates(found),
+        "refused": [{"of": e.of, "config": asdict(e.config), "why": why} for e, why in race.rounds.refused.items()],
+        "because": because(race, winner),
+        "measurements": {"made": race.rounds.made, "reused": race.rounds.reused, "settings": settings},
+        "promise": {**asdict(race.promise), "max_drop": search.max_drop},
+        "concurrency": search.concurrency,
+        "price": price(found, search.price_per_hour),
+        "other": _other(found),
+        "relief": found.relief,
+    }
+    data = f"{search.concurrency} requests in flight"
+    why = _why(found, lacks) + doubt(len(best.latencies))
+    return Report("tune", not lacks, why, numbers, data)
+
+
+def aside(found: Outcome, entrant: Entrant) -> Report:
+    """Report(kind="tune") of the best setting of a version that took part in the search for another."""
+    best = found.race.rounds.measured(entrant)
+    said = f"{label(entrant.config)}: {best.throughput:.4g} requests/s, p99 {best.percentile(0.99) * 1e3:.3g} ms"
+    why = f"{said}, keeps the promise; measured beside the version it was made from"
+    return Report("tune", True, why + doubt(len(best.latencies)), _row(found, entrant, frozenset()))
+
+
+def _why(found: Outcome, lacks: str) -> str:
+    race, winner = found.race, found.winner
+    best = race.rounds.measured(winner)
+    said = f"{label(winner.config)}: {best.throughput:.4g} requests/s, p99 {best.percentile(0.99) * 1e3:.3g} ms"
+    promise = f"the promise of p99 ≤ {race.promise.p99 * 1e3:g} ms"
+    if race.promise.throughput:
+        promise += f" and {race.promise.throughput:g} requests/s"
+    gained = (
+        f"{found.gain} the naive setting" if winner != found.naive else "which is the naive setting: none was faster"
+    )
+    if lacks:
+        eased = ""
+        if found.relief is not None:
+            eased = f"; with {found.relief[0]} in flight it would keep it, at {found.relief[1]:.4g} requests/s"
+        return f"no setting keeps {promise}; the nearest is {said}: {lacks}{eased}"
+    told = "; ".join(because(race, winner))
+    return f"{said}, keeps {promise}; {gained}" + (f", because {told}" if told else "")
+
+
+def candidates(found: Outcome) -> list[dict[str, Any]]:
+    """Every setting that was measured, the best first."""
+    race = found.race
+    front = pareto(race)
+    return [_row(found, entrant, front) for entrant in race.ranked()]
+
+
+def _row(found: Outcome, entrant: Entrant, front: frozenset[Entrant]) -> dict[str, Any]:
+    race = found.race
+    lacks = race.lacks(entrant)
+    verdict = "chosen" if entrant == found.winner else lacks or race.fate.get(entrant, "") or "keeps the promise"
+    return {
+        "of": entrant.of,
+        "config": asdict(entrant.config),
+        **race.rounds.measured(entrant).numbers(),
+        "throughput": found.throughput(entrant),
+        "windows": len(race.rounds.windows.get(entrant, ())),
+        "memory": race.rounds.memory(entrant),
+        "pareto": entrant in front,
+        "verdict": verdict,
+    }
+
+
+def pareto(race: Race) -> frozenset[Entrant]:
+    """Those that no other beats in throughput, p99 and memory at once; memory that is not known beats nothing."""
+    points = {}
+    for entrant in race.ranked():
+        found, memory = race.rounds.measured(entrant), race.rounds.memory(entrant)
+        points[entrant] = (-found.throughput, found.percentile(0.99), math.inf if memory is None else float(memory))
+
+    def beaten(mine: tuple[float, ...]) -> bool:
+        return any(o != mine and all(a <= b for a, b in zip(o, mine, strict=True)) for o in points.values())
+
+    return frozenset(e for e, point in points.items() if not beaten(point))
+
+
+# ── why ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def because(race: Race, winner: Entrant) -> list[str]:
+    """What each choice of the winner gains, from rounds in which settings that differ in it only were measured."""
+    found = []
+    for what, axes in _AXES.items():
+        pairs = [
+            (mine, other, float(np.exp(np.mean(np.log(ratios)))))
+            for mine in race.rounds.windows
+            for other in race.rounds.windows
+            if _tells(winner, mine, other, axes) and (ratios := race.rounds.ratios(mine, other))
+        ]
+        if not pairs:
+            continue
+        _, other, gain = min(pairs, key=lambda pair: pair[2])
+        if gain >= TELLING:
+            found.append(f"{_VALUE[what](winner.config)} gives {gain:.2f}× {_VALUE[what](other.config)}")
+    return found
+
+
+_AXES = {
+    "engine": ("engine",),
+    "precision": ("precision",),
+    "layout": ("threads", "workers"),
+    "batch": ("max_batch",),
+    "wait": ("max_wait",),
+}
+_VALUE: dict[str, Callable[[ServeConfig], str]] = {
+    "engine": lambda c: _way(c),
+    "precision": lambda c: SHORT.get(c.precision or "", c.precision or "the model's own precision"),
+    "layout": lambda c: _layout(c),
+    "batch": lambda c: f"max batch {c.max_batch}",
+    "wait": lambda c: f"a wait of {c.max_wait * 1e3:g} ms",
+}
+
+
+def _tells(winner: Entrant, mine: Entrant, other: Entrant, axes: Sequence[str]) -> bool:
+    """Whether these two show what the winner's choice gains: they differ in it only, and one of them shares it."""
+    same = all(getattr(mine.config, a) == getattr(winner.config, a) for a in ("engine", "precision", *axes))
+    changed = replace(other, config=replace(other.config, **{a: getattr(mine.config, a) for a in axes}))
+    if axes == ("engine",):  # another engine may lack the winner's precision
+        changed = replace(changed, config=replace(changed.config, precision=mine.config.precision))
+        same = same and other.config.engine != mine.config.engine
+    return same and mine != other and changed == mine
+
+
+# ── money, and other versions ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def price(found: Outcome, per_hour: float | None) -> dict[str, float] | None:
+    """What a million predictions cost with the winner and with the naive setting, on a machine that is always busy."""
+    if per_hour is None:
+        return None
+    return {
+        "per_hour": per_hour,
+        "winner_per_million": per_million(per_hour, found.throughput(found.winner)),
+        "naive_per_million": per_million(per_hour, found.throughput(found.naive)),
+    }
+
+
+def per_million(per_hour: float, throughput: float) -> float:
+    """The price of a million predictions at so many a second."""
+    return per_hour / 3600 * 1e6 / throughput if throughput else math.inf
+
+
+def _other(found: Outcome) -> dict[str, Any] | None:
+    if found.other is None:
+        return None
+    return {**_row(found, found.other, frozenset()), "gain": asdict(found.ahead)}
+
+
+# ── words ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def label(config: ServeConfig) -> str:
+    """A setting in a few words."""
+    wait = f", max wait {config.max_wait * 1e3:g} ms" if config.max_wait else ""
+    return f"{_way(config)}, {_layout(config)}, max batch {config.max_batch}{wait}"
+
+
+def _way(config: ServeConfig) -> str:
+    return f"{config.engine} {SHORT.get(config.precision, config.precision)}" if config.precision else config.engine
+
+
+def _layout(config: ServeConfig) -> str:
+    threads = f"{config.threads} thread{'s' if config.threads != 1 else ''}" if config.threads else "its own threads"
+    return threads + (f" × {config.workers} workers" if config.workers > 1 else "")

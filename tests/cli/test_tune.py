@@ -1,0 +1,153 @@
+"""modelkeep tune, doctor --explain and serve's notice, as a person reads them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from modelkeep import Keep
+from modelkeep.cli import main
+from modelkeep.data.dataset import Dataset
+from modelkeep.settings import Settings
+from modelkeep.tune import kept, machine
+from modelkeep.types import Report
+
+Run = Callable[..., tuple[int, str, str]]
+BUDGET = ("--p99", "2s", "--concurrency", "2", "--budget", "3s")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A registry with an ONNX model that was tuned once, briefly."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    folder = tmp_path_factory.mktemp("tuned")
+    weights = np.random.default_rng(0).standard_normal((8, 3)).astype(np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "m",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 3])],
+        [numpy_helper.from_array(weights, "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.save(model, folder / "m.onnx")
+    x = np.random.default_rng(1).standard_normal((400, 8)).astype(np.float32)
+    rows = Dataset({"x": x}, (x @ weights).argmax(1), "made rows")
+    np.savez(folder / "rows.npz", x=x, labels=rows.labels)
+    with Keep(Settings(home=folder / ".modelkeep")) as keep:
+        keep.add(folder / "m.onnx", "m", data=rows)
+    return folder
+
+
+@pytest.fixture
+def run(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    def call(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["modelkeep", *words])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    monkeypatch.chdir(home)
+    return call
+
+
+@pytest.fixture
+def tuned(run: Run) -> str:
+    code, out, _ = run("tune", "m", *BUDGET, "--price-per-hour", "3.6", "--explain")
+    assert code == 0
+    return out
+
+
+def test_a_person_reads_the_front_the_reason_and_the_cost(tuned: str, home: Path) -> None:
+    assert "m: 2 requests in flight, promise p99 ≤ 2 s" in tuned
+    assert "keeps the promise of p99 ≤ 2000 ms" in tuned
+    assert "the naive setting (onnxruntime, its own threads, max batch 1):" in tuned
+    assert "a million predictions cost" in tuned
+    assert "where trying all would have been" in tuned
+    assert "GiB of memory" in tuned
+    with Keep(Settings(home=home / ".modelkeep")) as keep:
+        version = keep.get("m")
+        assert keep.registry.config(version, machine.fingerprint()) is not None
+        assert keep.registry.journal("m", kind=kept.KIND)
+
+
+def test_the_second_time_it_knows(run: Run, tuned: str) -> None:
+    code, out, _ = run("tune", "m", *BUDGET, "--json")
+    report = json.loads(out)
+    assert code == 0
+    assert report["numbers"]["measurements"]["reused"] > 0
+    code, out, _ = run("tune", "m", *BUDGET, "--fresh", "--json")
+    assert json.loads(out)["numbers"]["measurements"]["reused"] == 0
+
+
+def test_a_promise_that_nothing_keeps_is_exit_code_1_and_stores_nothing(run: Run, home: Path) -> None:
+    with Keep(Settings(home=home / ".modelkeep")) as keep:
+        before = len(keep.registry.journal("m", kind="config"))
+    code, out, _ = run("tune", "m", "--p99", "0.001ms", "--concurrency", "2", "--budget", "2s", "--all")
+    assert code == 1
+    assert "no setting keeps the promise of p99 ≤ 0.001 ms; the nearest is" in out
+    with Keep(Settings(home=home / ".modelkeep")) as keep:
+        assert len(keep.registry.journal("m", kind="config")) == before
+        assert keep.registry.reports(keep.get("m"))[-1].ok is False
+
+
+def test_lower_precisions_are_judged_by_accuracy_where_rows_are_given(run: Run) -> None:
+    code, out, _ = run("tune", "m", *BUDGET, "--data", "rows.npz", "--max-accuracy-drop", "2pp", "--json")
+    assert code == 0
+    assert json.loads(out)["numbers"]["promise"]["max_drop"] == pytest.approx(0.02)
+    code, _, err = run("tune", "m", "--data", "rows.npz")
+    assert code == 2
+    assert "belong together" in err
+
+
+def test_doctor_explains(run: Run) -> None:
+    code, out, _ = run("doctor", "--explain")
+    assert code == 0
+    assert f"- {machine.cores()} core" in out
+    code, out, _ = run("doctor", "--explain", "--json")
+    assert json.loads(out)["advice"] == machine.explain()
+
+
+def test_versions_that_optimize_made_take_part(home: Path) -> None:
+    """A child with optimize's verdict does; one without, or one that comes from elsewhere, does not."""
+    with Keep(Settings(home=home / ".modelkeep")) as keep:
+        base = keep.get("m@1")
+        folder = keep.model(base).path
+        good = Report("optimize", True, "smaller")
+        child = keep.registry.add("m", folder, parent=1, made_by="Quantize()", reports=[good])
+        keep.registry.add("m", folder, parent=1, made_by="Quantize()", reports=[Report("optimize", False, "worse")])
+        keep.registry.add("m", folder, made_by="add('m.onnx')", reports=[good])
+        assert [v.ref for v in keep._cheaper(base)] == [child.ref]
+        assert keep._cheaper(child) == []
+
+
+def test_serve_says_that_a_version_is_untuned_here(tmp_path: Path, home: Path) -> None:
+    with Keep(Settings(home=tmp_path / "home")) as keep:
+        keep.add(home / "m.onnx", "n")
+    server: Any = subprocess.Popen(
+        [sys.executable, "-m", "modelkeep", "serve", "n", "--port", "0"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "MODELKEEP_HOME": str(tmp_path / "home")},
+        start_new_session=True,
+    )
+    try:
+        assert "serving n on" in server.stdout.readline()
+    finally:
+        server.send_signal(signal.SIGTERM)
+        _, err = server.communicate(timeout=30)
+    assert "n@1 is untuned on this machine; tune it with: modelkeep tune n@1" in err
