@@ -1,14 +1,19 @@
-"""modelkeep keeps a model working as a service. ``Keep`` is the one door: every verb is a method of it."""
+"""modelkeep keeps a model working as a service. ``Keep`` is the one door: every verb is a method of it.
+
+``Client`` and ``AsyncClient`` ask a server.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from modelkeep.client import AsyncClient as AsyncClient
+    from modelkeep.client import Client as Client
     from modelkeep.keep import Keep as Keep
 
 __version__ = "0.1.0"
-__all__ = ["Keep", "__version__"]
+__all__ = ["AsyncClient", "Client", "Keep", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
@@ -17,4 +22,8 @@ def __getattr__(name: str) -> Any:
         from modelkeep.keep import Keep
 
         return Keep
+    if name in ("Client", "AsyncClient"):
+        from modelkeep import client
+
+        return getattr(client, name)
     raise AttributeError(f"module 'modelkeep' has no attribute '{name}'")

@@ -100,7 +100,9 @@ def decode_raw(body: bytes, signature: Signature) -> Asked:
     spec = signature.inputs[0]
     shape = list(spec.shape)
     if spec.dtype == "str":
-        return Asked("", {spec.name: _array(spec.name, "BYTES", [1] * len(shape), memoryview(body))}, binary={"": True})
+        return Asked(
+            "", {spec.name: from_bytes(spec.name, "BYTES", [1] * len(shape), memoryview(body))}, binary={"": True}
+        )
     if shape[:1] == [None]:
         shape[0] = 1
     free = [i for i, size in enumerate(shape) if size is None]
@@ -110,7 +112,7 @@ def decode_raw(body: bytes, signature: Signature) -> Asked:
     for i in free:
         shape[i] = len(body) // row if row else 0
     sizes = [s or 0 for s in shape]
-    return Asked("", {spec.name: _array(spec.name, NAMES[spec.dtype], sizes, memoryview(body))}, binary={"": True})
+    return Asked("", {spec.name: from_bytes(spec.name, NAMES[spec.dtype], sizes, memoryview(body))}, binary={"": True})
 
 
 def parse(body: bytes) -> dict[str, Any]:
@@ -192,7 +194,7 @@ def _tensor(tensor: Any, tail: memoryview) -> tuple[str, Array, memoryview]:
         return name, from_json(name, datatype, shape, tensor["data"]), tail
     if type(size) is not int or not 0 <= size <= len(tail):
         raise BadInput(f"input '{name}' has binary_data_size {_brief(size)} and {len(tail)} bytes of the body are left")
-    return name, _array(name, datatype, shape, tail[:size]), tail[size:]
+    return name, from_bytes(name, datatype, shape, tail[:size]), tail[size:]
 
 
 def from_json(name: str, datatype: str, shape: list[int], data: Any) -> Array:
@@ -235,8 +237,8 @@ def _cast(array: Array, datatype: str) -> Array:
         return array.astype(dtype, copy=False)
 
 
-def _array(name: str, datatype: str, shape: Sequence[int], raw: memoryview) -> Array:
-    """From bytes. A copy: aligned, writable, and the body can be freed."""
+def from_bytes(name: str, datatype: str, shape: Sequence[int], raw: memoryview) -> Array:
+    """From bytes. A copy: aligned, writable, and the body can be freed. Raises BadInput."""
     count = math.prod(shape)
     if datatype == "BYTES":
         return _texts(name, count, raw).reshape(shape)
@@ -287,10 +289,10 @@ def encode(reply: Reply, binary: Mapping[str, bool] | None = None) -> tuple[byte
     tensors: list[dict[str, Any]] = []
     blobs: list[bytes] = []
     for name, array in reply.outputs.items():
-        datatype = BY_DTYPE.get(array.dtype) or _odd_datatype(array)
+        datatype = datatype_of(array)
         tensor: dict[str, Any] = {"name": name, "datatype": datatype, "shape": array.shape}
         if binary.get(name, binary.get("", False)):
-            blobs.append(_to_bytes(array, datatype))
+            blobs.append(to_bytes(array, datatype))
             tensor["parameters"] = {"binary_data_size": len(blobs[-1])}
         elif datatype in ONLY_BINARY:
             raise BadInput(f"output '{name}' is {datatype}, which JSON cannot carry; ask for it with binary_data: true")
@@ -304,8 +306,14 @@ def encode(reply: Reply, binary: Mapping[str, bool] | None = None) -> tuple[byte
     return (b"".join([head, *blobs]), len(head)) if blobs else (head, None)
 
 
-def _odd_datatype(array: Array) -> str:
-    return "BYTES" if array.dtype.kind in "OUS" else NAMES[array.dtype.name]
+def datatype_of(array: Array) -> str:
+    """The protocol's name of an array's dtype; text of any kind is BYTES. Raises BadInput where there is none."""
+    try:
+        return BY_DTYPE.get(array.dtype) or ("BYTES" if array.dtype.kind in "OUS" else NAMES[array.dtype.name])
+    except KeyError:
+        raise BadInput(
+            f"the protocol has no datatype for {array.dtype.name}; there are {', '.join(DATATYPES)}"
+        ) from None
 
 
 def _to_json(array: Array, datatype: str) -> Any:
@@ -314,7 +322,8 @@ def _to_json(array: Array, datatype: str) -> Any:
     return np.ascontiguousarray(array).reshape(-1)
 
 
-def _to_bytes(array: Array, datatype: str) -> bytes:
+def to_bytes(array: Array, datatype: str) -> bytes:
+    """Little-endian and row-major; texts each after their length in four bytes."""
     if datatype == "BYTES":
         pieces = [x if isinstance(x, bytes) else str(x).encode() for x in array.ravel()]
         return b"".join(part for p in pieces for part in (struct.pack("<I", len(p)), p))

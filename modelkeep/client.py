@@ -1,0 +1,341 @@
+"""A client of a modelkeep server, or of any other that speaks the Open Inference Protocol v2: numpy in, numpy out.
+
+with Client("http://127.0.0.1:8080") as client:
+    reply = client.infer("digits", {"pixels": rows})
+    reply.outputs["logits"], reply.version
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import uuid
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import numpy as np
+
+from modelkeep import errors
+from modelkeep.errors import ModelkeepError, NotReady, Overloaded, TooLate
+from modelkeep.serve import codec
+from modelkeep.types import Reply
+
+if TYPE_CHECKING:
+    from modelkeep.types import Array, Arrays
+
+LENGTH = "inference-header-content-length"
+AGAIN = frozenset({429, 503})
+"""Statuses of a server that did not begin with the request: to send it again is safe."""
+PAUSE = 0.1
+"""Seconds before the second try; each further one waits twice as long, or as long as the server says."""
+BY_STATUS = {
+    kind.status: kind
+    for kind in (errors.BadInput, errors.Unauthenticated, errors.Forbidden, errors.NotFound, NotReady, TooLate)
+}
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """One call: what to send, and until when (time.monotonic)."""
+
+    method: str
+    path: str
+    body: bytes
+    headers: dict[str, str]
+    until: float
+
+
+class _Terms:
+    """What both clients share: where, as whom, and when to try again."""
+
+    def __init__(self, url: str, key: str | None, timeout: float, retries: int, verify: Any) -> None:
+        self.timeout, self.retries = timeout, retries
+        self.options: dict[str, Any] = {
+            "base_url": url,
+            "verify": verify,
+            "timeout": timeout,
+            "headers": {"authorization": f"Bearer {key}"} if key else {},
+        }
+
+    def asked(self, method: str, path: str, timeout: float | None, content: Any = None) -> _Asked:
+        body = b"" if content is None else json.dumps(content).encode()
+        return _Asked(method, path, body, {}, time.monotonic() + (timeout or self.timeout))
+
+    def question(
+        self,
+        model: str,
+        inputs: Arrays,
+        version: int | None,
+        outputs: Sequence[str],
+        parameters: Mapping[str, Any],
+        timeout: float | None,
+    ) -> _Asked:
+        seconds = timeout or self.timeout
+        body, length = pack(inputs, outputs, parameters)
+        where = f"/v2/models/{model}" + ("" if version is None else f"/versions/{version}")
+        headers = {LENGTH: str(length), "x-modelkeep-timeout": f"{seconds:.3f}"}
+        return _Asked("POST", f"{where}/infer", body, headers, time.monotonic() + seconds)
+
+    def exchange(self, asked: _Asked) -> Generator[float | None, httpx.Response | Exception | None, httpx.Response]:
+        """Says None where the request is to be sent, and is told what came of it; else the seconds to wait first.
+
+        Returns the answer of a request that succeeded, and raises the error of one that failed for good.
+        """
+        pause, tries = PAUSE, 0
+        while True:
+            got = yield None
+            if isinstance(got, httpx.Response) and got.is_success:
+                return got
+            unsent = isinstance(got, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
+            turned_away = isinstance(got, httpx.Response) and got.status_code in AGAIN
+            wait = max(pause, _retry_after(got))
+            if not (unsent or turned_away) or tries == self.retries or time.monotonic() + wait >= asked.until:
+                raise _error(got, self.options["base_url"])
+            yield wait
+            pause, tries = 2 * pause, tries + 1
+
+
+def pack(inputs: Arrays, outputs: Sequence[str] = (), parameters: Mapping[str, Any] | None = None) -> tuple[bytes, int]:
+    """An infer request with binary tensors, and how many of its bytes are JSON. float16 and text go as they are."""
+    tensors, blobs = [], []
+    for name, value in inputs.items():
+        array = np.asarray(value)
+        datatype = codec.datatype_of(array)
+        blobs.append(codec.to_bytes(array, datatype))
+        sizes = {"binary_data_size": len(blobs[-1])}
+        tensors.append({"name": name, "datatype": datatype, "shape": list(array.shape), "parameters": sizes})
+    head = {
+        "id": uuid.uuid4().hex,
+        "inputs": tensors,
+        "outputs": [{"name": name} for name in outputs],
+        "parameters": {**(parameters or {}), "binary_data_output": True},
+    }
+    if not outputs:
+        del head["outputs"]
+    text = json.dumps(head).encode()
+    return b"".join([text, *blobs]), len(text)
+
+
+def unpack(body: bytes, length: int | None) -> Reply:
+    """The reply to an infer request, in JSON, bytes or both. Raises ModelkeepError for what is none."""
+    try:
+        head = json.loads(body if length is None else body[:length])
+        tail = memoryview(body)[length if length is not None else len(body) :]
+        outputs: dict[str, Array] = {}
+        for tensor in head["outputs"]:
+            size = tensor.get("parameters", {}).get("binary_data_size")
+            if size is None:
+                name, datatype, shape = tensor["name"], tensor["datatype"], tensor["shape"]
+                outputs[name] = codec.from_json(name, datatype, shape, _with_nan(tensor["data"], datatype))
+            else:
+                name, datatype, shape = tensor["name"], tensor["datatype"], tensor["shape"]
+                outputs[name], tail = codec.from_bytes(name, datatype, shape, tail[:size]), tail[size:]
+        version = head.get("model_version", "")
+        number = int(version) if str(version).isdecimal() else 0
+        return Reply(head.get("id", ""), head["model_name"], number, outputs)
+    except (ValueError, KeyError, TypeError, errors.BadInput) as error:
+        raise ModelkeepError(f"the server's answer is none of the Open Inference Protocol: {error!r}") from error
+
+
+def _with_nan(data: Any, datatype: str) -> Any:
+    """A server that has no NaN in JSON says null."""
+    if not datatype.startswith("FP"):
+        return data
+    return [_with_nan(x, datatype) if isinstance(x, list) else float("nan") if x is None else x for x in data]
+
+
+def _error(got: httpx.Response | Exception | None, url: str) -> ModelkeepError:
+    """The server's sentence, as the error that it is in this process too; or why there was no answer."""
+    if isinstance(got, httpx.TimeoutException):
+        return TooLate(f"{url} gave no answer in the time allowed")
+    if not isinstance(got, httpx.Response):
+        return NotReady(f"{url} cannot be reached ({got or type(got).__name__}); is the server running?")
+    try:
+        said = str(got.json()["error"])
+    except (ValueError, KeyError, TypeError):
+        said = f"{url} answered with status {got.status_code}"
+    if got.status_code == Overloaded.status:
+        return Overloaded(said, _retry_after(got) or 1.0)
+    return BY_STATUS.get(got.status_code, ModelkeepError)(said)
+
+
+def _retry_after(got: httpx.Response | Exception | None) -> float:
+    text = got.headers.get("retry-after", "") if isinstance(got, httpx.Response) else ""
+    return float(text) if text.isdecimal() else 0.0
+
+
+class Client:
+    """Blocks. Safe to use from several threads. ``key`` is an API key; times are in seconds.
+
+    A request that the server turned away (429, 503), or whose connection could not be made, is sent again up to
+    ``retries`` times, as late as the server says (Retry-After) and never beyond ``timeout``. One that the server may
+    have begun with is not: where it fails, its error is raised.
+    """
+
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8080",
+        *,
+        key: str | None = None,
+        timeout: float = 30.0,
+        retries: int = 3,
+        verify: Any = True,
+    ) -> None:
+        self._terms = _Terms(url, key, timeout, retries, verify)
+        self._http = httpx.Client(**self._terms.options)
+
+    def infer(
+        self,
+        model: str,
+        inputs: Arrays,
+        *,
+        version: int | None = None,
+        outputs: Sequence[str] = (),
+        parameters: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+    ) -> Reply:
+        """Ask. Arrays by input name in, a Reply with arrays by output name out.
+
+        Raises BadInput, NotFound, Unauthenticated, Forbidden, Overloaded, NotReady, TooLate, ModelkeepError.
+        """
+        answer = self._send(self._terms.question(model, inputs, version, outputs, parameters or {}, timeout))
+        return unpack(answer.content, _length(answer))
+
+    def ready(self, model: str | None = None) -> bool:
+        """Whether the model, or every model, answers; False where the server cannot be reached."""
+        path = "/v2/health/ready" if model is None else f"/v2/models/{model}/ready"
+        try:
+            return self._http.get(path).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def metadata(self, model: str) -> dict[str, Any]:
+        """Its inputs, outputs and versions."""
+        return _object(self._send(self._terms.asked("GET", f"/v2/models/{model}", None)))
+
+    def label(self, model: str, truth: Mapping[str, Any]) -> int:
+        """Hand in the truth by request id; returns how many match a captured request."""
+        asked = self._terms.asked("POST", f"/v2/models/{model}/labels", None, {"labels": dict(truth)})
+        return int(_object(self._send(asked))["matched"])
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _send(self, asked: _Asked) -> httpx.Response:
+        work = self._terms.exchange(asked)
+        wait = next(work)
+        while True:
+            got: httpx.Response | Exception | None = None
+            if wait is not None:
+                time.sleep(wait)
+            else:
+                try:
+                    got = self._http.request(asked.method, asked.path, **_content(asked))
+                except httpx.TransportError as error:
+                    got = error
+            try:
+                wait = work.send(got)
+            except StopIteration as done:
+                answer: httpx.Response = done.value
+                return answer
+
+
+class AsyncClient:
+    """The same for asyncio: every method is awaited. See Client."""
+
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8080",
+        *,
+        key: str | None = None,
+        timeout: float = 30.0,
+        retries: int = 3,
+        verify: Any = True,
+    ) -> None:
+        self._terms = _Terms(url, key, timeout, retries, verify)
+        self._http = httpx.AsyncClient(**self._terms.options)
+
+    async def infer(
+        self,
+        model: str,
+        inputs: Arrays,
+        *,
+        version: int | None = None,
+        outputs: Sequence[str] = (),
+        parameters: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+    ) -> Reply:
+        """See Client.infer."""
+        answer = await self._send(self._terms.question(model, inputs, version, outputs, parameters or {}, timeout))
+        return unpack(answer.content, _length(answer))
+
+    async def ready(self, model: str | None = None) -> bool:
+        """See Client.ready."""
+        path = "/v2/health/ready" if model is None else f"/v2/models/{model}/ready"
+        try:
+            return (await self._http.get(path)).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    async def metadata(self, model: str) -> dict[str, Any]:
+        """See Client.metadata."""
+        return _object(await self._send(self._terms.asked("GET", f"/v2/models/{model}", None)))
+
+    async def label(self, model: str, truth: Mapping[str, Any]) -> int:
+        """See Client.label."""
+        asked = self._terms.asked("POST", f"/v2/models/{model}/labels", None, {"labels": dict(truth)})
+        return int(_object(await self._send(asked))["matched"])
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def _send(self, asked: _Asked) -> httpx.Response:
+        work = self._terms.exchange(asked)
+        wait = next(work)
+        while True:
+            got: httpx.Response | Exception | None = None
+            if wait is not None:
+                await asyncio.sleep(wait)
+            else:
+                try:
+                    got = await self._http.request(asked.method, asked.path, **_content(asked))
+                except httpx.TransportError as error:
+                    got = error
+            try:
+                wait = work.send(got)
+            except StopIteration as done:
+                answer: httpx.Response = done.value
+                return answer
+
+
+def _content(asked: _Asked) -> dict[str, Any]:
+    left = max(0.001, asked.until - time.monotonic())
+    # a little longer than the server is told: its own sentence says more than a connection that is cut
+    return {"content": asked.body, "headers": asked.headers, "timeout": left + 0.5}
+
+
+def _length(answer: httpx.Response) -> int | None:
+    text = answer.headers.get(LENGTH, "")
+    return int(text) if text.isdecimal() else None
+
+
+def _object(answer: httpx.Response) -> dict[str, Any]:
+    found: dict[str, Any] = answer.json()
+    return found
