@@ -23,6 +23,9 @@ def __getattr__(name: str) -> Any:
 
         return Keep
     if name in ("Client", "AsyncClient"):
+        from modelkeep import extras
+
+        extras.need("httpx", extra="client")
         from modelkeep import client
 
         return getattr(client, name)

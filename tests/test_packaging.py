@@ -89,7 +89,7 @@ def test_make_installs_the_known_versions() -> None:
 
 def test_make_test_checks_everything() -> None:
     assert "pytest" in recipe("test")
-    assert recipe("test").splitlines()[0] == "test: check"
+    assert recipe("test").splitlines()[0].startswith("test: check")
     for tool in ("ruff check", "ruff format --check", "mypy", "lint-imports", "scripts/budgets.py"):
         assert tool in recipe("check")
 

@@ -43,6 +43,7 @@ EXTRAS = {
     "openvino": ("openvino",),
     "tensorflow": ("tensorflow-cpu", "tf2onnx"),
     "grpc": ("grpcio", "protobuf"),
+    "client": ("httpx",),
 }
 
 
