@@ -55,6 +55,8 @@ def test_all_holds_every_extra_that_fits_together() -> None:
 
 @pytest.mark.parametrize("requirement", requirements(), ids=str)
 def test_a_known_version_satisfies_each_requirement(requirement: Requirement) -> None:
+    if requirement.marker and not requirement.marker.evaluate():
+        return  # of another system
     if requirement.name == "modelkeep":
         assert requirement.extras <= set(EXTRAS)
         return

@@ -20,7 +20,7 @@ from modelkeep.cli.output import FILE, as_json, dump, open_keep, say, size, vers
     "--data", type=FILE, help="Rows the model was made for (.npz, .csv): its reference, up to 1,024 are kept."
 )
 @click.option("--labels", metavar="A,B,…", help="Names of the classes, in the order of the output.")
-@click.option("--trust", is_flag=True, help="Unpickle the file. A pickle can run any code: only for files you made.")
+@click.option("--trust", is_flag=True, help="Open what can run code (a pickle, say): only for files you made.")
 @as_json
 def add(
     name: str,
@@ -32,7 +32,19 @@ def add(
     trust: bool,
     json_: bool,
 ) -> None:
-    """Register a trained model: SOURCE becomes a new version of NAME."""
+    """Register a trained model: SOURCE becomes a new version of NAME.
+
+    \b
+    SOURCE is                                       and needs
+      ONNX (.onnx, its external data beside it)     nothing more
+      OpenVINO IR (.xml, its .bin beside it)        nothing more
+      PyTorch weights (.pt, .pth, .safetensors)     --factory and --data
+      torch.export program (.pt2)                   nothing more
+      TorchScript archive                           --data
+      scikit-learn (.skops)                         --data where it picks columns by name
+      pickle of scikit-learn (.joblib, .pkl)        --trust
+      XGBoost (.json, .ubj), LightGBM (.txt)        nothing more
+    """
     from modelkeep.data import dataset
 
     with open_keep() as keep:

@@ -29,6 +29,9 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("torch-export", "onnx"): _EXPORT,
     ("torchscript", "onnx"): _EXPORT,
     ("onnx", "openvino"): Route("modelkeep.convert.onnx_to_openvino:OnnxToOpenVino", "openvino", ("openvino",)),
+    ("sklearn", "onnx"): Route(
+        "modelkeep.convert.sklearn_to_onnx:SklearnToOnnx", "sklearn", ("sklearn", "skl2onnx", "onnxmltools", "onnx")
+    ),
 }
 """(from, to) → the one step that does it. Longer ways are found over these."""
 

@@ -26,12 +26,14 @@ TRUTH = ("labels", "label", "y")
 class Dataset:
     """``inputs`` by name, each [rows, ...]; ``labels`` [rows] or [rows, ...], or None; ``source`` says where from.
 
+    ``columns`` names the columns of the one input, where the file did.
     Raises BadData where there are no inputs, no rows, or arrays that differ in their number of rows.
     """
 
     inputs: Mapping[str, Array]
     labels: Array | None
     source: str
+    columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.inputs:
@@ -54,7 +56,7 @@ class Dataset:
         """The rows of these numbers, in that order."""
         chosen = indices if isinstance(indices, slice) else np.asarray(indices)
         labels = None if self.labels is None else self.labels[chosen]
-        return Dataset({name: array[chosen] for name, array in self.inputs.items()}, labels, self.source)
+        return Dataset({name: array[chosen] for name, array in self.inputs.items()}, labels, self.source, self.columns)
 
     def head(self, n: int) -> Dataset:
         """The first ``n`` rows, or all where there are fewer."""
@@ -115,7 +117,8 @@ def read(path: Path, signature: Signature | None = None) -> Dataset:
     """Rows of an .npz or a .csv file, fitted to ``signature`` where one is given.
 
     In an .npz, ``labels`` (or ``label``, ``y``) is the truth and every other array is an input. In a .csv with a
-    header, column ``label`` is the truth and the other columns are one float32 input [rows, columns].
+    header, column ``label`` is the truth and the other columns are one float64 input [rows, columns], or, where some
+    hold text, an input [rows, 1] each; a number that is missing is NaN.
     Raises NotFound, or BadData with what is wrong.
     """
     path = Path(path)
@@ -148,6 +151,8 @@ def fit(dataset: Dataset, signature: Signature) -> Dataset:
     inputs = dict(dataset.inputs)
     if len(wanted) == 1 and len(inputs) == 1:
         inputs = {next(iter(wanted)): next(iter(inputs.values()))}
+    if len(inputs) == 1 and len(wanted) > 1 and set(wanted) <= set(dataset.columns):
+        inputs = columns(dataset, list(wanted))
     missing = [t.describe() for t in signature.inputs if t.name not in inputs]
     if missing:
         raise BadData(f"{dataset.source} has the inputs {', '.join(inputs)}; the model also takes {', '.join(missing)}")
@@ -155,9 +160,28 @@ def fit(dataset: Dataset, signature: Signature) -> Dataset:
     return Dataset(fitted, dataset.labels, dataset.source)
 
 
+def columns(dataset: Dataset, names: Sequence[str]) -> dict[str, Array]:
+    """The columns of these names, each [rows, 1], be they inputs of their own or parts of the one input.
+
+    Raises BadData, which names those that are missing.
+    """
+    found = {name: array.reshape(len(array), -1) for name, array in dataset.inputs.items()}
+    if len(found) == 1 and dataset.columns:
+        (whole,) = found.values()
+        found = {name: whole[:, [at]] for at, name in enumerate(dataset.columns)}
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise BadData(f"{dataset.source} lacks {', '.join(missing)}; it has the columns {', '.join(found)}")
+    return {name: found[name] for name in names}
+
+
 def _cast(array: Array, spec: TensorSpec, source: str) -> Array:
     given = "str" if array.dtype.kind in "OUS" else array.dtype.name
-    if not spec.accepts((0, *array.shape[1:])) and not spec.accepts(array.shape):
+    if array.ndim == 1 and spec.shape[1:] == (1,):
+        array = array[:, None]  # a column, which people write as a list
+    # a model that is baked for so many rows takes them in portions, so their number is never wrong
+    inner = zip(spec.shape[1:], array.shape[1:], strict=False)
+    if array.ndim != len(spec.shape) or any(want not in (None, got) for want, got in inner):
         raise BadData(f"'{spec.name}' of {source} has shape {list(array.shape)}; the model takes {spec.describe()}")
     if given == spec.dtype:
         return array
@@ -192,18 +216,46 @@ def _read_csv(path: Path, signature: Signature | None) -> Dataset:
         if not lines:
             raise BadData(f"{path} has no rows")
         at = [i for i, column in enumerate(header) if column in TRUTH[:2]][:1]
-        columns = [i for i in range(len(header)) if i not in at]
-        if not columns:
+        wanted = [i for i in range(len(header)) if i not in at]
+        if not wanted:
             raise BadData(f"{path} has no input column, only labels")
-        rows = _columns(path, columns, np.float32)
+        try:
+            cells = list(_columns(path, wanted, np.float64).T)
+        except ValueError:  # some hold text, or nothing
+            cells = [_column(column) for column in _columns(path, wanted, str).T]
         labels = _truth(_columns(path, at, str)[:, 0], str(path)) if at else None
     except (UnicodeDecodeError, ValueError, csv.Error) as error:
-        raise BadData(f"{path} cannot be read as a .csv file of numbers with a header: {error}") from error
-    spec = signature.inputs[0] if signature and len(signature.inputs) == 1 else None
+        raise BadData(f"{path} cannot be read as a .csv file with a header: {error}") from error
+    return _shaped({header[i]: column for i, column in zip(wanted, cells, strict=True)}, labels, path, signature)
+
+
+def _shaped(found: dict[str, Array], labels: Array | None, path: Path, signature: Signature | None) -> Dataset:
+    """Columns of numbers as one input, as the lone input of the signature is shaped; else each as an input."""
+    text = [name for name, column in found.items() if column.dtype.kind == "O"]
+    alone = signature is None or len(signature.inputs) == 1
+    if text and (signature is None or not alone):
+        return Dataset({name: column[:, None] for name, column in found.items()}, labels, str(path))
+    if text and signature and signature.inputs[0].dtype != "str":
+        raise BadData(
+            f"{path} cannot be read as a .csv file of numbers with a header: column '{text[0]}' holds "
+            f"'{next(iter(found[text[0]]))}'"
+        )
+    rows = (
+        np.stack([column.astype(object) for column in found.values()], 1) if text else np.stack(list(found.values()), 1)
+    )
+    spec = signature.inputs[0] if signature and alone else None
     inner = [size for size in spec.shape[1:] if size is not None] if spec else []
     if spec and len(inner) == len(spec.shape) - 1 and math.prod(inner) == rows.shape[1]:
-        rows = rows.reshape(len(rows), *inner)
-    return Dataset({spec.name if spec else "input": rows}, labels, str(path))
+        return Dataset({spec.name: rows.reshape(len(rows), *inner)}, labels, str(path), tuple(found))
+    return Dataset({spec.name if spec else "input": rows}, labels, str(path), tuple(found))
+
+
+def _column(cells: Array) -> Array:
+    """Numbers as float64, an empty cell being NaN; text as it stands where one cell is no number."""
+    try:
+        return np.where(cells == "", "nan", cells).astype(np.float64)
+    except ValueError:
+        return cells.astype(object)
 
 
 def _columns(path: Path, columns: Sequence[int], dtype: type) -> Array:

@@ -13,9 +13,24 @@ from modelkeep.model import protobuf
 
 LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 KNOWN = (
-    "an ONNX file, a PyTorch state_dict (.pt, .pth, .safetensors) with its factory, a torch.export file (.pt2), a "
-    "TorchScript archive, or OpenVINO's IR (an .xml with its .bin beside it)"
+    "an ONNX file, a PyTorch state_dict (.pt, .pth, .safetensors) with its factory, a torch.export file (.pt2), "
+    "a TorchScript archive, a scikit-learn model (.skops), an XGBoost or LightGBM file, or OpenVINO's IR (an .xml with "
+    "its .bin beside it)"
 )
+FOREIGN: tuple[tuple[int, bytes, str], ...] = (
+    (0, b"\x89HDF", "a Keras (HDF5) file; write it as ONNX with model.export(path, format='onnx')"),
+    (0, b"GGUF", "a GGUF file, which llama.cpp runs; add the Hugging Face folder that it was made from"),
+    (4, b"TFL3", "a LiteRT (TFLite) file; write the model that it was made from as ONNX, or add its SavedModel"),
+    (0, b"CBM1", "a CatBoost file; write it as ONNX with model.save_model(path, format='onnx')"),
+    (0, b"binf", "an XGBoost file of the old binary form; save it again with save_model('model.ubj')"),
+)
+"""Where, which bytes, and what such a file is, with the way from there to something that modelkeep takes."""
+FOREIGN_NAMES = {
+    ".msgpack": "a Flax file; save the model with transformers' save_pretrained after loading it with from_flax=True",
+    ".mlmodel": "a Core ML file; add the model that it was made from",
+}
+PICKLED = b"\x02\x03\x04\x05"
+"""The protocols of pickle that begin with a byte for themselves."""
 IR = re.compile(rb"\s*(?:<\?xml[^>]*\?>\s*)?<net\s[^>]*version=")
 """How OpenVINO's XML begins."""
 ONNX_FIELDS = {1, 2, 3, 4, 5, 6, 7, 8, 14, 20, 25, 26}
@@ -50,26 +65,56 @@ def _kind(path: Path, trust: bool) -> str:
         return _archive(path, trust)
     if head.startswith(LEGACY_TORCH) or _is_safetensors(path, head):
         return "torch"
-    if (head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05") or path.suffix in (".pkl", ".pickle", ".joblib"):
-        raise Unsupported(
-            f"{path} is a pickle, which can run any code when it is opened, and modelkeep serves none; "
-            "convert a scikit-learn model to ONNX with skl2onnx, and save a PyTorch model with torch.save"
-        )
-    if head.startswith(b"\x89HDF"):
-        raise Unsupported(f"{path} is a Keras (HDF5) file; write it as ONNX with model.export(path, format='onnx')")
     if IR.match(head):
         return "openvino"
-    if path.suffix == ".bin" and (xml := path.with_suffix(".xml")).is_file():
-        raise BadModel(f"{path} holds the weights of {xml}; add that")
+    if made_by := library(path):
+        if made_by == "pickle" and not trust:
+            raise Untrusted(
+                f"{path} is a pickle, which can run any code when it is opened; save a scikit-learn model with "
+                "skops.io.dump, a PyTorch one with torch.save, or pass --trust if you made the file yourself"
+            )
+        return "sklearn"
+    if what := _foreign(path, head):
+        raise Unsupported(f"{path} is {what}")
     if _is_onnx(path):
         return "onnx"
+    raise BadModel(f"{path} {_unknown(path, head)}")
+
+
+def _unknown(path: Path, head: bytes) -> str:
+    if path.suffix == ".bin" and (xml := path.with_suffix(".xml")).is_file():
+        return f"holds the weights of {xml}; add that"
     if path.suffix == ".onnx":
-        raise BadModel(f"{path} is not an ONNX model: it is damaged, or something else under that name")
+        return "is not an ONNX model: it is damaged, or something else under that name"
     what = "a text file" if _is_text(head) else "not a model file that modelkeep knows"
-    raise BadModel(f"{path} is {what}; it should be {KNOWN}")
+    return f"is {what}; it should be {KNOWN}"
+
+
+def _foreign(path: Path, head: bytes) -> str | None:
+    found = (what for at, magic, what in FOREIGN if head[at:].startswith(magic))
+    return next(found, FOREIGN_NAMES.get(path.suffix))
+
+
+def library(path: Path) -> str | None:
+    """What wrote a file of format "sklearn": "skops", "pickle", "xgboost" or "lightgbm"; None for any other file."""
+    with path.open("rb") as file:
+        head = file.read(4096)
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            return "skops" if "schema.json" in archive.namelist() else None
+    if re.match(rb'\s*\{\s*"learner"|\{L\x00{7}\x07learner', head) or (head[:1] == b"{" and b"xgboost" in head):
+        return "xgboost"
+    if head.startswith(b"tree\nversion="):
+        return "lightgbm"
+    if head.startswith(LEGACY_TORCH):
+        return None
+    pickled = head[:1] == b"\x80" and head[1:2] and head[1:2] in PICKLED
+    return "pickle" if pickled or path.suffix in (".pkl", ".pickle", ".joblib") else None
 
 
 def _folder(path: Path) -> BadModel | Unsupported:
+    if path.suffix == ".mlpackage":
+        return Unsupported(f"{path} is a Core ML package; add the model that it was made from")
     if (path / "saved_model.pb").is_file():
         return Unsupported(f"{path} is a TensorFlow SavedModel; write it as ONNX with tf2onnx and add that")
     return BadModel(f"{path} is a folder; name the model's file inside it")
@@ -77,6 +122,8 @@ def _folder(path: Path) -> BadModel | Unsupported:
 
 def _archive(path: Path, trust: bool) -> str:
     """PyTorch's three kinds of zip archive are told apart by the members that only one of them has."""
+    if library(path) == "skops":
+        return "sklearn"
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
         members = {name.partition("/")[2]: name for name in names}

@@ -95,11 +95,21 @@ def openvino_file(at: Path) -> tuple[Path, dict[str, Any]]:
     return at / "net.xml", {}
 
 
+def sklearn_file(at: Path) -> tuple[Path, dict[str, Any]]:
+    import skops.io
+    from sklearn.linear_model import LinearRegression
+
+    x = np.random.default_rng(3).standard_normal((20, 6))
+    skops.io.dump(LinearRegression(fit_intercept=False).fit(x, x @ WEIGHTS), at / "net.skops")
+    return at / "net.skops", {}
+
+
 FILES: dict[str, Callable[[Path], tuple[Path, dict[str, Any]]]] = {
     "onnx": onnx_file,
     "openvino": openvino_file,
     "torch": torch_file,
     "torch-export": torch_export_file,
+    "sklearn": sklearn_file,
     "torchscript": torchscript_file,
 }
 """One linear layer as a file of each format. A new format needs its line here."""
@@ -143,7 +153,7 @@ def test_an_adopted_model_needs_only_its_folder(
     assert model.format == kind
     assert model.labels == ("a", "b", "c", "d")
     assert model.signature.batched
-    x = np.random.default_rng(2).standard_normal((5, 6)).astype(np.float32)
+    x = np.random.default_rng(2).standard_normal((5, 6)).astype(model.signature.inputs[0].dtype)
     found = engines.load(model).run({model.signature.inputs[0].name: x})
     np.testing.assert_allclose(found[model.signature.outputs[0].name], x @ WEIGHTS, atol=1e-5, rtol=1e-5)
 

@@ -16,6 +16,7 @@ from scipy import ndimage
 
 from modelkeep import provenance
 from modelkeep.convert.onnx_to_openvino import OnnxToOpenVino
+from modelkeep.convert.sklearn_to_onnx import SklearnToOnnx
 from modelkeep.convert.torch_to_onnx import TorchToOnnx
 from modelkeep.data.dataset import Dataset
 from modelkeep.errors import ModelkeepError
@@ -55,6 +56,9 @@ CASES: dict[str, Case] = {
         lambda w: OnnxToOpenVino(precision="float16", rows=w.rows),
         lambda w: OnnxToOpenVino(precision="float16", atol=1e-9, rtol=0.0, rows=w.rows),
         "openvino",
+    ),
+    "SklearnToOnnx": Case(
+        "sklearn", lambda w: SklearnToOnnx(rows=w.rows), lambda w: SklearnToOnnx(rows=w.misfit), "onnx"
     ),
     "Distill": Case(
         "onnx",
@@ -111,6 +115,7 @@ def made_world(torch_model: Model, module: Any, train: Dataset, rooms: Path) -> 
     )
     sources = {
         "torch": torch_model,
+        "sklearn": forest(train, rooms),
         "onnx": onnx,
         "torch-export": formats.adopt(rooms / "net.pt2", rooms / "exported", data=train),
         "torch, eight classes": eight_classes(module, train, rooms),
@@ -119,6 +124,15 @@ def made_world(torch_model: Model, module: Any, train: Dataset, rooms: Path) -> 
     tilted = Dataset({"pixels": images.reshape(-1, 64)}, train.labels, "tilted digits").head(400)
     misfit = Dataset({"pixels": np.zeros((30, 7), np.float32)}, np.zeros(30, np.int64), "misfit")
     return World(sources, train.head(300), tilted, misfit)
+
+
+def forest(rows: Dataset, rooms: Path) -> Model:
+    import skops.io
+    from sklearn.ensemble import RandomForestClassifier
+
+    trees = RandomForestClassifier(5, random_state=0).fit(rows.inputs["pixels"], rows.labels)
+    skops.io.dump(trees, rooms / "forest.skops")
+    return formats.adopt(rooms / "forest.skops", rooms / "forest", data=rows)
 
 
 def eight_classes(module: Any, rows: Dataset, rooms: Path) -> Model:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from modelkeep.data.dataset import Dataset, concat, fit, from_exchanges, read, write
+from modelkeep.data.dataset import Dataset, columns, concat, fit, from_exchanges, read, write
 from modelkeep.data.traffic import Exchange
 from modelkeep.errors import BadData, NotFound
 from modelkeep.types import Signature, TensorSpec
@@ -140,7 +140,8 @@ class TestCsv:
     def test_column_label_is_the_truth_wherever_it_stands(self, tmp_path: Path) -> None:
         found = read(self.write(tmp_path, "a,label,b\n1,7,2\n3,8,4.5\n"))
         assert found.inputs["input"].tolist() == [[1.0, 2.0], [3.0, 4.5]]
-        assert found.inputs["input"].dtype == np.float32
+        assert found.inputs["input"].dtype == np.float64
+        assert found.columns == ("a", "b")
         assert found.labels is not None
         assert found.labels.tolist() == [7, 8]
         assert found.labels.dtype == np.int64
@@ -159,11 +160,10 @@ class TestCsv:
     @pytest.mark.parametrize(
         ("text", "said"),
         [
-            ("a,label\n1,2\nx,3\n", "could not convert string 'x'"),
             ("a,b\n", "has no rows"),
             ("", "has no rows"),
             ("a,label\n1,2\n3,\n", "has rows without a label"),
-            ("a,b\n1,2\n3\n", "cannot be read as a .csv file of numbers"),
+            ("a,b\n1,2\n3\n", "cannot be read as a .csv file with a header"),
             ("label\n1\n2\n", "only labels"),
         ],
     )
@@ -173,9 +173,19 @@ class TestCsv:
         assert said in str(error.value)
         assert "d.csv" in str(error.value)
 
+    def test_text_for_a_model_of_numbers_is_refused_by_column(self, tmp_path: Path) -> None:
+        with pytest.raises(BadData, match=r"d.csv cannot be read as a .csv file of numbers.*column 'b' holds 'x'"):
+            read(self.write(tmp_path, "a,b\n1,x\n"), ONE)
+
+    def test_text_makes_an_input_of_each_column_and_a_missing_number_is_nan(self, tmp_path: Path) -> None:
+        found = read(self.write(tmp_path, 'age,city,label\n31,"Paris, FR",1\n,Rome,0\n'))
+        assert found.inputs["age"].dtype == np.float64
+        assert np.array_equal(found.inputs["age"], [[31.0], [np.nan]], equal_nan=True)
+        assert found.inputs["city"].tolist() == [["Paris, FR"], ["Rome"]]
+
     def test_columns_that_do_not_fit_are_refused_with_what_the_model_takes(self, tmp_path: Path) -> None:
         with pytest.raises(
-            BadData, match=r"'pixels' of .* has shape \[1, 2\]; the model takes pixels float32 \[\?, 4\]"
+            BadData, match=r"'pixels' of .* has shape \[1, 2\]; the model takes pixels float32 \[batch, 4\]"
         ):
             read(self.write(tmp_path, "a,b\n1,2\n"), ONE)
 
@@ -192,6 +202,25 @@ class TestFiles:
 
 
 class TestFit:
+    def test_named_columns_become_the_inputs_of_that_name_in_any_order(self) -> None:
+        each = Signature(tuple(TensorSpec(name, "float32", (None, 1)) for name in "ab"), ONE.outputs)
+        rows = Dataset({"input": np.array([[1.0, 2.0], [3.0, 4.0]])}, None, "x", ("b", "a"))
+        assert fit(rows.take([1]), each).inputs["a"].tolist() == [[4.0]]
+        with pytest.raises(BadData, match="x has the inputs input; the model also takes a float32"):
+            fit(Dataset(rows.inputs, None, "x", ("b", "c")), each)
+        with pytest.raises(BadData, match="x lacks c; it has the columns b, a"):
+            columns(rows, ["a", "c"])
+
+    def test_a_list_is_a_column(self) -> None:
+        one = Signature((TensorSpec("age", "float32", (None, 1)),), ONE.outputs)
+        assert fit(Dataset({"age": np.array([1.0, 2.0])}, None, "x"), one).inputs["age"].tolist() == [[1.0], [2.0]]
+
+    def test_a_model_baked_for_a_number_of_rows_takes_any(self) -> None:
+        baked = Signature((TensorSpec("pixels", "float32", (8, 4)),), ONE.outputs)
+        assert len(fit(Dataset({"x": np.zeros((30, 4), np.float32)}, None, "x"), baked)) == 30
+        with pytest.raises(BadData, match=r"has shape \[30, 5\]; the model takes pixels float32 \[8, 4\]"):
+            fit(Dataset({"x": np.zeros((30, 5), np.float32)}, None, "x"), baked)
+
     def test_a_lone_input_may_be_called_anything(self) -> None:
         assert list(fit(Dataset({"x": np.zeros((2, 4), np.float32)}, None, "x"), ONE).inputs) == ["pixels"]
 
@@ -200,7 +229,7 @@ class TestFit:
         assert list(fit(Dataset(given, None, "x"), TWO).inputs) == ["a", "b"]
 
     def test_a_missing_input_is_named(self) -> None:
-        with pytest.raises(BadData, match=r"x has the inputs a; the model also takes b int64 \[\?\]"):
+        with pytest.raises(BadData, match=r"x has the inputs a; the model also takes b int64 \[batch\]"):
             fit(Dataset({"a": np.zeros((2, 4), np.float32)}, None, "x"), TWO)
 
     @pytest.mark.parametrize("dtype", [np.float64, np.float16, np.uint8, np.int64])

@@ -23,6 +23,7 @@ class Engine:
 ENGINES: dict[str, Engine] = {
     "onnxruntime": Engine("modelkeep.model.engines.onnxruntime:load", ("onnx",), "onnxruntime"),
     "torch": Engine("modelkeep.model.engines.torch:load", ("torch", "torch-export", "torchscript"), "torch", "torch"),
+    "sklearn": Engine("modelkeep.model.engines.sklearn:load", ("sklearn",), "skops", "sklearn"),
     "openvino": Engine("modelkeep.model.engines.openvino:load", ("onnx", "openvino"), "openvino", "openvino"),
     "torch-compile": Engine("modelkeep.model.engines.torch:load_compiled", ("torch", "torch-export"), "torch", "torch"),
 }

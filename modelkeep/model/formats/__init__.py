@@ -23,6 +23,7 @@ FORMATS: dict[str, str] = {
     "openvino": "modelkeep.model.formats.openvino",
     "torch": "modelkeep.model.formats.torch",
     "torch-export": "modelkeep.model.formats.torch_export",
+    "sklearn": "modelkeep.model.formats.sklearn",
     "torchscript": "modelkeep.model.formats.torchscript",
 }
 """Each has adopt(source, into, *, factory, factory_args, data, trust) → Model, which writes all but model.json."""

@@ -58,8 +58,8 @@ def scripted(tmp_path: Path) -> Path:
 
 def test_inputs_are_found_by_name_and_dropout_is_off(scripted: Path, tmp_path: Path) -> None:
     model = formats.adopt(scripted, tmp_path / "into", data=rows())
-    assert [t.describe() for t in model.signature.inputs] == ["x float32 [?, 6]", "mask float32 [?, 4]"]
-    assert [t.describe() for t in model.signature.outputs] == ["output_0 float32 [?, 4]", "output_1 int64 [?]"]
+    assert [t.describe() for t in model.signature.inputs] == ["x float32 [batch, 6]", "mask float32 [batch, 4]"]
+    assert [t.describe() for t in model.signature.outputs] == ["output_0 float32 [batch, 4]", "output_1 int64 [batch]"]
     runner = engines.load(model)
     given = {"x": np.ones((2, 6), np.float32), "mask": np.ones((2, 4), np.float32)}
     first = runner.run(given)["output_0"]
