@@ -9,10 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import shutil
+import tempfile
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 from modelkeep.errors import BadInput, NotReady
 from modelkeep.model import engines
@@ -26,6 +29,9 @@ TIMES_SLOWER = 10
 FIRST_RETRY, LONGEST_RETRY = 0.1, 30.0
 SLOW_IMPORT = 0.5
 """Seconds of an engine's import from which a spare process that has done it is kept."""
+WORTH_SHARING = 16 * 1024**2
+"""Bytes of a model's files."""
+PREFIX = "modelkeep-shared-"
 log = logging.getLogger(__name__)
 
 
@@ -36,6 +42,9 @@ class Pool:
         engines.check(model, config)
         self.signature = model.signature
         self.trouble = ""
+        self._room = _room(model, config)
+        if self._room is not None:
+            model = replace(model, options={**model.options, engines.ROOM: str(self._room)})
         self._model, self._config = model, _of_one(config)
         self._lock = threading.Lock()
         self._processes: set[Process] = set()
@@ -51,9 +60,12 @@ class Pool:
     def open(cls, model: Model, config: ServeConfig) -> tuple[Pool, Paces]:
         """Loaded and warmed up. Raises what the engine raises."""
         pool = cls(model, config)
+        started: list[tuple[Process, Paces]] = []
         try:
+            if pool._room is not None:
+                started.append(pool._load())  # the first makes what the others share
             with ThreadPoolExecutor(config.workers, thread_name_prefix="start") as threads:
-                started = list(threads.map(lambda _: pool._load(), range(config.workers)))
+                started += threads.map(lambda _: pool._load(), range(config.workers - len(started)))
         except BaseException:  # whatever it was, the processes are ended before it is raised again
             pool.close()
             raise
@@ -115,6 +127,8 @@ class Pool:
         for process in processes:
             process.close()
         _spares.leave(self._config.engine)
+        if self._room is not None:
+            shutil.rmtree(self._room, ignore_errors=True)
 
     def _attach(self, process: Process) -> None:
         process.sock.setblocking(False)
@@ -238,6 +252,24 @@ class _Spares:
 
 
 _spares = _Spares()
+
+
+def _room(model: Model, config: ServeConfig) -> Path | None:
+    """A folder for weights that several processes share, where that saves memory worth the disk.
+
+    It has our number in its name; those that killed servers left are removed.
+    """
+    if not (engines.ENGINES[config.engine].shares and config.workers > 1 and model.size >= WORTH_SHARING):
+        return None
+    for left in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        pid = left.name.removeprefix(PREFIX).partition("-")[0]
+        try:
+            os.kill(int(pid), 0)
+        except ProcessLookupError:
+            shutil.rmtree(left, ignore_errors=True)
+        except (ValueError, PermissionError):  # not ours to remove
+            continue
+    return Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
 
 
 def _of_one(config: ServeConfig) -> ServeConfig:

@@ -6,8 +6,10 @@ import asyncio
 import logging
 import os
 import signal
+import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from modelkeep.errors import BadInput, BadModel, ModelkeepError, NotReady, TooLate, Unsupported
+from modelkeep.model import engines
 from modelkeep.serve import pool as pools
 from modelkeep.serve import wire
 from modelkeep.serve.batcher import Batcher
@@ -346,6 +349,27 @@ def test_the_cores_are_shared_out() -> None:
     assert pools._of_one(ServeConfig()) == ServeConfig()
     assert pools._of_one(ServeConfig(workers=2, threads=3)) == ServeConfig(threads=3)
     assert pools._of_one(ServeConfig(workers=10_000)) == ServeConfig(threads=1)
+
+
+def test_processes_that_share_weights_have_a_folder_for_them_while_they_live(
+    tricky: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pools, "WORTH_SHARING", 1)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    sharing = replace(engines.ENGINES["tricky"], shares=True)
+    model, two = tricky(), ServeConfig(engine="tricky", workers=2)
+    assert pools._room(model, two) is None
+    monkeypatch.setitem(engines.ENGINES, "tricky", sharing)
+    assert pools._room(model, ServeConfig(engine="tricky")) is None
+    left, others = tmp_path / f"{pools.PREFIX}{2**22 + 1}-x", tmp_path / f"{pools.PREFIX}odd"
+    left.mkdir()  # by a server that was killed
+    others.mkdir()
+    pool, _ = Pool.open(model, two)
+    made = {p.name for p in tmp_path.glob(f"{pools.PREFIX}*")} - {others.name}
+    assert [name.startswith(f"{pools.PREFIX}{os.getpid()}-") for name in made] == [True]
+    assert len(pool._processes) == 2
+    pool.close()
+    assert [p.name for p in tmp_path.glob(f"{pools.PREFIX}*")] == [others.name]
 
 
 def test_a_spare_is_kept_for_an_engine_that_is_slow_to_import(

@@ -12,16 +12,24 @@ from modelkeep.types import Model, Runner, ServeConfig
 
 @dataclass(frozen=True)
 class Engine:
-    """``target`` is a function load(model, config) → Runner; it imports ``library``, which the ``extra`` brings."""
+    """``target`` is a function load(model, config) → Runner; it imports ``library``, which the ``extra`` brings.
+
+    One that ``shares`` has several processes hold one copy of the weights, made in the folder ``options[ROOM]``.
+    """
 
     target: str
     formats: tuple[str, ...]
     library: str
     extra: str | None = None
+    shares: bool = False
+
+
+ROOM = "room"
+"""Key of a Model's options, given only while it is loaded by more than one process."""
 
 
 ENGINES: dict[str, Engine] = {
-    "onnxruntime": Engine("modelkeep.model.engines.onnxruntime:load", ("onnx",), "onnxruntime"),
+    "onnxruntime": Engine("modelkeep.model.engines.onnxruntime:load", ("onnx",), "onnxruntime", shares=True),
     "torch": Engine("modelkeep.model.engines.torch:load", ("torch", "torch-export", "torchscript"), "torch", "torch"),
     "sklearn": Engine("modelkeep.model.engines.sklearn:load", ("sklearn",), "skops", "sklearn"),
     "openvino": Engine("modelkeep.model.engines.openvino:load", ("onnx", "openvino"), "openvino", "openvino"),

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime
 
-from modelkeep.errors import BadInput, BadModel, NotReady, Unsupported
+from modelkeep.errors import BadInput, BadModel, ModelkeepError, NotReady, Unsupported
+from modelkeep.model import folder
+from modelkeep.model.engines import ROOM
+from modelkeep.model.signature import example
 from modelkeep.types import Model, ServeConfig
 
 if TYPE_CHECKING:
     from modelkeep.types import Array, Arrays
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+READY, TRIED = "ready", "tried"
 ERRORS_ONLY = 3
 """onnxruntime's log severity: warnings are for whoever exported the model, not for whoever serves it."""
 
@@ -26,6 +31,7 @@ _FAILURES: tuple[type[Exception], ...] = (
     ValueError,
     *(kind for kind in vars(_state).values() if isinstance(kind, type) and issubclass(kind, Exception)),
 )
+_UNSHARED: tuple[type[Exception], ...] = (ModelkeepError, OSError, *_FAILURES)
 
 
 class OnnxRunner:
@@ -34,7 +40,7 @@ class OnnxRunner:
     def __init__(self, model: Model, config: ServeConfig) -> None:
         self.signature = model.signature
         self._outputs = [t.name for t in model.signature.outputs]
-        self._session: Any = session(model, config)
+        self._session: Any = shared_session(model, config) or session(model, config)
 
     def run(self, inputs: Arrays) -> dict[str, Array]:
         """See Runner. Raises BadInput with the model's reason when it fails on these inputs, NotReady once closed."""
@@ -63,6 +69,12 @@ def load(model: Model, config: ServeConfig) -> OnnxRunner:
 
 def session(model: Model, config: ServeConfig) -> Any:
     """An InferenceSession on ``config.device`` with ``config.threads`` threads for each run."""
+    options, providers = _options(config)
+    return open_session(model.main, options, providers)
+
+
+def _options(config: ServeConfig) -> tuple[Any, list[Any]]:
+    """SessionOptions and providers. Raises Unsupported."""
     wanted = PROVIDERS.get(config.device.partition(":")[0])
     if wanted not in onnxruntime.get_available_providers():
         raise Unsupported(f"engine 'onnxruntime' as installed here cannot run on device '{config.device}'")
@@ -74,7 +86,47 @@ def session(model: Model, config: ServeConfig) -> Any:
     providers: list[Any] = [wanted]
     if wanted != PROVIDERS["cpu"]:
         providers = [(wanted, {"device_id": config.device.partition(":")[2] or "0"}), PROVIDERS["cpu"]]
-    return open_session(model.main, options, providers)
+    return options, providers
+
+
+def shared_session(model: Model, config: ServeConfig) -> Any | None:
+    """One whose weights are mapped from a file, laid out for the processor: all processes have them in common.
+
+    The first process writes the file into ``options[ROOM]``, and the others come after it. None where there is no room,
+    or where what was written does not give the same answers, bit by bit.
+    """
+    if ROOM not in model.options or config.device != "cpu":
+        return None
+    room = Path(model.options[ROOM])
+    try:
+        if not (room / READY).exists():
+            _write_shared(model, config, room)
+        options, providers = _options(config)
+        return open_session(room / READY / "model.onnx", options, providers)
+    except _UNSHARED:  # a full disk, a model that cannot be written: it runs all the same
+        return None
+
+
+def _write_shared(model: Model, config: ServeConfig, room: Path) -> None:
+    if (room / TRIED).exists():
+        raise BadModel("it was tried before")
+    (room / TRIED).touch()
+    made = Path(tempfile.mkdtemp(dir=room))
+    options, providers = _options(config)
+    options.optimized_model_filepath = str(made / "model.onnx")
+    options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
+    options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
+    options.add_session_config_entry("session.save_external_prepacked_constant_initializers", "1")
+    ours = open_session(model.main, options, providers)
+    options, providers = _options(config)
+    theirs = open_session(made / "model.onnx", options, providers)
+    rows = folder.reference(model.path)
+    inputs = example(model.signature, 1) if rows is None else rows.take([0]).inputs
+    feeds = {name: _feed(array) for name, array in inputs.items()}
+    for one, other in zip(ours.run(None, feeds), theirs.run(None, feeds), strict=True):
+        if one.tobytes() != other.tobytes():
+            raise BadModel("what was written answers otherwise")
+    made.rename(room / READY)
 
 
 def open_session(file: Path, options: Any, providers: list[Any], told: Path | None = None) -> Any:

@@ -65,7 +65,10 @@ def load(model: Model, config: ServeConfig) -> TorchRunner:
     device, lower = _device(config), _lower(config)
     if config.threads:
         torch.set_num_threads(config.threads)
-    return TorchRunner(model.signature, torch_format.module(model).to(device), device, lower)
+    module = torch_format.module(model)
+    if device.type == "cpu" and model.format == "torch":
+        torch_format.map_weights(module, model.main)
+    return TorchRunner(model.signature, module.to(device), device, lower)
 
 
 def load_compiled(model: Model, config: ServeConfig) -> TorchRunner:

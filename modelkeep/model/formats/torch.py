@@ -66,6 +66,15 @@ def module(model: Model) -> torch.nn.Module:
     return built.eval()
 
 
+def map_weights(module: torch.nn.Module, file: Path) -> None:
+    """Have the parameters lie in the file's pages, of which the machine holds one copy for all processes."""
+    state = load_file(file)
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        found = state.get(name)
+        if found is not None and (found.dtype, found.shape) == (parameter.dtype, parameter.shape):
+            parameter.data = found
+
+
 def save(
     module: torch.nn.Module,
     like: Model,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,3 +84,69 @@ def test_a_file_that_was_spoilt_after_it_was_adopted(lookup: Model) -> None:
     lookup.main.write_bytes(b"spoilt")
     with pytest.raises(BadModel, match=r"model\.onnx is not an ONNX model that can be run: Protobuf parsing failed"):
         engines.load(lookup)
+
+
+@pytest.fixture
+def layer(tmp_path: Path) -> Model:
+    """y = x · w, w being 1 MB."""
+    weights = np.random.default_rng(0).standard_normal((512, 512)).astype(np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 512])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 512])],
+        [onnx.numpy_helper.from_array(weights, "w")],
+    )
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), tmp_path / "layer.onnx"
+    )
+    return formats.adopt(tmp_path / "layer.onnx", tmp_path / "layer")
+
+
+def in_room(model: Model, room: Path) -> Model:
+    room.mkdir(exist_ok=True)
+    return replace(model, options={engines.ROOM: str(room)})
+
+
+def test_processes_share_the_weights_of_the_first_and_answer_alike(layer: Model, tmp_path: Path) -> None:
+    shared = in_room(layer, tmp_path / "room")
+    runners = [engines.load(layer), engines.load(shared), engines.load(shared)]
+    written = tmp_path / "room" / engine.READY / "weights"
+    assert written.stat().st_size >= 512 * 512 * 4
+    x = np.random.default_rng(1).standard_normal((7, 512)).astype(np.float32)
+    answers = [runner.run({"x": x})["y"] for runner in runners]
+    assert answers[0].tobytes() == answers[1].tobytes() == answers[2].tobytes()
+    maps = Path("/proc/self/maps")
+    if maps.exists():
+        assert str(written) in maps.read_text()
+
+
+def test_what_cannot_be_shared_runs_all_the_same(
+    layer: Model, lookup: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that nobody can write to; a model that refuses made-up rows; and neither is tried again."""
+    refuses = in_room(lookup, tmp_path / "refuses")
+    elsewhere = replace(layer, options={engines.ROOM: str(tmp_path / "nowhere")})
+    for _ in range(2):
+        assert engines.load(refuses).run({"ids": np.array([2])})["rows"].tolist() == [[0, 0, 1, 0]]
+        assert engines.load(elsewhere).run({"x": np.zeros((1, 512), np.float32)})["y"].shape == (1, 512)
+    assert not (tmp_path / "refuses" / engine.READY).exists()
+
+
+def test_what_would_answer_otherwise_is_not_shared(
+    layer: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = engine.onnxruntime.InferenceSession
+
+    class Wrong:
+        def run(self, outputs: Any, feeds: Any) -> list[Any]:
+            return [np.zeros((1, 512), np.float32)]
+
+    def session(file: str, options: Any, **more: Any) -> Any:
+        found = real(file, options, **more)
+        return found if file == str(layer.main) else Wrong()
+
+    monkeypatch.setattr(engine.onnxruntime, "InferenceSession", session)
+    runner = engines.load(in_room(layer, tmp_path / "room"))
+    assert runner.run({"x": np.ones((1, 512), np.float32)})["y"].any()
+    assert not (tmp_path / "room" / engine.READY).exists()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_model, save_model
 
 from modelkeep.errors import BadInput, NotReady, Unsupported
 from modelkeep.model import engines
+from modelkeep.model.formats import torch as torch_format
 from modelkeep.types import ServeConfig
 
 
@@ -104,3 +107,25 @@ def test_once_closed_it_says_so(model: Any) -> None:
     runner.close()
     with pytest.raises(NotReady, match="this model has been closed"):
         runner.run({"pixels": np.ones((1, 64), np.float32)})
+
+
+def test_weights_lie_in_the_files_pages_tied_ones_too(model: Any, tmp_path: Path) -> None:
+    class Tied(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.other = torch.nn.Linear(8, 8), torch.nn.Linear(8, 8)
+            self.other.weight = self.first.weight
+
+    module, saved = Tied(), Tied()
+    save_model(saved, str(tmp_path / "w.safetensors"))
+    load_model(module, str(tmp_path / "w.safetensors"))
+    before = [p.data_ptr() for p in module.parameters()]
+    torch_format.map_weights(module, tmp_path / "w.safetensors")
+    assert module.other.weight is module.first.weight
+    for ours, theirs, old in zip(module.parameters(), saved.parameters(), before, strict=True):
+        assert torch.equal(ours, theirs)
+        assert ours.data_ptr() != old
+    maps = Path("/proc/self/maps")
+    engines.load(model)
+    if maps.exists():
+        assert str(tmp_path / "w.safetensors") in maps.read_text()
