@@ -22,7 +22,8 @@ class Settings:
     ``home`` holds the registry; ``store`` the artifacts (a folder or any fsspec URL; by default inside home).
     ``grpc_port`` 0 means no gRPC. ``keys`` is the file of API keys, by default inside home; where it is there, every
     route asks for one. ``anonymous`` lets a server without keys listen beyond this machine. ``tls_cert`` and
-    ``tls_key`` are PEM files.
+    ``tls_key`` are PEM files. ``access_log`` is a file (``-``: stderr), which begins anew at
+    ``access_log_bytes``; ``traces`` an OTLP/HTTP URL, or ``console``.
     """
 
     home: Path = Path(".modelkeep")
@@ -35,6 +36,9 @@ class Settings:
     anonymous: bool = False
     tls_cert: str = ""
     tls_key: str = ""
+    access_log: str = ""
+    access_log_bytes: int = 64 * 1024**2
+    traces: str = ""
     max_queue_requests: int = 1024
     max_queue_bytes: int = 256 * 1024**2
     max_body_bytes: int = 64 * 1024**2

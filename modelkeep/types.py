@@ -309,7 +309,9 @@ class Route:
 
 @dataclass(frozen=True)
 class Request:
-    """One question to a model. ``deadline`` is on time.monotonic()'s clock, or None; ``version`` pins one."""
+    """One question to a model. ``deadline`` is on time.monotonic()'s clock, or None; ``version`` pins one; ``trace`` is
+    the client's traceparent (W3C Trace Context), where it has one.
+    """
 
     id: str
     model: str
@@ -318,6 +320,7 @@ class Request:
     outputs: tuple[str, ...] = ()
     deadline: float | None = None
     version: int | None = None
+    trace: str = ""
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ from modelkeep.cli.output import DURATION, FILE, say
 @click.option("--anonymous", is_flag=True, default=None, help="Listen beyond this machine without keys.")
 @click.option("--tls-cert", type=FILE, help="Certificate chain, PEM: answer over TLS.")
 @click.option("--tls-key", type=FILE, help="Its private key, PEM (default: in the same file).")
+@click.option("--access-log", metavar="FILE", help="A JSON line for every request (-: stderr; default: none).")
+@click.option("--traces", metavar="URL", help="Send OpenTelemetry spans there (OTLP over HTTP; console: print them).")
 @click.option(
     "--engine", help="onnxruntime, openvino, torch, torch-compile; by default what tune found, else the format's first."
 )
@@ -42,6 +44,8 @@ def serve(
     anonymous: bool | None,
     tls_cert: Path | None,
     tls_key: Path | None,
+    access_log: str | None,
+    traces: str | None,
     capture: float | None,
     name: str | None,
     **given: Any,
@@ -56,7 +60,7 @@ def serve(
     from modelkeep.serve import server
 
     changes: dict[str, Any] = {"host": host, "port": port, "grpc_port": grpc_port, "capture_share": capture}
-    changes |= {"keys": keys, "anonymous": anonymous}
+    changes |= {"keys": keys, "anonymous": anonymous, "access_log": access_log, "traces": traces}
     changes |= {"tls_cert": tls_cert and str(tls_cert), "tls_key": tls_key and str(tls_key)}
     settings = dataclasses.replace(settings_.read(), **{k: v for k, v in changes.items() if v is not None})
     options = {key: value for key, value in given.items() if value is not None}

@@ -29,6 +29,7 @@ DATA_TYPES = (
 FINAL = "triton_enable_empty_final_response"
 """A parameter: the client wants to be told which answer of a stream is a question's last."""
 SERVING, NOT_SERVING = 1, 2
+TRACE = "traceparent"
 
 
 class Handlers:
@@ -94,9 +95,9 @@ class Handlers:
         began, most = time.monotonic(), self.plane.settings.request_timeout
         self.plane.router(message.model_name)
         asked = decode(message)
-        for key, value in context.invocation_metadata() or ():
-            if key == STICKY:
-                asked.parameters[STICKY] = value
+        given = dict(context.invocation_metadata() or ())
+        if STICKY in given:
+            asked.parameters[STICKY] = given[STICKY]
         left = context.time_remaining()
         request = Request(
             id=asked.id or uuid.uuid4().hex,
@@ -106,6 +107,7 @@ class Handlers:
             outputs=asked.outputs,
             deadline=began + min(most, asked.timeout or most, most if left is None else left),
             version=_version(message.model_version),
+            trace=str(given.get(TRACE, "")),
         )
         reply = await self.plane.infer(request)
         if asked.classes:

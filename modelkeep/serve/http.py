@@ -28,6 +28,7 @@ from modelkeep.types import Reply, Request
 
 TIMEOUT = "x-modelkeep-timeout"
 """Header: seconds that the client waits."""
+TRACE = "traceparent"
 JSON_LENGTH = "inference-header-content-length"
 CLIENT_GONE = 499
 _IDS = random.Random()
@@ -95,6 +96,7 @@ class _Handlers:
             outputs=asked.outputs,
             deadline=deadline,
             version=http.path_params.get("version"),
+            trace=heads.get(TRACE, ""),
         )
         try:
             reply = await body.unless_gone(http.receive, self.plane.infer(request))
@@ -120,7 +122,9 @@ class _Handlers:
         most = self.plane.settings.request_timeout
         deadline = began + min(body.number(heads, TIMEOUT, float, most), most)
         sticky = {STICKY: heads[STICKY]} if STICKY in heads else {}
-        request = Request(_new_id(), name, v1.inputs(head, signature), sticky, deadline=deadline)
+        request = Request(
+            _new_id(), name, v1.inputs(head, signature), sticky, deadline=deadline, trace=heads.get(TRACE, "")
+        )
         try:
             reply = await body.unless_gone(http.receive, self.plane.infer(request))
         except body.ClientGoneError:

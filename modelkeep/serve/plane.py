@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from modelkeep.data.traffic import Exchange
@@ -25,6 +26,22 @@ CAPTURED = frozenset({"ok", "error", "overloaded", "late"})
 """Outcomes that say something about the service; a client's own mistake or leaving does not."""
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What became of a request: ``at`` is its end in epoch seconds; ``timings`` are seconds by stage, none where it
+    has no answer; ``why`` is the error's sentence.
+    """
+
+    request: Request
+    at: float
+    version: int
+    track: str
+    outcome: str
+    seconds: float
+    timings: Mapping[str, float]
+    why: str
+
+
 class Traffic(Protocol):
     """What the plane needs of data.traffic.TrafficLog."""
 
@@ -43,6 +60,8 @@ class Plane:
         self.limits = Limits(settings.max_queue_requests, settings.max_queue_bytes, self.metrics.rejected)
         self.stopping = False
         self.shadows_dropped = 0
+        self.observers: list[Callable[[Told], None]] = []
+        """Told of every request that reached a version, shadows left out; none may block or raise."""
         self._routers: dict[str, Router] = {}
         self._watch()
 
@@ -127,17 +146,22 @@ class Plane:
         except NotReady:
             self.metrics.rejected("not_ready")
             raise
-        outcome, reply = "cancelled", None
+        outcome, reply, why = "cancelled", None, ""
         try:
             reply = await self._answer(request, router, target, parameters)
             outcome = "ok"
             return reply
         except ModelkeepError as error:
-            outcome = _outcome(error)
+            outcome, why = _outcome(error), str(error)
             raise
         finally:
             seconds = time.monotonic() - began
             self._record(request, target, track, outcome, seconds, reply.outputs if reply else None)
+            if self.observers:
+                timings = reply.timings if reply else {}
+                told = Told(request, time.time(), target.number, track, outcome, seconds, timings, why)
+                for observer in self.observers:
+                    observer(told)
 
     async def _answer(self, request: Request, router: Router, target: Loaded, parameters: Mapping[str, Any]) -> Reply:
         _check(request, target)

@@ -22,6 +22,7 @@ from modelkeep.data import labels
 from modelkeep.data.traffic import TrafficLog
 from modelkeep.model import engines, formats
 from modelkeep.serve import http
+from modelkeep.serve.access import AccessLog
 from modelkeep.serve.crew import Crew
 from modelkeep.serve.door import Door
 from modelkeep.serve.follow import Follower
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from modelkeep.registry import Registry
     from modelkeep.serve.grpc import Endpoint
     from modelkeep.serve.keys import Gate
+    from modelkeep.serve.tracing import Tracing
 
 OnReady = Callable[[str], None]
 SWITCH = 0.0005
@@ -146,6 +148,7 @@ class Service:
             )
         self.plane = Plane(settings, traffic=log)
         self.keys = gate(settings)
+        watching = _observers(self.plane)
         grpc = await _grpc(self.plane, self.keys, self.repository)
         app = http.app(self.plane, label=_labeller(log), repository=self.repository)
         self._listener = Listener(self.plane, Door(app, self.keys, self.plane.metrics))
@@ -162,8 +165,8 @@ class Service:
             await serving
             await self.source.end()
             await self.plane.close()
-            if log is not None:
-                await asyncio.to_thread(log.close)
+            for one in (*watching, *([log] if log else [])):
+                await asyncio.to_thread(one.close)
 
     async def _begin(self, stop: asyncio.Event) -> bool:
         """Whether the source started before somebody wanted to stop."""
@@ -176,6 +179,24 @@ class Service:
             return True
         beginning.cancel()
         return False
+
+
+def _observers(plane: Plane) -> list[AccessLog | Tracing]:
+    """What settings ask for, at work. Raises BadSettings and MissingExtra before any model is loaded."""
+    settings = plane.settings
+    found: list[AccessLog | Tracing] = []
+    if settings.access_log:
+        log = AccessLog(settings.access_log, settings.access_log_bytes)
+        plane.metrics.watch(
+            "modelkeep_access_log_dropped_total", "Lines that could not be written", lambda: [({}, float(log.dropped))]
+        )
+        found.append(log)
+    if settings.traces:
+        from modelkeep.serve.tracing import Tracing
+
+        found.append(Tracing(settings.traces))
+    plane.observers += found
+    return found
 
 
 async def _grpc(plane: Plane, keys: Gate, repository: Repository) -> Endpoint | None:
