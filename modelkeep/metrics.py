@@ -24,6 +24,7 @@ REASONS = (
     "queue_full",
     "queue_bytes",
     "deadline_hopeless",
+    "promise",
     "deadline_passed",
     "not_ready",
     "body_too_large",

@@ -273,6 +273,7 @@ class ServeConfig:
     ``max_batch`` counts rows; ``max_wait`` is how long a batch may wait for company once a worker is free
     (0: never); ``workers`` is how many batches of one version run at a time, each in a process of its own, unless
     ``in_process`` has them be threads of the server. A run of more than ``run_timeout`` seconds counts as hung.
+    Requests that would take longer than ``p99`` seconds, as things are, are refused, so that the others keep it.
     """
 
     engine: str = "onnxruntime"
@@ -284,6 +285,7 @@ class ServeConfig:
     max_wait: float = 0.0
     in_process: bool = False
     run_timeout: float = 10.0
+    p99: float | None = None
 
 
 @dataclass(frozen=True)

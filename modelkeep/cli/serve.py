@@ -31,6 +31,7 @@ from modelkeep.cli.output import DURATION, FILE, say
     "--in-process", is_flag=True, default=None, help="Run the engine in the server: no copies, no protection."
 )
 @click.option("--run-timeout", type=DURATION, help="A run of this length is taken for hung (default 10s).")
+@click.option("--p99", type=DURATION, help="Promise: what would take longer as things are is refused (default: none).")
 @click.option("--max-batch", type=click.IntRange(1, 65536), help="Rows of one run.")
 @click.option("--max-wait", type=DURATION, help="How long a batch may wait for company (default 0: never).")
 @click.option("--capture", type=click.FloatRange(0, 1), help="Share of requests kept for monitor (default 1; 0: none).")

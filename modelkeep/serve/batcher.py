@@ -118,6 +118,14 @@ class Batcher:
         """Seconds until a request that came now would run, by the measured pace; 0 where nothing waits."""
         return self.pace.wait(self.waiting_rows, self.waiting, self.config.max_batch, self.config.workers)
 
+    def expected(self) -> float:
+        """Seconds until a request that came now would be answered, by the measured pace; 0 where it would run now."""
+        if not self.waiting and self.crew.free:
+            return 0.0
+        full, now = self.pace.run(self.config.max_batch), time.monotonic()
+        left = min((self.pace.run(sum(b.rows())) - now + b.started for b in self._running), default=0.0)
+        return max(left, 0.0) + self.wait() + full
+
     def longest(self) -> float:
         """Seconds for which the oldest present run has been running: a hung engine shows here."""
         return time.monotonic() - min(b.started for b in self._running) if self._running else 0.0

@@ -8,6 +8,8 @@ from modelkeep.errors import BadInput, Overloaded, TooLate
 
 FORGET = 0.95
 """Weight of what was learned before, at each new run."""
+MARGIN = 0.7
+"""Share of a promised p99 that an answer may be expected to take: what is expected is a mean."""
 
 
 class Pace:
@@ -84,6 +86,16 @@ class Limits:
                 retry_after=wait,
             )
         self.requests += 1
+
+    def promised(self, promise: float, *, expected: float, wait: float) -> None:
+        """Raises Overloaded where an answer is expected too late for a promise that 99 in 100 are given within."""
+        if expected > MARGIN * promise:
+            self._rejected("promise")
+            raise Overloaded(
+                f"an answer would take {expected:.3g} s at the present pace, and {promise:.3g} s are promised (p99); "
+                "send it again later",
+                retry_after=wait or expected,
+            )
 
     def leave(self, size: int) -> None:
         """A request that entered has its answer."""

@@ -98,6 +98,12 @@ def bring(model: Model, config: ServeConfig) -> tuple[Runner | Crew, Paces]:
     return bring_here(model, config)
 
 
+def give_up() -> None:
+    """End whatever is being brought by processes: at the end of a program, which would wait for it."""
+    if pool := sys.modules.get("modelkeep.serve.pool"):
+        pool.give_up()
+
+
 def bring_here(model: Model, config: ServeConfig) -> tuple[Runner, Paces]:
     """Load into this process and warm up. Raises what ``bring`` does."""
     from modelkeep.model import engines

@@ -170,7 +170,10 @@ class Plane:
         if why := batcher.crew.trouble:
             self.metrics.rejected("not_ready")
             raise NotReady(why)
-        self.limits.enter(size, now=time.monotonic(), deadline=request.deadline, wait=batcher.wait())
+        wait = batcher.wait()
+        if (promise := target.config.p99) is not None:
+            self.limits.promised(promise, expected=batcher.expected(), wait=wait)
+        self.limits.enter(size, now=time.monotonic(), deadline=request.deadline, wait=wait)
         pending = batcher.submit(request.inputs, parameters, request.deadline)
         if router.shadow is not None and router.shadow is not target:
             self._shadow(request, router.shadow, parameters, size)

@@ -61,6 +61,7 @@ class Pool:
         """Loaded and warmed up. Raises what the engine raises."""
         pool = cls(model, config)
         started: list[tuple[Process, Paces]] = []
+        _opening.add(pool)
         try:
             if pool._room is not None:
                 started.append(pool._load())  # the first makes what the others share
@@ -69,6 +70,8 @@ class Pool:
         except BaseException:  # whatever it was, the processes are ended before it is raised again
             pool.close()
             raise
+        finally:
+            _opening.discard(pool)
         pool._idle = [process for process, _ in started]
         return pool, started[0][1]
 
@@ -208,6 +211,15 @@ class Pool:
             raise
         _spares.keep(self._config.engine, process.seconds)
         return process, paces
+
+
+_opening: set[Pool] = set()
+
+
+def give_up() -> None:
+    """Whatever is being loaded, on any thread, ends now and raises there. For the end of a program."""
+    for pool in list(_opening):
+        pool.close()
 
 
 class _Spares:

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 LONGEST_LOAD = 600.0
 """Seconds for a model to load and warm up; then its process counts as hung."""
-ENDING = 0.1
-"""Seconds between the end of a process' sockets and its own, at most."""
 CHUNK = 64 * 1024
 
 
@@ -147,16 +145,12 @@ class Process:
     def kill(self, reason: str = "") -> None:
         """End it at once; ``end`` will give this reason."""
         self._reason = self._reason or reason
-        self._child.kill()
+        self._kill()
 
     def end(self) -> str:
-        """What ended it, for a sentence after 'the process'; ends it where it was only hung up on."""
-        try:
-            code = self._child.wait(ENDING)
-        except subprocess.TimeoutExpired:
-            self._child.kill()
-            code = self._child.wait()
+        """What ended it, for a sentence after 'the process'; ends it where it has only hung up."""
         self.close()
+        code = self._child.returncode
         if self._reason:
             return self._reason
         if code >= 0:
@@ -169,12 +163,18 @@ class Process:
         """End it; calling it twice is harmless, and so is calling it from two threads at once."""
         with self._closing:
             self.sock.close()
-            self._child.kill()
+            self._kill()
             self._child.wait()
             if self._lifeline >= 0:
                 os.close(self._lifeline)
                 self._lifeline = -1
             self.arena.close()
+
+    def _kill(self) -> None:
+        """Whatever it has started, too: they are a group."""
+        if self._child.returncode is None:  # else its number may be another's
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS: of one that has ended already
+                os.killpg(self._child.pid, signal.SIGKILL)
 
 
 def _part(told: dict[str, Any], outputs: Arrays) -> Part:

@@ -27,7 +27,7 @@ from modelkeep.serve.crew import Crew
 from modelkeep.serve.door import Door
 from modelkeep.serve.follow import Follower
 from modelkeep.serve.listener import Listener, gate, listen, safely, url_of
-from modelkeep.serve.loaded import Loaded, bring
+from modelkeep.serve.loaded import Loaded, bring, give_up
 from modelkeep.serve.plane import Plane
 from modelkeep.serve.repository import Repository
 from modelkeep.serve.router import Router
@@ -233,6 +233,7 @@ def _block(service: Service, on_ready: OnReady | None) -> None:
             if stop.is_set() and task is not None:
                 task.cancel()
             stop.set()
+            give_up()
 
         with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C raises KeyboardInterrupt there
             for number in (signal.SIGINT, signal.SIGTERM):

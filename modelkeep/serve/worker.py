@@ -31,12 +31,17 @@ from modelkeep.types import Model, Runner, ServeConfig, Signature
 if TYPE_CHECKING:
     from modelkeep.types import Arrays
 
+OOM_FIRST = "500"
+"""Where memory runs out, Linux is to end a worker, which is replaced, and not the server."""
+
 
 def main(arguments: Sequence[str]) -> None:
     """Until the server hangs up."""
     control, lifeline, arena = map(int, arguments[:3])
     _die_with(lifeline)
     faulthandler.enable()
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write(OOM_FIRST)
     # the server ends its workers itself, once all is answered; who signals the whole group means the server
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
@@ -45,13 +50,13 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _die_with(lifeline: int) -> None:
-    """The kernel ends this process when the other end of the pipe is closed, even in the midst of native code.
+    """The kernel ends this process, and those that it starts, when the other end of the pipe is closed.
 
-    ``SIGIO``, whose default is to end, comes when an O_ASYNC pipe is hung up; PR_SET_PDEATHSIG would follow the thread
-    that started us, not its process, and Linux alone has it.
+    Even in the midst of native code: ``SIGIO``, whose default is to end, comes when an O_ASYNC pipe is hung up.
+    PR_SET_PDEATHSIG would follow the thread that started us, not its process, and Linux alone has it.
     """
     signal.signal(signal.SIGIO, signal.SIG_DFL)
-    fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())  # the whole group, which this process leads
     fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
     if select.select([lifeline], [], [], 0)[0]:  # it was closed before
         os._exit(1)

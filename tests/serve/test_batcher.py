@@ -361,3 +361,24 @@ def test_everybody_gets_their_own_rows(asked: list[tuple[int, int, str, Any]], m
     for array, answer in zip(arrays, run(main()), strict=True):
         assert answer.outputs["y"].dtype == array.dtype
         np.testing.assert_array_equal(answer.outputs["y"], array)
+
+
+def test_what_an_answer_is_expected_to_take(fakes: SimpleNamespace, row: Any) -> None:
+    """Nothing where a worker is free; else what is left of the run, the batches that wait, and a run of its own."""
+
+    async def main() -> None:
+        runner = fakes.Fake(gate=True)
+        batcher = Batcher(runner, ServeConfig(max_batch=2), name="m@1")
+        batcher.pace.observe(1, 1.0)
+        batcher.pace.observe(2, 1.0)
+        assert batcher.expected() == 0
+        first = submit(batcher, row(0))
+        await entered(runner)
+        assert batcher.expected() == pytest.approx(2, abs=0.5)
+        rest = [submit(batcher, row(i)) for i in range(4)]
+        assert batcher.expected() == pytest.approx(4, abs=0.5)
+        runner.gate.set()
+        await asyncio.gather(first.answer, *(p.answer for p in rest))
+        await batcher.close()
+
+    run(main())

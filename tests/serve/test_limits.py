@@ -115,3 +115,14 @@ def test_the_wait_counts_batches_and_workers() -> None:
     assert pace.wait(40, 40, 4, 1) == pytest.approx(2.0)
     assert pace.wait(40, 40, 4, 2) == pytest.approx(1.0)
     assert pace.wait(40, 4, 4, 1) == pytest.approx(0.8)  # requests of 10 rows share no run of 4
+
+
+def test_a_promise_is_kept_by_refusing_what_would_break_it() -> None:
+    said: list[str] = []
+    limits = Limits(10, 1000, said.append)
+    limits.promised(0.1, expected=0.069, wait=0.05)
+    with pytest.raises(Overloaded, match=r"would take 0\.08 s at the present pace, and 0\.1 s are promised") as error:
+        limits.promised(0.1, expected=0.08, wait=0.05)
+    assert error.value.retry_after == 0.05
+    assert said == ["promise"]
+    assert limits.requests == 0

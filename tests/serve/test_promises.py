@@ -50,7 +50,7 @@ with listen("127.0.0.1", 0) as sock:
 class Server:
     """A server in a process of its own, with what one can see of it from outside."""
 
-    def __init__(self, model: Model, settings: dict[str, Any], config: dict[str, Any]) -> None:
+    def __init__(self, model: Model, settings: dict[str, Any], config: dict[str, Any], *, wait: bool = True) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM, json.dumps([model_to(model), settings, config])],
             stdout=subprocess.PIPE,
@@ -59,6 +59,8 @@ class Server:
             env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
         )
         assert self.process.stdout is not None
+        if not wait:
+            return
         self.url = self.process.stdout.readline().strip()
         if not self.url:
             pytest.fail(f"the server did not start: {self.process.communicate()}")
@@ -244,6 +246,15 @@ def test_sigterm_to_everybody_under_load_answers_everything(tricky: MakeModel) -
     assert (server.process.returncode, said) == (0, "")
 
 
+def test_a_signal_ends_a_server_that_is_still_loading(tricky: MakeModel, tmp_path: Path) -> None:
+    child = tmp_path / "child"
+    server = Server(tricky(child=str(child), sleeps=True), {}, {}, wait=False)
+    until(lambda: child.exists() and child.read_text())
+    server.process.send_signal(signal.SIGTERM)
+    server.process.communicate(timeout=20)
+    until(lambda: not alive(int(child.read_text())))
+
+
 def test_forty_abandoned_requests_cost_one_batch_at_most(tricky: MakeModel, tmp_path: Path) -> None:
     log, gate = tmp_path / "log", tmp_path / "gate"
     gate.touch()
@@ -306,3 +317,15 @@ def test_a_scrape_is_quick_after_ten_thousand_deaths_and_counters_never_go_back(
         took.append(time.perf_counter() - began)
     assert 'modelkeep_worker_deaths_total{kind="crash",model="m",version="1"} 10000.0' in text
     assert min(took) < 0.01
+
+
+def test_a_promised_p99_is_kept_at_ten_times_the_load_by_refusing_the_rest(tricky: MakeModel) -> None:
+    """The queue may hold 64 requests, which would take 640 ms; what is promised are 300."""
+    with serving(tricky(seconds=0.04), {"max_queue_requests": 64}, max_batch=4, p99=0.3) as server:
+        with Load(server.port, clients=48) as load:
+            until(lambda: load.statuses[200] > 150 and load.statuses[429] > 150)
+        assert load.lost == []
+        assert server.metric('modelkeep_rejections_total{reason="promise"}') == load.statuses[429]
+        text = httpx.get(f"{server.url}/metrics").text
+        (waited,) = re.findall(r'queue_duration_seconds_bucket\{le="0.5",model="m",version="1"\} (\S+)', text)
+        assert float(waited) >= 0.99 * load.statuses[200]

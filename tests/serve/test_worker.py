@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -78,6 +79,33 @@ def test_a_model_is_told_as_it_is(tricky: MakeModel) -> None:
     assert model_from(model_to(model)) == model
 
 
+@pytest.mark.parametrize("how", ["closed", "killed"])
+def test_what_a_model_has_started_ends_with_its_worker(
+    process: Process, tricky: MakeModel, tmp_path: Path, how: str
+) -> None:
+    file = tmp_path / "child"
+    process.load(tricky(child=str(file)), ServeConfig(engine="tricky"))
+    child = int(file.read_text())
+    assert alive(child)
+    if how == "killed":
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.end() == "was ended by SIGKILL"
+    else:
+        process.close()
+    deadline = time.monotonic() + 20
+    while alive(child):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_where_memory_runs_out_it_goes_before_the_server(process: Process, tricky: MakeModel) -> None:
+    file = Path(f"/proc/{process.pid}/oom_score_adj")
+    if not file.exists():
+        pytest.skip("only Linux has it")
+    process.prepare()
+    assert int(file.read_text()) > int(Path("/proc/self/oom_score_adj").read_text())
+
+
 PARENT = """
 import sys
 from modelkeep.model import engines
@@ -86,24 +114,23 @@ from modelkeep.serve.worker import model_from
 from modelkeep.types import ServeConfig
 import json, numpy, time
 engines.ENGINES["tricky"] = engines.Engine("tricky:load", ("tricky",), "numpy")
-idle, hung, loading = Process("tricky"), Process("tricky"), Process("tricky")
+idle, hung, importing = Process("tricky"), Process("tricky"), Process("tricky")
 model = model_from(json.loads(sys.argv[1]))
 for process in (idle, hung):
     process.load(model, ServeConfig(engine="tricky"))
 hung.ask("m@1", {"x": [numpy.array([[13.0]], numpy.float32)]}, [1])
 time.sleep(0.1)
-print(idle.pid, hung.pid, loading.pid, flush=True)
+print(idle.pid, hung.pid, importing.pid, flush=True)
 time.sleep(60)
 """
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_who_kills_the_server_kills_its_workers(tricky: MakeModel, number: signal.Signals) -> None:
-    """Even one that hangs in native code, with the interpreter's lock held."""
-    import json
-
+def test_who_kills_the_server_kills_its_workers(tricky: MakeModel, tmp_path: Path, number: signal.Signals) -> None:
+    """Even one that hangs in native code, with the interpreter's lock held, and what a model has started."""
+    child = tmp_path / "child"
     parent = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(PARENT), json.dumps(model_to(tricky()))],
+        [sys.executable, "-c", textwrap.dedent(PARENT), json.dumps(model_to(tricky(child=str(child))))],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
@@ -111,6 +138,7 @@ def test_who_kills_the_server_kills_its_workers(tricky: MakeModel, number: signa
     assert parent.stdout is not None
     pids = [int(pid) for pid in parent.stdout.readline().split()]
     assert len(pids) == 3
+    pids.append(int(child.read_text()))
     assert all(map(alive, pids))
     parent.send_signal(number)
     parent.wait()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,10 @@ def load(model: Model, config: ServeConfig) -> Runner:
         raise BadModel("the weights are broken")
     if (file := model.options.get("broken_if")) and Path(file).exists():
         raise BadModel("the disk is gone")
+    if child := model.options.get("child"):
+        Path(child).write_text(str(subprocess.Popen(["sleep", "600"]).pid))
+    if model.options.get("sleeps"):
+        time.sleep(600)
     if model.options.get("dies"):
         os._exit(9)
     return Runner(model)
