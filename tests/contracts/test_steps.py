@@ -16,6 +16,7 @@ from scipy import ndimage
 
 from modelkeep import provenance
 from modelkeep.convert.onnx_to_openvino import OnnxToOpenVino
+from modelkeep.convert.onnx_to_torch import OnnxToTorch
 from modelkeep.convert.sklearn_to_onnx import SklearnToOnnx
 from modelkeep.convert.torch_to_onnx import TorchToOnnx
 from modelkeep.data.dataset import Dataset
@@ -45,6 +46,12 @@ def unlabelled(rows: Dataset) -> Dataset:
 
 CASES: dict[str, Case] = {
     "TorchToOnnx": Case("torch", lambda w: TorchToOnnx(rows=w.rows), lambda w: TorchToOnnx(opset=1), "onnx"),
+    "OnnxToTorch": Case(
+        "onnx",
+        lambda w: OnnxToTorch(rows=w.rows),
+        lambda w: OnnxToTorch(rows=w.misfit),
+        "torch",
+    ),
     "OnnxToOpenVino": Case(
         "onnx",
         lambda w: OnnxToOpenVino(rows=w.rows),
