@@ -3,13 +3,15 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 CLIENT := .venv-conformance/.installed
+ZOO := .venv/.zoo
 
-.PHONY: help install conformance demo test check lock clean
+.PHONY: help install conformance demo test check zoo lock clean
 help:
 	@echo "make install set up .venv"
 	@echo "make demo    set up, then run the whole life of a model (KEEP=1 leaves the service running)"
 	@echo "make test    set up, then check floors, types, style and budgets, and run the tests"
 	@echo "make check   the same without the tests"
+	@echo "make zoo     set up, then convert every kind of model and write docs/zoo.md (ONLY=\"resnet-18 bert\" runs these)"
 	@echo "make lock    write the newest versions that fit into constraints.txt"
 	@echo "make clean   remove .venv and what the demo left"
 
@@ -41,6 +43,13 @@ check: $(INSTALLED)
 
 test: check $(CLIENT)
 	$(BIN)/python -m pytest
+
+$(ZOO): $(INSTALLED) zoo/requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement zoo/requirements.txt
+	@touch $@
+
+zoo: $(ZOO)
+	@$(BIN)/python -m zoo $(foreach row,$(ONLY),--only $(row))
 
 lock:
 	rm -rf .venv-lock
