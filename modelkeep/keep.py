@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from modelkeep.monitor.alerts import Alerts
     from modelkeep.monitor.watch import Checked
     from modelkeep.rollout.canary import Canary, Decision
+    from modelkeep.tune.benchmark import Benchmark, Subject
     from modelkeep.tune.search import Tune
 
 STALE_WORK_SECONDS = 24 * 3600.0
@@ -185,16 +186,6 @@ class Keep:
             line.insert(0, self.registry.get(Ref(line[0].name, parent)))
         return line
 
-    def _cheaper(self, version: Version) -> list[Version]:
-        """The versions that optimize made from this one and found to be good enough, with the same signature."""
-        return [
-            other
-            for other in self.registry.versions(version.name)
-            if any(report.kind == "optimize" and report.ok for report in other.reports)
-            and version.number in [ancestor.number for ancestor in self.lineage(other)[:-1]]
-            and other.model.signature == version.model.signature
-        ]
-
     # ── settings, traffic and truth ──────────────────────────────────────────────────────────────────────────────
 
     def tune(
@@ -214,7 +205,7 @@ class Keep:
         from modelkeep.tune.kept import Kept
 
         version = self.get(ref)
-        others = {v.ref: v for v in self._cheaper(version)}
+        others = {v.ref: v for v in _cheaper(self, version)}
         kept = Kept(
             self.registry,
             version.name,
@@ -240,6 +231,29 @@ class Keep:
         for r, (config, report) in found.others.items():
             self.registry.set_config(others[r], kept.machine, config, report, who=self.who)
         return found.report
+
+    def bench(
+        self,
+        ref: str | Ref | Version,
+        plan: Benchmark,
+        *,
+        versus: str | Ref | Version | None = None,
+        rows: Dataset | None = None,
+        setting: Mapping[str, Any] | None = None,
+        folder: Path | None = None,
+        progress: Callable[..., None] | None = None,
+    ) -> tuple[Report, list[Path]]:
+        """What a version costs and bears on this machine, in the setting tuned for it changed by ``setting``.
+
+        The report goes to the version, and with a plot as files into ``folder`` or below the registry's ``reports``.
+        """
+        from modelkeep.tune import plots
+
+        subject = _subject(self, ref, setting or {})
+        other = None if versus is None else _subject(self, versus, setting or {})
+        report = plan.run(subject, rows, other=other, progress=progress)
+        self.registry.add_report(self.get(ref), report, who=self.who)
+        return report, plots.save(report, folder or self.settings.home / "reports" / subject.name)
 
     def serve(
         self,
@@ -361,3 +375,23 @@ class Keep:
     def close(self) -> None:
         """Close the registry's database."""
         self.registry.close()
+
+
+def _cheaper(keep: Keep, version: Version) -> list[Version]:
+    """The versions that optimize made from this one and found to be good enough, with the same signature."""
+    return [
+        other
+        for other in keep.registry.versions(version.name)
+        if any(report.kind == "optimize" and report.ok for report in other.reports)
+        and version.number in [ancestor.number for ancestor in keep.lineage(other)[:-1]]
+        and other.model.signature == version.model.signature
+    ]
+
+
+def _subject(keep: Keep, ref: str | Ref | Version, setting: Mapping[str, Any]) -> Subject:
+    from modelkeep.tune import benchmark, machine
+
+    version = keep.get(ref)
+    tuned = keep.registry.config(version, machine.fingerprint())
+    model = keep.model(version)
+    return benchmark.Subject(version.ref, model, benchmark.setting(model, tuned, setting))

@@ -23,6 +23,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "convert": ("modelkeep.cli.convert:convert", "Same weights, new format, with proof that the answers agree."),
     "score": ("modelkeep.cli.score:score", "How good is a version on labelled rows?"),
     "optimize": ("modelkeep.cli.optimize:optimize", "Same answers, cheaper weights: distil, quantize."),
+    "bench": ("modelkeep.cli.bench:bench", "What does a version cost and bear? Latency, rate, memory; two in turns."),
     "tune": ("modelkeep.cli.tune:tune", "Find the fastest settings that keep a latency promise."),
     "serve": ("modelkeep.cli.serve:serve", "Answer over HTTP (Open Inference Protocol v2)."),
     "keys": ("modelkeep.cli.keys:keys", "API keys of the service: add, list, revoke."),

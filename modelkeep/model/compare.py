@@ -6,7 +6,7 @@ and equality for whole numbers, truth values and text. A check that could not ha
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -66,6 +66,26 @@ def compare(
     data = f"{n:,} rows of {rows.source}" if rows else f"{n} seeded random rows (seed {seed})"
     numbers = {"n": n, "batches": list(batches), "atol": atol, "rtol": rtol, **tally.numbers()}
     return Report("compare", not why, why or tally.praise(data), numbers, data)
+
+
+def answers(pairs: Iterable[tuple[Arrays, Arrays]], *, atol: float = 1e-4, rtol: float = 1e-3) -> Report:
+    """Whether in each pair the second holds the answers of the first, by the rule above. Report(kind="compare").
+
+    For answers that are there already; n is how many pairs were looked at, up to the first that differs. Unlike
+    ``compare`` it does not ask that the answers tell the rows apart.
+    """
+    tally, n, why = _Tally(atol, rtol), 0, ""
+    for want, got in pairs:
+        n += 1
+        missing = [name for name in want if name not in got]
+        why = f"output '{missing[0]}' is missing" if missing else ""
+        for name, answer in want.items():
+            why = why or tally.check(name, answer, got[name], len(answer) if answer.ndim else 1)
+        if why:
+            break
+    why = why or ("" if n else "there are no answers to compare")
+    numbers = {"n": n, "atol": atol, "rtol": rtol, **tally.numbers()}
+    return Report("compare", not why, why or tally.praise(f"{n} requests"), numbers, f"{n} requests")
 
 
 @dataclass

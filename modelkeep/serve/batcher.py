@@ -14,6 +14,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from modelkeep import stages
 from modelkeep.errors import ModelkeepError, TooLate
 from modelkeep.serve.crew import Answer, Batch, Crew, Pending
 from modelkeep.serve.limits import Pace
@@ -144,11 +145,13 @@ class Batcher:
         if group is None:
             group = self._groups[pending.key] = _Group()
         group.waiting[pending] = None
+        pending.stage = stages.start("queue")
         group.rows += pending.rows
         self.waiting += 1
         self.waiting_rows += pending.rows
 
     def _left(self, pending: Pending, group: _Group) -> None:
+        stages.end(pending.stage)
         group.rows -= pending.rows
         self.waiting -= 1
         self.waiting_rows -= pending.rows
@@ -240,19 +243,23 @@ class Batcher:
         self._running.discard(batch)
         self._active = time.monotonic()
         self.pace.observe(sum(p.rows for p in batch.requests), self._active - batch.started)
-        for part in parts:
-            if part.seen is not None and self._watch is not None:
-                self._watch(part.seen)
-            at = 0
-            for pending in batch.requests[part.start : part.stop]:
-                outputs = part.outputs
-                if part.stop - part.start > 1:
-                    outputs = {name: array[at : at + pending.rows] for name, array in outputs.items()}
-                    at += pending.rows
-                self._answer(pending, part.error or Answer(outputs, batch.started - pending.queued, seconds))
+        with stages.stage("split"):
+            for part in parts:
+                self._split(batch, part, seconds)
         if self._groups:
             self._dispatch()
         self._rest()
+
+    def _split(self, batch: Batch, part: Part, seconds: float) -> None:
+        if part.seen is not None and self._watch is not None:
+            self._watch(part.seen)
+        at = 0
+        for pending in batch.requests[part.start : part.stop]:
+            outputs = part.outputs
+            if part.stop - part.start > 1:
+                outputs = {name: array[at : at + pending.rows] for name, array in outputs.items()}
+                at += pending.rows
+            self._answer(pending, part.error or Answer(outputs, batch.started - pending.queued, seconds))
 
     def lost(self, batch: Batch | None, kind: str, why: str) -> None:
         """See Host: whoever was in this run is tried once more, alone; who then ends a worker again has failed."""

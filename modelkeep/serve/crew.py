@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from modelkeep.serve.limits import Pace
 from modelkeep.serve.runs import Part
@@ -26,7 +26,10 @@ class Answer:
 
 @dataclass(eq=False, slots=True)
 class Pending:
-    """A request in the queue or in a run. ``answer`` is a future of Answer; ``deaths`` are workers that it was in."""
+    """A request in the queue or in a run. ``answer`` is a future of Answer; ``deaths`` are workers that it was in.
+
+    ``stage`` is its time in the queue, where a profile is taken (stages.py).
+    """
 
     inputs: Arrays
     rows: int
@@ -36,6 +39,7 @@ class Pending:
     answer: asyncio.Future[Answer]
     timer: asyncio.TimerHandle | None = None
     deaths: int = 0
+    stage: Any = None
 
 
 @dataclass(eq=False, slots=True)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from modelkeep.serve.crew import Answer, Pending
     from modelkeep.types import Arrays
 
+SWITCH = 0.0005
+"""Seconds (sys.setswitchinterval) that a thread beside the loop, a scrape or traffic being kept, may hold it up."""
 CAPTURED = frozenset({"ok", "error", "overloaded", "late"})
 """Outcomes that say something about the service; a client's own mistake or leaving does not."""
 

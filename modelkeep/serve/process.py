@@ -12,7 +12,7 @@ import threading
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, cast
 
-from modelkeep import errors
+from modelkeep import errors, stages
 from modelkeep.errors import ModelkeepError
 from modelkeep.model import engines
 from modelkeep.serve import wire
@@ -102,7 +102,8 @@ class Process:
     def ask(self, name: str, pieces: wire.Pieces, rows: list[int]) -> None:
         """Hand it a batch. Raises BadInput for what cannot be sent, OSError where the process does not take it."""
         self._asked = len(rows)
-        frame = wire.pack({"name": name, "rows": rows}, [pieces], self.arena)
+        with stages.stage("join"):
+            frame = wire.pack({"name": name, "rows": rows}, [pieces], self.arena)
         if self.sock.send(frame) < len(frame):
             raise OSError("the process does not read")
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from modelkeep import stages
 from modelkeep.errors import ModelkeepError
 from modelkeep.types import Runner
 
@@ -71,8 +72,13 @@ class Runs:
 
     def _run(self, inputs: Arrays, rows: int) -> tuple[dict[str, Array], Seen]:
         started = time.monotonic()
-        outputs = self._runner.run(inputs)
+        with stages.stage("compute"):
+            outputs = self._runner.run(inputs)
         seconds = time.monotonic() - started
+        with stages.stage("check"):
+            return self._check(outputs, rows, seconds)
+
+    def _check(self, outputs: Arrays, rows: int, seconds: float) -> tuple[dict[str, Array], Seen]:
         for name in self._outputs:
             if name not in outputs:
                 raise ModelkeepError(f"{self.name} gave no output '{name}', which its signature promises")

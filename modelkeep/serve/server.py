@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from modelkeep import stages
 from modelkeep.data import labels
 from modelkeep.data.traffic import TrafficLog
 from modelkeep.model import engines, formats
@@ -28,7 +29,7 @@ from modelkeep.serve.door import Door
 from modelkeep.serve.follow import Follower
 from modelkeep.serve.listener import Listener, gate, listen, safely, url_of
 from modelkeep.serve.loaded import Loaded, bring, give_up
-from modelkeep.serve.plane import Plane
+from modelkeep.serve.plane import SWITCH, Plane
 from modelkeep.serve.repository import Repository
 from modelkeep.serve.router import Router
 from modelkeep.serve.warm import Paces
@@ -42,8 +43,6 @@ if TYPE_CHECKING:
     from modelkeep.serve.tracing import Tracing
 
 OnReady = Callable[[str], None]
-SWITCH = 0.0005
-"""Seconds."""
 
 
 class Source(Protocol):
@@ -223,7 +222,7 @@ def _labeller(log: TrafficLog | None) -> http.Labeller | None:
 
 
 def _block(service: Service, on_ready: OnReady | None) -> None:
-    # what a thread beside the loop (a scrape, traffic being kept) may hold it up; 5 ms by default
+    stages.follow()
     sys.setswitchinterval(SWITCH)
 
     async def main() -> None:

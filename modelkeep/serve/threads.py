@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from modelkeep import stages
 from modelkeep.serve.crew import Batch, Host
 from modelkeep.serve.runs import Part, Runs
 from modelkeep.types import Runner
@@ -51,7 +52,8 @@ class Threads:
     def _work(self) -> None:
         while (batch := self._jobs.get()) is not None:
             started = time.monotonic()
-            inputs = {n: p[0] if len(p) == 1 else np.concatenate(p) for n, p in batch.pieces().items()}
+            with stages.stage("join"):
+                inputs = {n: p[0] if len(p) == 1 else np.concatenate(p) for n, p in batch.pieces().items()}
             parts = self._runs.parts(inputs, batch.rows())
             seconds = time.monotonic() - started
             try:

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modelkeep import extras
+from modelkeep import extras, stages
 from modelkeep.errors import ModelkeepError
 from modelkeep.serve import wire
 from modelkeep.serve.runs import Part, Runs
@@ -42,6 +42,7 @@ def main(arguments: Sequence[str]) -> None:
     faulthandler.enable()
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write(OOM_FIRST)
+    stages.follow()
     # the server ends its workers itself, once all is answered; who signals the whole group means the server
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import resource
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,15 +16,13 @@ from modelkeep.serve.loaded import Loaded, bring
 from modelkeep.serve.plane import Plane
 from modelkeep.serve.router import Router
 from modelkeep.settings import Settings
-from modelkeep.tune import load
-from modelkeep.types import Model, Report, Request, ServeConfig
+from modelkeep.tune import claims, load
+from modelkeep.types import Model, Request, ServeConfig
 
 if TYPE_CHECKING:
     from modelkeep.types import Arrays
 
 T = TypeVar("T")
-LEAST = {0.9: 64, 0.99: 662}
-"""Latencies that LoadGen asks for before it claims a percentile (mlcommons/inference, early stopping)."""
 NAME = "model"
 
 
@@ -164,47 +160,6 @@ def own_threads(config: ServeConfig) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def bench(
-    model: Model,
-    config: ServeConfig,
-    rows: Sequence[Arrays],
-    *,
-    concurrency: int = 16,
-    seconds: float = 3.0,
-    rate: float | None = None,
-) -> Report:
-    """Report(kind="bench"): percentiles and throughput, CPU seconds of the load, peak memory of the process in bytes.
-
-    ``concurrency`` requests are kept in flight, or ``rate`` are sent a second where one is given. ``why`` says so when
-    there were too few requests to claim a percentile. Raises ModelkeepError when the model answers none of them.
-    """
-
-    async def measure() -> tuple[load.Measured, float, int]:
-        one = Bench(model, config)
-        await one.open()
-        try:
-            before = resource.getrusage(resource.RUSAGE_SELF)
-            found = await one.run(rows, concurrency=concurrency, seconds=seconds, rate=rate)
-            after = resource.getrusage(resource.RUSAGE_SELF)
-        finally:
-            await one.close()
-        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        return found, cpu, after.ru_maxrss
-
-    found, cpu, peak = asyncio.run(measure())
-    answered(found)
-    numbers = {
-        **found.numbers(),
-        "p90": found.percentile(0.9),
-        "errors": found.errors,
-        "cpu_seconds": cpu,
-        "peak_memory": peak * (1 if sys.platform == "darwin" else 1024),
-    }
-    pressure = f"{concurrency} in flight" if rate is None else f"{rate:g} sent a second"
-    why = f"{found.throughput:.0f} requests/s, p99 {numbers['p99'] * 1e3:.3g} ms with {pressure}"
-    return Report("bench", None, why + doubt(len(found.latencies)), numbers, f"{len(rows)} different requests")
-
-
 def answered(found: load.Measured) -> None:
     """Raises ModelkeepError, with the first request's reason, where no request at all was answered."""
     if not found.latencies:
@@ -215,7 +170,7 @@ def answered(found: load.Measured) -> None:
 
 def doubt(n: int) -> str:
     """What must be said of percentiles of n latencies."""
-    for share, least in LEAST.items():
-        if n < least:
-            return f" (only {n} requests: too few to claim p{share * 100:.0f}, which needs {least})"
+    for name, share in claims.SHARES.items():
+        if n < (least := claims.least(share)):
+            return f" (only {n} requests: too few to claim {name}, which needs {least})"
     return ""

@@ -44,6 +44,8 @@ EXTRAS = {
     "tensorflow": ("tensorflow-cpu", "tf2onnx"),
     "grpc": ("grpcio", "protobuf"),
     "client": ("httpx",),
+    "gpu": ("nvidia-ml-py", "nvtx"),
+    "plots": ("matplotlib",),
 }
 
 

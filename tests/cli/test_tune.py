@@ -17,6 +17,7 @@ import pytest
 from modelkeep import Keep
 from modelkeep.cli import main
 from modelkeep.data.dataset import Dataset
+from modelkeep.keep import _cheaper
 from modelkeep.settings import Settings
 from modelkeep.tune import kept, machine
 from modelkeep.types import Report
@@ -129,8 +130,8 @@ def test_versions_that_optimize_made_take_part(home: Path) -> None:
         child = keep.registry.add("m", folder, parent=1, made_by="Quantize()", reports=[good])
         keep.registry.add("m", folder, parent=1, made_by="Quantize()", reports=[Report("optimize", False, "worse")])
         keep.registry.add("m", folder, made_by="add('m.onnx')", reports=[good])
-        assert [v.ref for v in keep._cheaper(base)] == [child.ref]
-        assert keep._cheaper(child) == []
+        assert [v.ref for v in _cheaper(keep, base)] == [child.ref]
+        assert _cheaper(keep, child) == []
 
 
 def test_serve_says_that_a_version_is_untuned_here(tmp_path: Path, home: Path) -> None:

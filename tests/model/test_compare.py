@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ import torch
 from modelkeep.data.dataset import Dataset
 from modelkeep.errors import BadInput
 from modelkeep.model import engines
-from modelkeep.model.compare import compare
+from modelkeep.model.compare import answers, compare
 from modelkeep.model.engines.torch import TorchRunner
 from modelkeep.types import Runner, Signature, TensorSpec
 
@@ -219,7 +219,7 @@ class TestUseless:
 
 @contextlib.contextmanager
 def runner(signature: Signature, module: torch.nn.Module) -> Iterator[Runner]:
-    with contextlib.closing(TorchRunner(signature, module, torch.device("cpu"))) as made:
+    with contextlib.closing(TorchRunner(signature, module, torch.device("cpu"), None)) as made:
         yield made
 
 
@@ -264,3 +264,33 @@ class TestPlantedFaults:
         with contextlib.closing(engines.load(model)) as a, runner(model.signature, left_on) as b:
             assert compare(a, b, digits[1].head(64)).ok is False
             assert "different answers to the same rows" in compare(b, a, digits[1].head(64)).why
+
+
+class TestAnswers:
+    """Answers that are there already, pair by pair."""
+
+    PAIRS: ClassVar[Any] = [({"y": np.array([[1.0, 2.0]]), "n": np.array([n])},) * 2 for n in range(5)]
+
+    def test_the_same(self) -> None:
+        report = answers(self.PAIRS)
+        assert report.ok
+        assert report.numbers["n"] == 5
+        assert report.numbers["max_abs"] == 0.0
+
+    def test_alike_for_every_row_is_fine_here(self) -> None:
+        assert answers([({"y": np.ones((1, 2))}, {"y": np.ones((1, 2))})] * 3).ok
+
+    def test_the_first_that_differs_is_named(self) -> None:
+        wrong = {"y": np.array([[1.0, 2.1]]), "n": np.array([0])}
+        report = answers([self.PAIRS[0], (self.PAIRS[0][0], wrong), self.PAIRS[1]])
+        assert not report.ok
+        assert report.numbers["n"] == 2
+        assert "output 'y' at 1 rows differs in 1 of 2, by up to 0.1" in report.why
+
+    def test_an_output_that_is_missing(self) -> None:
+        report = answers([({"y": np.ones(1)}, {"z": np.ones(1)})])
+        assert report.why == "output 'y' is missing"
+
+    def test_no_pairs_at_all(self) -> None:
+        assert answers([]).why == "there are no answers to compare"
+        assert not answers([]).ok

@@ -110,6 +110,47 @@ class TestPoisson:
         assert found.errors > 0
         assert found.trouble == "full at request 1"
 
+    def test_how_late_they_were_sent_is_known(self, stalling: Callable[[float], Any]) -> None:
+        found = poisson(stalling(0.1), rate=200, seconds=0.2, seed=1)
+        assert len(found.late) == len(found.latencies)
+        assert 0.05 <= max(found.late) <= 0.3
+
+    def test_a_hopeless_load_ends_early_and_takes_back_what_waits(self) -> None:
+        plane = Counting(30.0)
+
+        async def run() -> Measured:
+            enough = lambda found: len(plane.seen) >= 20  # noqa: E731
+            return await load.poisson(plane, "m", ROWS, rate=200, seconds=60.0, hopeless=enough)  # type: ignore[arg-type]
+
+        found = asyncio.run(run())
+        assert found.seconds < 10
+        assert (found.errors, found.latencies) == (20, [])
+        assert found.trouble == "taken back: the queue had grown too long"
+
+
+def test_each_reply_is_shown_with_its_number() -> None:
+    told: list[tuple[int, str]] = []
+
+    async def run() -> None:
+        plane: Any = Counting(0.001)
+        seen = lambda number, reply: told.append((number, reply.id))  # noqa: E731
+        await load.closed(plane, "m", ROWS, concurrency=2, seconds=0.02, seen=seen)
+
+    asyncio.run(run())
+    assert len(told) >= 4
+    assert all(reply == f"load-{number}" for number, reply in told)
+
+
+class TestLeast:
+    def test_it_goes_on_until_there_are_enough(self) -> None:
+        found = asyncio.run(load.closed(Counting(0.005), "m", ROWS, concurrency=1, seconds=0.0, least=12, most=5.0))  # type: ignore[arg-type]
+        assert len(found.latencies) == 12
+
+    def test_but_no_longer_than_it_may(self) -> None:
+        found = asyncio.run(load.closed(Counting(0.01), "m", ROWS, concurrency=1, seconds=0.01, least=10**6, most=0.1))  # type: ignore[arg-type]
+        assert found.seconds < 2
+        assert len(found.latencies) < 100
+
 
 class TestMeasured:
     def test_percentiles(self) -> None:
