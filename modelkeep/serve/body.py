@@ -8,8 +8,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.types import Receive
+from starlette.types import Receive, Scope
 
 from modelkeep.errors import BadInput
 from modelkeep.serve.plane import Plane
@@ -23,9 +22,9 @@ LEFT = "the client left before its request was complete"
 Headers = Mapping[str, str]
 
 
-def headers(http: Request) -> Headers:
+def headers(scope: Scope) -> Headers:
     """The headers by name in small letters: Starlette's own look each one up by a walk through all."""
-    return {name.decode("latin-1"): value.decode("latin-1") for name, value in http.scope["headers"]}
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
 
 
 async def read(receive: Receive, heads: Headers, plane: Plane) -> bytes:

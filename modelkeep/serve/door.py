@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import re
 
-import orjson
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from modelkeep.errors import ModelkeepError, Overloaded, Unauthenticated
-from modelkeep.metrics import Metrics
+from modelkeep.serve.infer import Infer, retry_after, target, told
 from modelkeep.serve.keys import Gate
+from modelkeep.serve.plane import Plane
 
 ASKING = re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?/(infer|labels)|/v1/models/[^/]+:predict")
 LOOKING = "/v2/repository/index"
@@ -20,8 +19,8 @@ LOOKING = "/v2/repository/index"
 class Door:
     """An ASGI application in front of ``inner``."""
 
-    def __init__(self, inner: ASGIApp, gate: Gate, metrics: Metrics) -> None:
-        self._inner, self._gate, self._metrics = inner, gate, metrics
+    def __init__(self, inner: ASGIApp, gate: Gate, plane: Plane) -> None:
+        self._inner, self._gate, self._metrics, self._infer = inner, gate, plane.metrics, Infer(plane)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI. 401 without a known key, 403 without the scope, 429 above the key's rate."""
@@ -32,6 +31,11 @@ class Door:
             except ModelkeepError as error:
                 self._metrics.rejected("rate" if isinstance(error, Overloaded) else "key")
                 await _refuse(send, error)
+                return
+            # past the table of routes, which costs more than all else that HTTP does to a request
+            if scope["method"] == "POST" and (found := target(scope["path"])) is not None:
+                scope["path_params"] = found
+                await self._infer(scope, receive, send)
                 return
         await self._inner(scope, receive, send)
 
@@ -44,12 +48,11 @@ def scope_of(method: str, path: str) -> str:
 
 
 async def _refuse(send: Send, error: ModelkeepError) -> None:
-    body = orjson.dumps({"error": str(error)})
+    body = told(str(error))
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    headers += retry_after(error)
     if isinstance(error, Unauthenticated):
         headers.append((b"www-authenticate", b'Bearer realm="modelkeep"'))
-    if isinstance(error, Overloaded):
-        headers.append((b"retry-after", str(max(1, math.ceil(error.retry_after))).encode()))
     # the body was not read: what is left of it must not be taken for the next request's head
     headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": error.status, "headers": headers})

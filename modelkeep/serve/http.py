@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import math
-import random
 import time
-import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -18,20 +15,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from modelkeep import __version__, metrics
-from modelkeep.errors import BadInput, Busy, ModelkeepError, NotReady, Unsupported
-from modelkeep.serve import body, codec, describe, openapi, packing, statistics, v1
-from modelkeep.serve.classify import classified
+from modelkeep.errors import BadInput, ModelkeepError, NotReady, Unsupported
+from modelkeep.serve import body, codec, describe, openapi, statistics, v1
+from modelkeep.serve.infer import CLIENT_GONE, TIMEOUT, TRACE, Infer, new_id, retry_after, timing, told
 from modelkeep.serve.plane import Plane
 from modelkeep.serve.repository import READY, Repository
 from modelkeep.serve.router import STICKY
-from modelkeep.types import Reply, Request
-
-TIMEOUT = "x-modelkeep-timeout"
-"""Header: seconds that the client waits."""
-TRACE = "traceparent"
-JSON_LENGTH = "inference-header-content-length"
-CLIENT_GONE = 499
-_IDS = random.Random()
+from modelkeep.types import Request
 
 Labeller = Callable[[str, dict[str, Any]], int]
 """Model and labels by request id to how many match; may block."""
@@ -41,38 +31,35 @@ def app(plane: Plane, *, label: Labeller | None = None, repository: Repository |
     """The application. ``label`` records truth; without it the labels route says that no traffic is kept.
     ``repository`` brings and takes away models; without it what is served stays as it is.
     """
-    handlers = _Handlers(plane, label, repository or Repository())
+    handlers, infer = _Handlers(plane, label, repository or Repository()), Infer(plane)
     model = "/v2/models/{model}"
     version = model + "/versions/{version:int}"
-    routes = [
-        Route(path, handler, methods=[method])
-        for method, path, handler in (
-            # the hot one first: routes are tried in order
-            ("POST", f"{model}/infer", handlers.infer),
-            ("POST", f"{version}/infer", handlers.infer),
-            ("POST", f"{model}/labels", handlers.labels),
-            ("POST", "/v1/models/{model}:predict", handlers.predict),
-            ("POST", "/v2/repository/index", handlers.index),
-            ("POST", "/v2/repository/models/{model}/load", handlers.load),
-            ("POST", "/v2/repository/models/{model}/unload", handlers.unload),
-            ("GET", "/", handlers.front),
-            ("GET", "/metrics", handlers.metrics),
-            ("GET", "/v2", handlers.server),
-            ("GET", "/v2/health/live", handlers.live),
-            ("GET", "/v2/health/ready", handlers.ready),
-            ("GET", "/v2/models/stats", handlers.stats),
-            *(
-                ("GET", f"{where}/{what}", handler)
-                for where in (model, version)
-                for what, handler in (("ready", handlers.ready), ("stats", handlers.stats), ("config", handlers.config))
-            ),
-            ("GET", model, handlers.model),
-            ("GET", version, handlers.model),
-            ("GET", "/v1/models", handlers.v1_models),
-            ("GET", "/v1/models/{model}", handlers.v1_model),
-            ("GET", "/openapi.json", handlers.openapi),
-        )
-    ]
+    table: tuple[tuple[str, str, Any], ...] = (
+        ("POST", f"{model}/infer", infer),
+        ("POST", f"{version}/infer", infer),
+        ("POST", f"{model}/labels", handlers.labels),
+        ("POST", "/v1/models/{model}:predict", handlers.predict),
+        ("POST", "/v2/repository/index", handlers.index),
+        ("POST", "/v2/repository/models/{model}/load", handlers.load),
+        ("POST", "/v2/repository/models/{model}/unload", handlers.unload),
+        ("GET", "/", handlers.front),
+        ("GET", "/metrics", handlers.metrics),
+        ("GET", "/v2", handlers.server),
+        ("GET", "/v2/health/live", handlers.live),
+        ("GET", "/v2/health/ready", handlers.ready),
+        ("GET", "/v2/models/stats", handlers.stats),
+        *(
+            ("GET", f"{where}/{what}", handler)
+            for where in (model, version)
+            for what, handler in (("ready", handlers.ready), ("stats", handlers.stats), ("config", handlers.config))
+        ),
+        ("GET", model, handlers.model),
+        ("GET", version, handlers.model),
+        ("GET", "/v1/models", handlers.v1_models),
+        ("GET", "/v1/models/{model}", handlers.v1_model),
+        ("GET", "/openapi.json", handlers.openapi),
+    )
+    routes = [Route(path, handler, methods=[method]) for method, path, handler in table]
     errors: dict[Any, Any] = {ModelkeepError: handlers.refused, HTTPException: handlers.odd, Exception: handlers.failed}
     return Starlette(routes=routes, exception_handlers=errors)
 
@@ -83,80 +70,38 @@ class _Handlers:
 
     # ── questions and truth ──────────────────────────────────────────────────────────────────────────────────────
 
-    async def infer(self, http: HttpRequest) -> Response:
-        heads = body.headers(http)
-        asked, deadline = await self._asked(http, heads)
-        if (sticky := heads.get(STICKY)) is not None:
-            asked.parameters[STICKY] = sticky
-        request = Request(
-            id=asked.id or _new_id(),
-            model=http.path_params["model"],
-            inputs=asked.inputs,
-            parameters=asked.parameters,
-            outputs=asked.outputs,
-            deadline=deadline,
-            version=http.path_params.get("version"),
-            trace=heads.get(TRACE, ""),
-        )
-        try:
-            reply = await body.unless_gone(http.receive, self.plane.infer(request))
-        except body.ClientGoneError:
-            return Response(status_code=CLIENT_GONE)
-        if asked.classes:
-            reply = classified(reply, asked.classes, self.plane.router(reply.model).loaded.get(reply.version))
-        answer, json_length = codec.encode(reply, asked.binary)
-        headers = _timing(reply)
-        if json_length is not None:
-            headers[JSON_LENGTH] = str(json_length)
-        kind = "application/json" if json_length is None else "application/octet-stream"
-        if len(answer) >= packing.LEAST and (encoding := packing.chosen(heads.get("accept-encoding"))):
-            answer = await packing.packed(answer, encoding)
-            headers["content-encoding"] = encoding
-        return self._answer(answer, kind=kind, headers=headers)
-
     async def predict(self, http: HttpRequest) -> Response:
         """KServe's first protocol."""
-        began, name, heads = time.monotonic(), http.path_params["model"], body.headers(http)
+        began, name, heads = time.monotonic(), http.path_params["model"], body.headers(http.scope)
         signature = self.plane.find(name).signature
         head = codec.parse(await body.read(http.receive, heads, self.plane))
         most = self.plane.settings.request_timeout
         deadline = began + min(body.number(heads, TIMEOUT, float, most), most)
         sticky = {STICKY: heads[STICKY]} if STICKY in heads else {}
         request = Request(
-            _new_id(), name, v1.inputs(head, signature), sticky, deadline=deadline, trace=heads.get(TRACE, "")
+            new_id(), name, v1.inputs(head, signature), sticky, deadline=deadline, trace=heads.get(TRACE, "")
         )
         try:
             reply = await body.unless_gone(http.receive, self.plane.infer(request))
         except body.ClientGoneError:
             return Response(status_code=CLIENT_GONE)
-        headers = {**_timing(reply), "x-modelkeep-version": str(reply.version), "x-request-id": reply.id}
+        headers = {
+            "server-timing": timing(reply).decode(),
+            "x-modelkeep-version": str(reply.version),
+            "x-request-id": reply.id,
+        }
         return self._answer(orjson.dumps(v1.predictions(reply)), headers=headers)
 
     async def labels(self, http: HttpRequest) -> Response:
         model = http.path_params["model"]
         self.plane.router(model)
-        given = codec.parse(await body.read(http.receive, body.headers(http), self.plane)).get("labels")
+        given = codec.parse(await body.read(http.receive, body.headers(http.scope), self.plane)).get("labels")
         if not isinstance(given, dict):
             raise BadInput('send {"labels": {"<request id>": label}}')
         if self.label is None:
             raise Unsupported("this server keeps no traffic that labels could belong to; serve from a registry")
         matched = await asyncio.to_thread(self.label, model, given)
         return self._json({"matched": matched})
-
-    async def _asked(self, http: HttpRequest, heads: body.Headers) -> tuple[codec.Asked, float]:
-        """The decoded body, and the deadline: what the client allows, request_timeout at most."""
-        began = time.monotonic()
-        most = self.plane.settings.request_timeout
-        model, version = http.path_params["model"], http.path_params.get("version")
-        self.plane.router(model)  # or a client would send a large body in vain
-        seconds = body.number(heads, TIMEOUT, float, most)
-        length = body.number(heads, JSON_LENGTH, int, None)
-        raw = await body.read(http.receive, heads, self.plane)
-        if length == 0:
-            asked = codec.decode_raw(raw, self.plane.find(model, version).signature)
-        else:
-            asked = codec.decode(raw, length)
-        return asked, began + min(seconds, most, asked.timeout or most)
 
     # ── what is here ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -226,7 +171,7 @@ class _Handlers:
     # ── what is to be here ───────────────────────────────────────────────────────────────────────────────────────
 
     async def index(self, http: HttpRequest) -> Response:
-        raw = await body.read(http.receive, body.headers(http), self.plane)
+        raw = await body.read(http.receive, body.headers(http.scope), self.plane)
         only_ready = bool(codec.parse(raw).get("ready")) if raw else False
         rows = await self.repository.index(self.plane)
         return self._json([row for row in rows if row["state"] == READY or not only_ready])
@@ -242,10 +187,8 @@ class _Handlers:
     # ── answers and errors ───────────────────────────────────────────────────────────────────────────────────────
 
     async def refused(self, http: HttpRequest, error: ModelkeepError) -> Response:
-        headers = {}
-        if isinstance(error, Busy):
-            headers["retry-after"] = str(max(1, math.ceil(getattr(error, "retry_after", 1.0))))
-        return self._json({"error": str(error)}, status=error.status, headers=headers)
+        headers = {name.decode(): value.decode() for name, value in retry_after(error)}
+        return self._answer(told(str(error)), status=error.status, headers=headers)
 
     async def odd(self, http: HttpRequest, error: HTTPException) -> Response:
         path = http.url.path
@@ -278,14 +221,3 @@ class _Handlers:
         if self.plane.stopping:
             headers["connection"] = "close"  # so that a client with a kept connection turns elsewhere in time
         return Response(body, status, headers, kind)
-
-
-def _new_id() -> str:
-    """A UUID of the random kind (RFC 9562), from a generator that asks the system once, not for each request."""
-    return uuid.UUID(int=_IDS.getrandbits(128), version=4).hex
-
-
-def _timing(reply: Reply) -> dict[str, str]:
-    """Seconds by stage, as browsers and proxies read them (W3C Server Timing)."""
-    times = ", ".join(f"{stage};dur={1000 * seconds:.3f}" for stage, seconds in reply.timings.items())
-    return {"server-timing": times}

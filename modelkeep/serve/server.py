@@ -150,7 +150,7 @@ class Service:
         watching = _observers(self.plane)
         grpc = await _grpc(self.plane, self.keys, self.repository)
         app = http.app(self.plane, label=_labeller(log), repository=self.repository)
-        self._listener = Listener(self.plane, Door(app, self.keys, self.plane.metrics))
+        self._listener = Listener(self.plane, Door(app, self.keys, self.plane))
         serving = asyncio.create_task(self._listener.serve(sockets=[self.sock]))
         try:
             if await self._begin(stop):
