@@ -28,7 +28,7 @@ TIMES_SLOWER = 10
 """A run may take so many times what it is expected to, if that is more than ``run_timeout``."""
 FIRST_RETRY, LONGEST_RETRY = 0.1, 30.0
 SLOW_IMPORT = 0.5
-"""Seconds of an engine's import from which a spare process that has done it is kept."""
+"""Seconds of imports from which a spare process that has done it is kept."""
 WORTH_SHARING = 16 * 1024**2
 """Bytes of a model's files."""
 PREFIX = "modelkeep-shared-"
@@ -209,7 +209,7 @@ class Pool:
                 self._processes.discard(process)
             process.close()
             raise
-        _spares.keep(self._config.engine, process.seconds)
+        _spares.keep(self._config.engine, process)
         return process, paces
 
 
@@ -232,6 +232,7 @@ class _Spares:
         self._lock = threading.Lock()
         self._pools: Counter[str] = Counter()
         self._held: dict[str, Process] = {}
+        self._slowest: dict[str, float] = {}
 
     def enter(self, engine: str) -> None:
         """One pool more runs on this engine; ``leave`` must follow."""
@@ -256,11 +257,12 @@ class _Spares:
             spare.close()
         return Process(engine)
 
-    def keep(self, engine: str, seconds: float) -> None:
-        """Have a spare, where the import takes so long that it is worth its memory."""
+    def keep(self, engine: str, like: Process) -> None:
+        """Have a spare, where the imports take so long that it is worth its memory."""
         with self._lock:
-            if seconds >= SLOW_IMPORT and self._pools[engine] and engine not in self._held:
-                self._held[engine] = Process(engine)
+            self._slowest[engine] = max(self._slowest.get(engine, 0.0), like.seconds)
+            if self._slowest[engine] >= SLOW_IMPORT and self._pools[engine] and engine not in self._held:
+                self._held[engine] = Process(engine, like.modules)
 
 
 _spares = _Spares()

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, cast
 
@@ -26,18 +27,23 @@ if TYPE_CHECKING:
 
 LONGEST_LOAD = 600.0
 """Seconds for a model to load and warm up; then its process counts as hung."""
+MANY = 100
+"""Modules: a load that imports more spends its time on that."""
 CHUNK = 64 * 1024
 
 
 class Process:
-    """A worker process. ``seconds`` is what the import of the engine's library took.
+    """A worker process. ``modules`` are imported beforehand, besides the engine's; later, those of the load are added.
+
+    ``seconds`` is what the imports took, with the whole load where that imported many modules.
 
     Nothing of it can outlive this process: see worker._die_with. Its signals are its own: Ctrl-C reaches only us.
     """
 
-    def __init__(self, engine: str) -> None:
+    def __init__(self, engine: str, modules: Sequence[str] = ()) -> None:
         self.arena = wire.Arena()
         self.seconds = 0.0
+        self.modules = list(modules)
         self.hung = False
         self._reason = ""
         self._asked = 0
@@ -58,7 +64,7 @@ class Process:
         finally:
             theirs.close()
             os.close(lifeline)
-        self._send({"import": engines.ENGINES[engine].target})
+        self._send({"import": engines.ENGINES[engine].target, "modules": self.modules})
         self._partial = bytearray()
         self._imported = False
 
@@ -75,7 +81,11 @@ class Process:
         """Have it load and warm up. Raises what the engine raised, and ModelkeepError where the process ended."""
         self.prepare()
         self._send({"load": model_to(model), "config": asdict(config)})
-        return [(rows, seconds) for rows, seconds in self._reply()["paces"]]
+        reply = self._reply()
+        self.modules += reply["modules"]
+        if len(reply["modules"]) > MANY:
+            self.seconds += reply["seconds"]
+        return [(rows, seconds) for rows, seconds in reply["paces"]]
 
     def _send(self, head: dict[str, Any]) -> None:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the reply will say that it ended

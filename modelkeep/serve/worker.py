@@ -2,8 +2,8 @@
 
     python -P -m modelkeep.serve.worker CONTROL LIFELINE ARENA
 
-The three are inherited file descriptors. First comes ``{"import": target}``, so that a spare can have the engine's
-library ready; then ``{"load": …}``; then batches. Each is answered by one frame.
+The three are inherited file descriptors. First comes ``{"import": target, "modules": […]}``, so that a spare can have
+the engine's libraries ready; then ``{"load": …}``; then batches. Each is answered by one frame.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import fcntl
+import importlib
 import os
 import select
 import signal
@@ -82,15 +83,22 @@ class _Worker:
                 self._send({"error": told(error), "seconds": 0.0, "parts": []})
 
     def _prepare(self, head: dict[str, Any]) -> dict[str, Any]:
+        started, before = time.monotonic(), set(sys.modules)
         if "import" in head:
-            started = time.monotonic()
             self._load = extras.load(head["import"])
+            for name in head["modules"]:
+                with contextlib.suppress(Exception):  # a person's file under a name made up for it, say
+                    importlib.import_module(name)
             return {"seconds": time.monotonic() - started}
         model, config = model_from(head["load"]), ServeConfig(**head["config"])
         runner: Runner = self._load(model, config)
         paces = warm(model, runner, config)
         self._runs = Runs(runner, name=model.path.name)
-        return {"paces": paces}
+        return {
+            "paces": paces,
+            "seconds": time.monotonic() - started,
+            "modules": [name for name in sys.modules if name not in before],
+        }
 
     def _batch(self, runs: Runs, head: dict[str, Any], inputs: Arrays) -> None:
         runs.name = head["name"]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from modelkeep import extras
 from modelkeep.errors import BadInput, BadModel, NotReady
 from modelkeep.model import engines, folder, formats
 from modelkeep.model.engines import ENGINES
+from modelkeep.serve.batcher import Batcher
+from modelkeep.serve.pool import Pool
 from modelkeep.types import Model, Runner, ServeConfig
 
 RNG = np.random.default_rng(0)
@@ -228,3 +232,24 @@ def test_a_file_of_something_else_is_a_bad_model(case: tuple[Model, ServeConfig]
         engines.load(model, config)
     assert model.main.name in str(error.value)
     assert "Traceback" not in str(error.value)
+
+
+def test_a_worker_process_answers_as_a_runner_does(case: tuple[Model, ServeConfig]) -> None:
+    """A fresh interpreter imports what the engine needs; large requests are joined in memory that both share."""
+    model, config = case
+    if config.engine == "torch-compile" or model.format != ENGINES[config.engine].formats[0]:
+        pytest.skip("engine torch in another way, or one that was tried: each takes seconds to import")
+    x = np.random.default_rng(5).standard_normal((2_000, 8)).astype(np.float32)
+    wanted = only(engines.load(model, config).run({"x": x}))
+
+    async def main() -> None:
+        pool, paces = await asyncio.to_thread(Pool.open, model, config)
+        batcher = Batcher(pool, replace(config, max_batch=5_000), name="m@1")
+        assert [rows for rows, _ in paces] == [1, 32]
+        answers = await asyncio.gather(*(batcher.submit({"x": part}, {}, None).answer for part in np.split(x, 2)))
+        for answer, part in zip(answers, np.split(wanted, 2), strict=True):
+            np.testing.assert_allclose(only(answer.outputs), part, atol=1e-5, rtol=1e-5)
+        await batcher.close()
+        await asyncio.to_thread(pool.close)
+
+    asyncio.run(asyncio.wait_for(main(), 120))

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from modelkeep.errors import BadInput, ModelkeepError, Overloaded
+from modelkeep.serve import process as processes
 from modelkeep.serve.process import Process, raised
 from modelkeep.serve.worker import model_from, model_to, told
 from modelkeep.types import Model, ServeConfig
@@ -48,6 +49,22 @@ def test_it_loads_warms_up_and_answers(process: Process, tricky: MakeModel) -> N
     assert seconds > 0
     assert [(p.start, p.stop, p.outputs["y"].tolist()) for p in parts] == [(0, 2, [[2], [3]])]
     assert parts[0].seen.rows == 2
+
+
+def test_what_a_load_imports_is_told_so_that_a_spare_has_it_ready(
+    process: Process, tricky: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, config = tricky(imports="colorsys"), ServeConfig(engine="tricky")
+    process.load(model, config)
+    assert "colorsys" in process.modules
+    assert process.seconds == process.prepare(), "one module more is not worth a spare"
+    monkeypatch.setattr(processes, "MANY", 0)
+    spare = Process("tricky", [*process.modules, "no_such_module"])
+    imported = spare.prepare()
+    spare.load(model, config)
+    assert "colorsys" not in spare.modules[len(process.modules) + 1 :], "it was there"
+    assert spare.seconds >= imported
+    spare.close()
 
 
 def test_signals_that_mean_the_server_do_not_end_it(process: Process, tricky: MakeModel) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
 import subprocess
 import time
@@ -59,6 +60,8 @@ def load(model: Model, config: ServeConfig) -> Runner:
         raise BadModel("the weights are broken")
     if (file := model.options.get("broken_if")) and Path(file).exists():
         raise BadModel("the disk is gone")
+    if name := model.options.get("imports"):
+        importlib.import_module(name)
     if child := model.options.get("child"):
         Path(child).write_text(str(subprocess.Popen(["sleep", "600"]).pid))
     if model.options.get("sleeps"):
