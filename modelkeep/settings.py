@@ -8,25 +8,29 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from modelkeep.errors import BadSettings
+
+OF_DEVELOPERS = ("MODELKEEP_DATA", "MODELKEEP_TEST_TENSORFLOW")
+"""Variables of benchmarks and tests, which are no settings of the product."""
 
 
 @dataclass(frozen=True)
 class Settings:
     """What a person may set for all verbs at once. Sizes are bytes, times are seconds.
 
-    ``home`` holds the registry; ``store`` the artifacts (a folder or any fsspec URL; by default inside home).
-    ``grpc_port`` 0 means no gRPC. ``keys`` is the file of API keys, by default inside home; where it is there, every
-    route asks for one. ``anonymous`` lets a server without keys listen beyond this machine. ``tls_cert`` and
-    ``tls_key`` are PEM files. ``access_log`` is a file (``-``: stderr), which begins anew at
-    ``access_log_bytes``; ``traces`` an OTLP/HTTP URL, or ``console``.
+    ``home`` holds the registry; ``environments`` the libraries that cannot live beside the others; ``store`` the
+    artifacts (a folder or any fsspec URL; by default inside home). ``grpc_port`` 0 means no gRPC. ``keys`` is the file
+    of API keys, by default inside home; where it is there, every route asks for one. ``anonymous`` lets a server
+    without keys listen beyond this machine. ``tls_cert`` and ``tls_key`` are PEM files. ``access_log`` is a file
+    (``-``: stderr), which begins anew at ``access_log_bytes``; ``traces`` an OTLP/HTTP URL, or ``console``.
     """
 
     home: Path = Path(".modelkeep")
+    environments: Path = field(default_factory=lambda: _cache() / "modelkeep" / "environments")
     store: str = ""
     database: str = ""
     host: str = "127.0.0.1"
@@ -79,13 +83,17 @@ def read(folder: Path | None = None, environ: Mapping[str, str] | None = None) -
             raise BadSettings(f"{file} is not TOML: {error}") from error
         settings = _with(settings, table, str(file))
     prefix = "MODELKEEP_"
-    # MODELKEEP_DATA points benchmarks at real data sets; it is no setting of the product
     given = {
         key.removeprefix(prefix).lower(): value
         for key, value in environ.items()
-        if key.startswith(prefix) and key != "MODELKEEP_DATA"
+        if key.startswith(prefix) and key not in OF_DEVELOPERS
     }
     return _with(settings, given, "the environment")
+
+
+def _cache() -> Path:
+    """Where this person's programs keep what they can make again (XDG Base Directory Specification)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
 
 
 def _with(settings: Settings, given: Mapping[str, Any], source: str) -> Settings:

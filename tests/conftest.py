@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -130,3 +132,50 @@ def adopted(nets: Path, trained: Callable[[str], Any], digits: tuple[Any, Any], 
         return made[name]
 
     return adopt
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """``-m "not tensorflow"`` leaves out what is known to need the TensorFlow environment."""
+    for item in items:
+        if "tensorflow_python" in getattr(item, "fixturenames", ()):
+            item.add_marker("tensorflow")
+
+
+@pytest.fixture(scope="session")
+def tensorflow_python() -> Path:
+    """The TensorFlow environment's Python. The first test that wants it makes it, once for this machine."""
+    from modelkeep import environments, settings
+
+    if os.environ.get("MODELKEEP_TEST_TENSORFLOW") == "0":
+        pytest.skip("MODELKEEP_TEST_TENSORFLOW=0 leaves out what needs the TensorFlow environment")
+    return environments.ensure("tensorflow", settings.Settings().environments)
+
+
+@pytest.fixture(scope="session")
+def write_tensorflow_files(tensorflow_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """``write_tensorflow_files(*weights)``: the folder that tests/tensorflow_files.py filled, once for each call."""
+    script, made = Path(__file__).with_name("tensorflow_files.py"), dict[Any, Path]()
+
+    def write(*weights: Any) -> Path:
+        key = tuple(w.tobytes() for w in weights)
+        if key not in made:
+            into = tmp_path_factory.mktemp("tensorflow")
+            given = [str(into)]
+            if weights:
+                np.savez(into / "weights.npz", *weights)
+                given.append(str(into / "weights.npz"))
+            quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "KERAS_HOME": str(into / "keras")}
+            done = subprocess.run(
+                [tensorflow_python, script, *given], env={**os.environ, **quiet}, capture_output=True, text=True
+            )
+            assert done.returncode == 0, done.stderr
+            made[key] = into
+        return made[key]
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def tensorflow_files(write_tensorflow_files: Callable[..., Path]) -> Path:
+    """The folder with one file of each kind."""
+    return write_tensorflow_files()

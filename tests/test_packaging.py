@@ -16,8 +16,6 @@ from packaging.version import Version
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
-UNPINNED = {"tensorflow"}
-"""Its needs clash with torch's, so that make installs the one and not the other."""
 
 
 def constraints() -> dict[str, Version]:
@@ -27,7 +25,7 @@ def constraints() -> dict[str, Version]:
 
 
 def requirements() -> list[Requirement]:
-    named = [text for extra, texts in EXTRAS.items() if extra not in UNPINNED for text in texts]
+    named = [text for texts in EXTRAS.values() for text in texts]
     return [Requirement(text) for text in (*PROJECT["dependencies"], *named)]
 
 
@@ -44,13 +42,13 @@ def test_few_direct_dependencies() -> None:
 
 
 def test_the_extras_exist() -> None:
-    assert {"torch", "optimize", "tensorflow", "openvino", "grpc", "dev", "all"} <= set(EXTRAS)
+    assert {"torch", "optimize", "openvino", "grpc", "dev", "all"} <= set(EXTRAS)
 
 
 def test_all_holds_every_extra_that_fits_together() -> None:
     (everything,) = map(Requirement, EXTRAS["all"])
     assert everything.name == "modelkeep"
-    assert everything.extras == set(EXTRAS) - {"all", "dev"} - UNPINNED
+    assert everything.extras == set(EXTRAS) - {"all", "dev"}
 
 
 @pytest.mark.parametrize("requirement", requirements(), ids=str)

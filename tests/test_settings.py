@@ -57,7 +57,9 @@ def test_a_file_that_is_not_toml(tmp_path: Path) -> None:
 
 def test_an_unknown_key_is_named_with_those_that_there_are(tmp_path: Path) -> None:
     (tmp_path / "modelkeep.toml").write_text("prot = 1")
-    with pytest.raises(BadSettings, match=r"modelkeep\.toml sets 'prot', which is no setting; there are: home, store"):
+    with pytest.raises(
+        BadSettings, match=r"modelkeep\.toml sets 'prot', which is no setting; there are: home, environments, store"
+    ):
         settings.read(tmp_path, {})
     with pytest.raises(BadSettings, match="the environment sets 'prot', which is no setting"):
         settings.read(tmp_path / "elsewhere", {"MODELKEEP_PROT": "1"})

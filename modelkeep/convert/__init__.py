@@ -15,14 +15,19 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Route:
-    """``target`` is the Step, as "module:Name"; it imports the ``libraries``, which the ``extra`` brings."""
+    """``target`` is the Step, as "module:Name"; it imports the ``libraries``, which the ``extra`` brings.
+
+    A step without them needs nothing more, or works in an environment of its own, made on first use.
+    """
 
     target: str
-    extra: str
-    libraries: tuple[str, ...]
+    extra: str = ""
+    libraries: tuple[str, ...] = ()
 
 
 _EXPORT = Route("modelkeep.convert.torch_to_onnx:TorchToOnnx", "torch", ("torch", "onnx", "onnxscript"))
+
+_FROM_TENSORFLOW = Route("modelkeep.convert.tensorflow_to_onnx:TensorflowToOnnx")
 
 ROUTES: dict[tuple[str, str], Route] = {
     ("torch", "onnx"): _EXPORT,
@@ -33,6 +38,10 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("sklearn", "onnx"): Route(
         "modelkeep.convert.sklearn_to_onnx:SklearnToOnnx", "sklearn", ("sklearn", "skl2onnx", "onnxmltools", "onnx")
     ),
+    ("tensorflow", "onnx"): _FROM_TENSORFLOW,
+    ("keras", "onnx"): _FROM_TENSORFLOW,
+    ("onnx", "tensorflow"): Route("modelkeep.convert.onnx_to_tensorflow:OnnxToTensorflow"),
+    ("onnx", "litert"): Route("modelkeep.convert.onnx_to_litert:OnnxToLitert"),
 }
 """(from, to) → the one step that does it. Longer ways are found over these."""
 

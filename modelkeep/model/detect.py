@@ -14,13 +14,11 @@ from modelkeep.model import protobuf
 LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 KNOWN = (
     "an ONNX file, a PyTorch state_dict (.pt, .pth, .safetensors) with its factory, a torch.export file (.pt2), "
-    "a TorchScript archive, a scikit-learn model (.skops), an XGBoost or LightGBM file, or OpenVINO's IR (an .xml with "
-    "its .bin beside it)"
+    "a TorchScript archive, a scikit-learn model (.skops), an XGBoost or LightGBM file, OpenVINO's IR (an .xml with "
+    "its .bin beside it), a TensorFlow SavedModel (its folder), or a Keras (.keras, .h5) or LiteRT (.tflite) file"
 )
 FOREIGN: tuple[tuple[int, bytes, str], ...] = (
-    (0, b"\x89HDF", "a Keras (HDF5) file; write it as ONNX with model.export(path, format='onnx')"),
     (0, b"GGUF", "a GGUF file, which llama.cpp runs; add the Hugging Face folder that it was made from"),
-    (4, b"TFL3", "a LiteRT (TFLite) file; write the model that it was made from as ONNX, or add its SavedModel"),
     (0, b"CBM1", "a CatBoost file; write it as ONNX with model.save_model(path, format='onnx')"),
     (0, b"binf", "an XGBoost file of the old binary form; save it again with save_model('model.ubj')"),
 )
@@ -31,6 +29,8 @@ FOREIGN_NAMES = {
 }
 PICKLED = b"\x02\x03\x04\x05"
 """The protocols of pickle that begin with a byte for themselves."""
+SAVED_MODEL = "saved_model.pb"
+"""What every TensorFlow SavedModel has in its folder."""
 IR = re.compile(rb"\s*(?:<\?xml[^>]*\?>\s*)?<net\s[^>]*version=")
 """How OpenVINO's XML begins."""
 ONNX_FIELDS = {1, 2, 3, 4, 5, 6, 7, 8, 14, 20, 25, 26}
@@ -47,7 +47,7 @@ def detect(path: Path, *, factory: str | None = None, trust: bool = False) -> st
     """
     path = Path(path)
     if path.is_dir():
-        raise _folder(path)
+        return _folder(path)
     if not path.is_file():
         raise NotFound(f"there is no file {path}")
     kind = _kind(path, trust)
@@ -61,6 +61,8 @@ def _kind(path: Path, trust: bool) -> str:
         head = file.read(512)
     if not head:
         raise BadModel(f"{path} is empty; it should be {KNOWN}")
+    if kind := _of_tensorflow(path, head):
+        return kind
     if zipfile.is_zipfile(path):
         return _archive(path, trust)
     if head.startswith(LEGACY_TORCH) or _is_safetensors(path, head):
@@ -112,12 +114,21 @@ def library(path: Path) -> str | None:
     return "pickle" if pickled or path.suffix in (".pkl", ".pickle", ".joblib") else None
 
 
-def _folder(path: Path) -> BadModel | Unsupported:
+def _folder(path: Path) -> str:
+    if (path / SAVED_MODEL).is_file():
+        return "tensorflow"
     if path.suffix == ".mlpackage":
-        return Unsupported(f"{path} is a Core ML package; add the model that it was made from")
-    if (path / "saved_model.pb").is_file():
-        return Unsupported(f"{path} is a TensorFlow SavedModel; write it as ONNX with tf2onnx and add that")
-    return BadModel(f"{path} is a folder; name the model's file inside it")
+        raise Unsupported(f"{path} is a Core ML package; add the model that it was made from")
+    raise BadModel(f"{path} is a folder; name the model's file inside it")
+
+
+def _of_tensorflow(path: Path, head: bytes) -> str | None:
+    """TensorFlow's and Keras's files by their first bytes; a .keras file is a zip, told apart in ``_archive``."""
+    if path.name == SAVED_MODEL:
+        return "tensorflow"
+    if head[4:8] == b"TFL3":
+        return "litert"
+    return "keras" if head.startswith(b"\x89HDF") else None
 
 
 def _archive(path: Path, trust: bool) -> str:
@@ -141,7 +152,7 @@ def _archive(path: Path, trust: bool) -> str:
     if any(name.endswith(".npy") for name in names):
         raise BadModel(f"{path} holds arrays, not a model; give rows with --data")
     if "model.weights.h5" in names:
-        raise Unsupported(f"{path} is a Keras file; write it as ONNX with model.export(path, format='onnx')")
+        return "keras"
     raise BadModel(f"{path} is a zip archive of something else; it should be {KNOWN}")
 
 

@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from modelkeep import __version__
+from modelkeep import __version__, environments, settings
 from modelkeep.tune import advice
 
 INSTRUCTION_SETS = {
@@ -33,19 +33,27 @@ INSTRUCTION_SETS = {
     "sve": "SVE",
     "bf16": "NEON BF16",
 }
-ENGINES = {"onnxruntime": "modelkeep", "openvino": "modelkeep[openvino]", "torch": "modelkeep[torch]"}
+ENGINES = {
+    "onnxruntime": "modelkeep",
+    "openvino": "modelkeep[openvino]",
+    "torch": "modelkeep[torch]",
+    "skops": "modelkeep[sklearn]",
+}
 """Engine's distribution → what to install for it."""
-ALSO = {"onnxruntime": ("onnxruntime-gpu",), "tensorflow-cpu": ("tensorflow",)}
+ALSO = {"onnxruntime": ("onnxruntime-gpu",), "xgboost-cpu": ("xgboost",)}
 """Other distributions that bring the same library."""
 EXTRAS = {
     "torch": ("torch", "safetensors", "onnx", "onnxscript"),
     "optimize": ("torch", "safetensors", "onnx", "onnxscript", "sympy"),
     "openvino": ("openvino",),
-    "tensorflow": ("tensorflow-cpu", "tf2onnx"),
     "grpc": ("grpcio", "protobuf"),
     "client": ("httpx",),
     "gpu": ("nvidia-ml-py", "nvtx"),
     "plots": ("matplotlib",),
+    "traces": ("opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-http"),
+    "huggingface": ("torch", "safetensors", "onnx", "onnxscript", "transformers"),
+    "sklearn": ("scikit-learn", "skops", "skl2onnx", "onnxmltools", "onnx", "pandas"),
+    "trees": ("scikit-learn", "skops", "skl2onnx", "onnxmltools", "onnx", "pandas", "xgboost-cpu", "lightgbm"),
 }
 
 
@@ -125,9 +133,19 @@ def describe() -> dict[str, Any]:
         "gpu": _gpus(),
         "engines": {name: _version(name) or f"missing: pip install '{package}'" for name, package in ENGINES.items()},
         "extras": {extra: "missing" if extra in missing else "installed" for extra in EXTRAS},
+        "environments": {name: _environment(name) for name in environments.ENVIRONMENTS},
         "missing": missing,
         "advice": advice.on_instructions(_instruction_sets()),
     }
+
+
+def _environment(name: str) -> str:
+    """Whether it has been made, and the command for the opposite."""
+    root = settings.read().environments
+    if size := environments.size(name, root):
+        place = environments.ENVIRONMENTS[name].place(root)
+        return f"{size / 1e9:.2g} GB at {place}; to remove it: modelkeep doctor --remove {name}"
+    return f"made on first use, or now: modelkeep doctor --make {name}"
 
 
 def _os() -> str:

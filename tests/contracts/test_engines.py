@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import threading
 import warnings
 from collections.abc import Callable
@@ -123,6 +124,8 @@ FILES: dict[str, Callable[[Path], tuple[Path, dict[str, Any]]]] = {
     "torchscript": torchscript_file,
 }
 """How a person would have made the same network as a file of each format. A new format needs its line here."""
+OF_TENSORFLOW = {"tensorflow": "saved/saved_model.pb", "keras": "net.keras", "litert": "net.tflite"}
+"""Formats whose files the TensorFlow environment makes, and where."""
 
 
 @pytest.fixture(params=[(name, kind) for name, engine in ENGINES.items() for kind in engine.formats], ids="-".join)
@@ -133,7 +136,11 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Model, ServeCo
     name, kind = request.param
     if not extras.has(ENGINES[name].library):
         pytest.skip(f"{ENGINES[name].library} is not installed")
-    file, options = FILES[kind](tmp_path)
+    if kind in OF_TENSORFLOW:
+        made = request.getfixturevalue("write_tensorflow_files")(W, V)
+        file, options = shutil.copytree(made, tmp_path / "made") / OF_TENSORFLOW[kind], {}
+    else:
+        file, options = FILES[kind](tmp_path)
     rows = Dataset({"x": RNG.standard_normal((5, 8)).astype(np.float32)}, None, "made rows")
     model = formats.adopt(file, tmp_path / "into", data=rows, **options)
     return folder.read(model.path), ServeConfig(engine=name, threads=1)

@@ -113,6 +113,8 @@ FILES: dict[str, Callable[[Path], tuple[Path, dict[str, Any]]]] = {
     "torchscript": torchscript_file,
 }
 """One linear layer as a file of each format. A new format needs its line here."""
+OF_TENSORFLOW = {"tensorflow": "saved/saved_model.pb", "keras": "net.keras", "litert": "net.tflite"}
+"""Formats whose files the TensorFlow environment makes, and where."""
 
 
 @pytest.fixture(params=list(FORMATS))
@@ -121,7 +123,10 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def source(kind: str, tmp_path: Path) -> tuple[Path, dict[str, Any]]:
+def source(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, dict[str, Any]]:
+    if kind in OF_TENSORFLOW:
+        made = request.getfixturevalue("write_tensorflow_files")(WEIGHTS)
+        return shutil.copytree(made, tmp_path / "source") / OF_TENSORFLOW[kind], {}
     (tmp_path / "source").mkdir()
     return FILES[kind](tmp_path / "source")
 

@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,9 +16,12 @@ import pytest
 from scipy import ndimage
 
 from modelkeep import provenance
+from modelkeep.convert.onnx_to_litert import OnnxToLitert
 from modelkeep.convert.onnx_to_openvino import OnnxToOpenVino
+from modelkeep.convert.onnx_to_tensorflow import OnnxToTensorflow
 from modelkeep.convert.onnx_to_torch import OnnxToTorch
 from modelkeep.convert.sklearn_to_onnx import SklearnToOnnx
+from modelkeep.convert.tensorflow_to_onnx import TensorflowToOnnx
 from modelkeep.convert.torch_to_onnx import TorchToOnnx
 from modelkeep.data.dataset import Dataset
 from modelkeep.errors import ModelkeepError
@@ -67,6 +71,13 @@ CASES: dict[str, Case] = {
     "SklearnToOnnx": Case(
         "sklearn", lambda w: SklearnToOnnx(rows=w.rows), lambda w: SklearnToOnnx(rows=w.misfit), "onnx"
     ),
+    "OnnxToTensorflow": Case(
+        "onnx", lambda w: OnnxToTensorflow(rows=w.rows), lambda w: OnnxToTensorflow(rows=w.misfit), "tensorflow"
+    ),
+    "OnnxToLitert": Case("onnx", lambda w: OnnxToLitert(rows=w.rows), lambda w: OnnxToLitert(rows=w.misfit), "litert"),
+    "TensorflowToOnnx": Case(
+        "tensorflow", lambda w: TensorflowToOnnx(rows=w.rows), lambda w: TensorflowToOnnx(rows=w.misfit), "onnx"
+    ),
     "Distill": Case(
         "onnx",
         lambda w: Distill("nets:MLP", {"hidden": 8}, epochs=4, copies=1, rows=w.rows),
@@ -93,6 +104,15 @@ CASES: dict[str, Case] = {
         "torch",
     ),
 }
+
+
+WITHOUT_TENSORFLOW = os.environ.get("MODELKEEP_TEST_TENSORFLOW") == "0"
+LISTED = [
+    pytest.param(
+        name, marks=pytest.mark.skipif(WITHOUT_TENSORFLOW and of, reason="MODELKEEP_TEST_TENSORFLOW=0") if of else ()
+    )
+    for name, of in ((name, name in ("OnnxToTensorflow", "OnnxToLitert", "TensorflowToOnnx")) for name in CASES)
+]
 
 
 class World(NamedTuple):
@@ -127,6 +147,8 @@ def made_world(torch_model: Model, module: Any, train: Dataset, rooms: Path) -> 
         "torch-export": formats.adopt(rooms / "net.pt2", rooms / "exported", data=train),
         "torch, eight classes": eight_classes(module, train, rooms),
     }
+    if not WITHOUT_TENSORFLOW:
+        sources["tensorflow"], _ = OnnxToTensorflow().run(onnx, rooms / "tensorflow")
     images = ndimage.rotate(train.inputs["pixels"].reshape(-1, 8, 8), 30, axes=(1, 2), reshape=False, order=1)
     tilted = Dataset({"pixels": images.reshape(-1, 64)}, train.labels, "tilted digits").head(400)
     misfit = Dataset({"pixels": np.zeros((30, 7), np.float32)}, np.zeros(30, np.int64), "misfit")
@@ -167,7 +189,7 @@ class Done(NamedTuple):
     before: dict[str, str]
 
 
-@pytest.fixture(scope="module", params=CASES)
+@pytest.fixture(scope="module", params=LISTED)
 def done(request: pytest.FixtureRequest, world: World, tmp_path_factory: Any) -> Done:
     """The step, run once."""
     case = CASES[request.param]
@@ -272,7 +294,7 @@ def test_its_reports_say_something_and_can_be_stored(done: Done) -> None:
         assert "n" in report.numbers
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", LISTED)
 def test_a_refusal_is_one_sentence_and_leaves_nothing(name: str, world: World, tmp_path: Path) -> None:
     case = CASES[name]
     source = world.sources[case.source]
@@ -284,7 +306,7 @@ def test_a_refusal_is_one_sentence_and_leaves_nothing(name: str, world: World, t
     assert digests(source.path) == before
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", LISTED)
 def test_a_format_that_it_does_not_take_is_refused(name: str, world: World, tmp_path: Path) -> None:
     case = CASES[name]
     source = dataclasses.replace(world.sources[case.source], format="stone-tablet")
@@ -293,7 +315,7 @@ def test_a_format_that_it_does_not_take_is_refused(name: str, world: World, tmp_
     assert digests(tmp_path) == {}
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", LISTED)
 def test_a_full_disk_at_the_very_end_leaves_nothing(
     name: str, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,6 +64,16 @@ class TestKnown:
         (tmp_path / "m.any").write_text(f'{prolog}<net name="a graph" version="11">\n</net>')
         assert detect(tmp_path / "m.any") == "openvino"
 
+    def test_tensorflows_three(self, tmp_path: Path) -> None:
+        (tmp_path / "saved_model.pb").write_bytes(b"x")
+        (tmp_path / "old.bin").write_bytes(b"\x89HDF\r\n\x1a\n")
+        (tmp_path / "lite.bin").write_bytes(b"\x1c\0\0\0TFL3")
+        with zipfile.ZipFile(tmp_path / "new.bin", "w") as archive:
+            archive.writestr("model.weights.h5", b"x")
+        found = [detect(tmp_path), detect(tmp_path / "saved_model.pb")]
+        found += [detect(tmp_path / f"{name}.bin") for name in ("new", "old", "lite")]
+        assert found == ["tensorflow", "tensorflow", "keras", "keras", "litert"]
+
     def test_a_whole_module_only_when_trusted(self, tmp_path: Path, net: nn.Module) -> None:
         torch.save(net, tmp_path / "m.pt")
         with pytest.raises(
@@ -89,7 +99,6 @@ class TestRefused:
                 Unsupported,
                 "is a GGUF file, which llama.cpp runs; add the Hugging Face folder",
             ),
-            ("m.tflite", b"\x1c\0\0\0TFL3", Unsupported, "is a LiteRT (TFLite) file; write the model that it was made"),
             ("m.cbm", b"CBM1....", Unsupported, "is a CatBoost file; write it as ONNX with model.save_model"),
             ("m.bin", b"binf\0\0", Unsupported, "is an XGBoost file of the old binary form; save it again with"),
             ("m.msgpack", b"\x82\xa6params", Unsupported, "is a Flax file; save the model with transformers'"),
@@ -100,7 +109,6 @@ class TestRefused:
                 Untrusted,
                 "save a scikit-learn model with skops.io.dump",
             ),
-            ("m.h5", b"\x89HDF\r\n\x1a\n", Unsupported, "is a Keras (HDF5) file"),
             ("m.pt", b"PK\x03\x04 torn", BadModel, "is not a model file"),
         ],
     )
@@ -118,9 +126,6 @@ class TestRefused:
         with pytest.raises(NotFound, match=r"there is no file .*gone\.onnx"):
             detect(tmp_path / "gone.onnx")
         with pytest.raises(BadModel, match="is a folder; name the model's file inside it"):
-            detect(tmp_path)
-        (tmp_path / "saved_model.pb").write_bytes(b"x")
-        with pytest.raises(Unsupported, match="is a TensorFlow SavedModel; write it as ONNX with tf2onnx"):
             detect(tmp_path)
 
     def test_the_weights_of_openvino_alone(self, tmp_path: Path) -> None:
@@ -142,7 +147,6 @@ class TestRefused:
         ("member", "said"),
         [
             ("pixels.npy", "holds arrays, not a model; give rows with --data"),
-            ("model.weights.h5", "is a Keras file; write it as ONNX"),
             ("letter.txt", "is a zip archive of something else"),
         ],
     )

@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 from packaging.requirements import Requirement
 
+from modelkeep import environments
 from modelkeep.model.engines import ENGINES
 from modelkeep.tune import machine
 
 EXTRAS: dict[str, list[str]] = tomllib.loads(
     (Path(__file__).resolve().parents[2] / "pyproject.toml").read_text(encoding="utf-8")
 )["project"]["optional-dependencies"]
-KEYS = "os python processor cores memory_gib instruction_sets gpu engines extras missing advice"
+KEYS = "os python processor cores memory_gib instruction_sets gpu engines extras environments missing advice"
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, **versions: str | None) -> None:
@@ -54,12 +55,12 @@ def test_all_is_described() -> None:
     assert found["cores"] >= 1
     assert found["memory_gib"] > 0
     assert found["processor"]
-    assert set(found["engines"]) == {engine.library for engine in ENGINES.values()}
+    assert set(found["engines"]) == {engine.library for engine in ENGINES.values() if not engine.environment}
     assert found["advice"]
 
 
 def test_what_is_missing_is_told_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    pretend(monkeypatch, openvino=None, torch=None, onnxruntime=None)
+    pretend(monkeypatch, openvino=None, torch=None, onnxruntime=None, skops=None)
     found = machine.describe()
     assert found["missing"]["openvino"] == "pip install 'modelkeep[openvino]'"
     assert found["extras"]["openvino"] == "missing"
@@ -67,6 +68,7 @@ def test_what_is_missing_is_told_with_its_command(monkeypatch: pytest.MonkeyPatc
         "onnxruntime": "missing: pip install 'modelkeep'",
         "openvino": "missing: pip install 'modelkeep[openvino]'",
         "torch": "missing: pip install 'modelkeep[torch]'",
+        "skops": "missing: pip install 'modelkeep[sklearn]'",
     }
 
 
@@ -83,6 +85,8 @@ def test_an_extra_is_what_pyproject_says(extra: str) -> None:
     def needs(name: str) -> set[str]:
         found: set[str] = set()
         for requirement in map(Requirement, EXTRAS[name]):
+            if requirement.marker and not requirement.marker.evaluate():
+                continue
             inner = [needs(e) for e in requirement.extras] if requirement.name == "modelkeep" else [{requirement.name}]
             found.update(*inner)
         return found
@@ -92,6 +96,20 @@ def test_an_extra_is_what_pyproject_says(extra: str) -> None:
 
 def test_every_extra_of_a_person_is_described() -> None:
     assert set(machine.EXTRAS) == set(EXTRAS) - {"dev", "all"}
+
+
+def test_an_environment_is_told_with_the_command_for_the_opposite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODELKEEP_ENVIRONMENTS", str(tmp_path))
+    assert machine.describe()["environments"] == {
+        "tensorflow": "made on first use, or now: modelkeep doctor --make tensorflow"
+    }
+    place = environments.ENVIRONMENTS["tensorflow"].place(tmp_path)
+    (place / "bin").mkdir(parents=True)
+    (place / "bin" / "python").write_bytes(b"x" * 25_000_000)
+    told = machine.describe()["environments"]["tensorflow"]
+    assert told == f"0.025 GB at {place}; to remove it: modelkeep doctor --remove tensorflow"
 
 
 def test_the_fingerprint_is_stable() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import cast
 
-from modelkeep import extras
+from modelkeep import environments, extras, settings
 from modelkeep.errors import Unsupported
 from modelkeep.types import Model, Runner, ServeConfig
 
@@ -15,6 +15,7 @@ class Engine:
     """``target`` is a function load(model, config) → Runner; it imports ``library``, which the ``extra`` brings.
 
     One that ``shares`` has several processes hold one copy of the weights, made in the folder ``options[ROOM]``.
+    Where ``environment`` is named, what it runs on lives there, in a process of its own.
     """
 
     target: str
@@ -22,18 +23,21 @@ class Engine:
     library: str
     extra: str | None = None
     shares: bool = False
+    environment: str | None = None
 
 
 ROOM = "room"
 """Key of a Model's options, given only while it is loaded by more than one process."""
 
 
+_APART = ("tensorflow", "keras", "litert")
 ENGINES: dict[str, Engine] = {
     "onnxruntime": Engine("modelkeep.model.engines.onnxruntime:load", ("onnx",), "onnxruntime", shares=True),
     "torch": Engine("modelkeep.model.engines.torch:load", ("torch", "torch-export", "torchscript"), "torch", "torch"),
     "sklearn": Engine("modelkeep.model.engines.sklearn:load", ("sklearn",), "skops", "sklearn"),
     "openvino": Engine("modelkeep.model.engines.openvino:load", ("onnx", "openvino"), "openvino", "openvino"),
     "torch-compile": Engine("modelkeep.model.engines.torch:load_compiled", ("torch", "torch-export"), "torch", "torch"),
+    "tensorflow": Engine("modelkeep.model.engines.tensorflow:load", _APART, "numpy", environment="tensorflow"),
 }
 
 
@@ -77,7 +81,9 @@ def check(model: Model, config: ServeConfig) -> None:
 
 
 def need(name: str) -> None:
-    """Raises MissingExtra where the engine's library is not installed."""
+    """Raises MissingExtra where the engine's library is not installed; its environment, if any, is made now."""
     engine = ENGINES[name]
+    if engine.environment:
+        environments.ensure(engine.environment, settings.read().environments)
     if engine.extra:
         extras.need(engine.library, extra=engine.extra)

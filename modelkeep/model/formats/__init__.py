@@ -25,6 +25,9 @@ FORMATS: dict[str, str] = {
     "torch-export": "modelkeep.model.formats.torch_export",
     "sklearn": "modelkeep.model.formats.sklearn",
     "torchscript": "modelkeep.model.formats.torchscript",
+    "tensorflow": "modelkeep.model.formats.tensorflow",
+    "keras": "modelkeep.model.formats.keras",
+    "litert": "modelkeep.model.formats.litert",
 }
 """Each has adopt(source, into, *, factory, factory_args, data, trust) → Model, which writes all but model.json."""
 TRAINABLE = ("torch", "torch-export")
