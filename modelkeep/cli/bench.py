@@ -97,6 +97,9 @@ def show(numbers: Any) -> None:
             f"  model {size(memory['model'])} in memory, {size(memory['disk'])} on disk; "
             f"loaded in {seconds(one['load_seconds'])}; at most {size(memory['peak'])} while it was measured"
         )
+        for name, found in one["scenarios"].items():
+            if told := plots.gpu(found):
+                say(f"  {name}: {told}")
     if versus := numbers.get("versus"):
         columns = ("", "ratio", "95 % interval", "rounds", "requests")
         table(f"{numbers['ref']} / {versus['ref']}", columns, plots.ratio_cells(versus))

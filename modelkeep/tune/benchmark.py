@@ -87,8 +87,7 @@ class Benchmark:
         else:
             why.append(f"{checked} answers under load are the answers alone")
         kept = numbers["scenarios"].get("server", {"kept": True})["kept"]
-        source = rows.source if rows is not None else "the version's own rows, or seeded ones"
-        data = f"{len(opened.alone)} different requests of {source}"
+        data = f"{len(opened.alone)} different requests of {_source(subject.model, rows)}"
         return Report("bench", False if fault else kept, "; ".join(why), numbers, data)
 
     def _measure(
@@ -141,6 +140,11 @@ def requests(model: Model, rows: Dataset | None, seed: int) -> list[Arrays]:
         return [example(model.signature, each, seed=seed + number) for number in range(REQUESTS)]
     chosen = rows.sample(REQUESTS, seed)
     return [chosen.take(np.arange(first, first + each) % len(chosen)).inputs for first in range(0, len(chosen), each)]
+
+
+def _source(model: Model, rows: Dataset | None) -> str:
+    rows = rows or folder.reference(model.path)
+    return rows.source if rows is not None else "made-up rows"
 
 
 def setting(model: Model, tuned: ServeConfig | None, given: Mapping[str, Any]) -> ServeConfig:

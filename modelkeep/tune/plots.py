@@ -23,6 +23,8 @@ SERIES = ("#0860ca", "#bc4c01", "#1a7f36", "#8250de")
 NAMES = {INK: "ink", MUTED: "muted", GRID: "grid", PAPER: "paper", **{c: f"series{n}" for n, c in enumerate(SERIES)}}
 COLUMNS = ("scenario", "claim", "p50", "p90", "p99 (at most)", "n", "CPU s", "peak memory")
 MILLI = 1e3
+WIDE = 4.0
+"""Ratios that differ by more are drawn on an axis of logarithms."""
 TICKS = ((0.5, "50 %"), (0.9, "90 %"), (0.99, "99 %"), (0.999, "99.9 %"))
 
 
@@ -53,8 +55,10 @@ def draw(report: Report) -> Any:
     ]
     style = {"font.size": 10, "svg.fonttype": "none", "svg.hashsalt": "modelkeep", "font.family": "sans-serif"}
     with extras.need("matplotlib", extra="plots").rc_context(style):
-        figure = figures.Figure(figsize=(6.4 * len(panels), 4.4), layout="constrained")
-        for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        columns, rows = min(2, len(panels)), (len(panels) + 1) // 2
+        figure = figures.Figure(figsize=(6.4 * columns, 4.6 * rows), layout="constrained")
+        for place, panel in enumerate(panels, 1):
+            axes = figure.add_subplot(rows, columns, place)
             _dress(axes)
             panel(axes, numbers)
     return figure
@@ -71,8 +75,7 @@ def _dress(axes: Any) -> None:
     for side, spine in axes.spines.items():
         spine.set_color(GRID)
         spine.set_visible(side in ("left", "bottom"))
-    for text in (axes.title, axes.xaxis.label, axes.yaxis.label):
-        text.set_color(INK)
+    axes.xaxis.label.set_color(INK)
 
 
 def _latencies(axes: Any, numbers: Mapping[str, Any]) -> None:
@@ -89,9 +92,9 @@ def _latencies(axes: Any, numbers: Mapping[str, Any]) -> None:
     axes.set_yscale("log")
     axes.set_xticks([1 / (1 - share) for share, _ in TICKS], [name for _, name in TICKS])
     axes.minorticks_off()
-    _plain_milliseconds(axes)
-    axes.set_xlabel("share of requests that were at least so quick")
-    axes.set_title("Latency (● claimed)", loc="left", fontweight="bold")
+    _plain(axes.yaxis, " ms")
+    axes.set_xlabel("share of requests answered within")
+    axes.set_title("Latency (● claimed)", loc="left", fontweight="bold", color=INK)
     _legend(axes)
 
 
@@ -133,10 +136,10 @@ def _rates(axes: Any, numbers: Mapping[str, Any]) -> None:
         axes.axvline(server["rate"], color=MUTED, linewidth=1, linestyle=":")
     axes.set_yscale("log")
     axes.minorticks_off()
-    _plain_milliseconds(axes)
+    _plain(axes.yaxis, " ms")
     axes.set_xlabel("requests a second, at random times")
     told = f"{server['rate']:,.0f} requests/s claimed" if server["rate"] is not None else "no rate claimed"
-    axes.set_title(f"Latency against rate: {told}", loc="left", fontweight="bold")
+    axes.set_title(f"Latency against rate: {told}", loc="left", fontweight="bold", color=INK)
     _legend(axes)
 
 
@@ -152,7 +155,7 @@ def _throughput(axes: Any, numbers: Mapping[str, Any]) -> None:
     axes.set_ylim(-0.6, len(of) - 0.4)
     axes.set_xlim(left=0)
     axes.set_xlabel("rows a second, with the 95 % interval")
-    axes.set_title("Offline", loc="left", fontweight="bold")
+    axes.set_title("Offline", loc="left", fontweight="bold", color=INK)
 
 
 def _ratios(axes: Any, numbers: Mapping[str, Any]) -> None:
@@ -182,8 +185,12 @@ def _ratios(axes: Any, numbers: Mapping[str, Any]) -> None:
     axes.set_yticks(range(len(told)), [name for name, _ in reversed(told)])
     axes.set_ylim(-0.6, len(told) - 0.4)
     axes.margins(x=0.15)
+    known = [r for _, ratio in told for r in (ratio["median"], ratio["low"], ratio["high"]) if r]
+    if known and max(1.0, *known) / min(1.0, *known) > WIDE:
+        axes.set_xscale("log")
+        _plain(axes.xaxis, "")
     axes.set_xlabel(f"{numbers['ref']} / {versus['ref']}, {versus['rounds']} rounds")
-    axes.set_title("Ratio, and its 95 % interval", loc="left", fontweight="bold")
+    axes.set_title("Ratio, and its 95 % interval", loc="left", fontweight="bold", color=INK)
 
 
 def _legend(axes: Any) -> None:
@@ -194,11 +201,12 @@ def _legend(axes: Any) -> None:
         text.set_color(INK)
 
 
-def _plain_milliseconds(axes: Any) -> None:
-    """0.2, 1, 20 and not 2×10⁻¹."""
+def _plain(axis: Any, unit: str) -> None:
+    """0.2, 1, 20 and not 2×10⁻¹, on an axis of logarithms."""
     ticker = extras.need("matplotlib.ticker", extra="plots")
-    axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g} ms"))
+    axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}{unit}"))
+    axis.set_minor_locator(ticker.NullLocator())
 
 
 # ── the page ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -239,7 +247,7 @@ def _page(report: Report, title: str, drawn: str) -> str:
     if versus := numbers.get("versus"):
         head = ("", "ratio", "95 % interval", "rounds", "requests")
         tables.append(_rows(f"{numbers['ref']} / {versus['ref']}", head, ratio_cells(versus)))
-    machine = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in numbers["machine"].items())
+    machine = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in numbers["machine"].items() if value)
     return f"""<!doctype html>
 <html lang="en">
 <meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -258,7 +266,8 @@ confidence); “at most” is that bound. CPU time includes what put the load on
 def _table(numbers: Mapping[str, Any]) -> str:
     """One version's scenarios, and what it runs with."""
     config = ", ".join(f"{key} {value}" for key, value in numbers["config"].items() if value is not None)
-    return _rows(f"{numbers['ref']}: {config}", COLUMNS, cells(numbers))
+    gpus = [f"<p>{html.escape(f'{name}: {told}')}</p>" for name, f in numbers["scenarios"].items() if (told := gpu(f))]
+    return _rows(f"{numbers['ref']}: {config}", COLUMNS, cells(numbers)) + "".join(gpus)
 
 
 def cells(numbers: Mapping[str, Any]) -> list[tuple[str, ...]]:
@@ -271,8 +280,22 @@ def cells(numbers: Mapping[str, Any]) -> list[tuple[str, ...]]:
             times[-1] += f" ({milliseconds(percentiles[-1]['at_most'])})"
         claim = scenarios.summary(name, found).partition(" ")[2]
         peak = f"{found['peak_memory'] / 1e6:,.0f} MB"
-        lines.append((name, claim, *times, f"{found['n']:,}", f"{found['cpu_seconds']:.2f}", peak))
+        peak += " (of its whole life)" if found.get("peak_memory_of_whole_life") else ""
+        costs = (f"{found['cpu_seconds']:.2f}", peak) if found["n"] else ("–", "–")
+        lines.append((name, claim, *times, f"{found['n']:,}", *costs))
     return lines
+
+
+def gpu(found: Mapping[str, Any]) -> str:
+    """What a scenario took of the GPU, in one line; empty where none was watched and nothing kept it from that."""
+    usage = found.get("gpu")
+    if usage is None:
+        return str(found.get("gpu_problem", ""))
+    whose = "used on the whole device" if usage["shared"] else "of its memory"
+    return (
+        f"{usage['name']}: {usage['peak_memory'] / 1e6:,.0f} of {usage['memory_total'] / 1e6:,.0f} MB {whose}, busy "
+        f"{usage['utilisation']:.0%} of the time ({usage['peak_utilisation']:.0%} at most, {usage['looks']:,} looks)"
+    )
 
 
 def ratio_cells(versus: Mapping[str, Any]) -> list[tuple[str, ...]]:

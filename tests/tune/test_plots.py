@@ -87,6 +87,13 @@ def test_offline_alone_is_drawn_too() -> None:
     assert [list(line.get_xdata()) for line in axes.lines] == [[4800.0, 5100.0], [5000.0]]
 
 
+@pytest.mark.parametrize(("ratio", "scale"), [(2.0, "linear"), (0.04, "log"), (150.0, "log")])
+def test_ratios_far_apart_are_drawn_as_logarithms(ratio: float, scale: str) -> None:
+    report = made(versus=True)
+    report.numbers["versus"]["ratios"]["single"]["throughput"] |= {"median": ratio, "low": None, "high": None}
+    assert plots.draw(report).axes[2].get_xscale() == scale
+
+
 def test_no_rate_is_drawn_where_none_is_claimed() -> None:
     axes = plots.draw(made(rate=None)).axes[1]
     assert axes.get_title(loc="left") == "Latency against rate: no rate claimed"
@@ -109,7 +116,10 @@ def test_the_pages_colours_follow_light_and_dark(tmp_path: Path) -> None:
     ElementTree.fromstring(drawn[0])
     assert "var(--ink)" in drawn[0]
     assert "var(--series0)" in drawn[0]
-    assert set(re.findall(r"#[0-9a-f]{6}\b", drawn[0])) <= {"#000000"}  # only what is not drawn
+    assert not re.findall(r"#[0-9a-f]{6}\b", drawn[0])
+    texts = re.findall(r"<text [^>]*>", drawn[0])
+    assert len(texts) > 20
+    assert all("fill: var(--" in text for text in texts)  # or they are black on black
 
 
 def test_a_no_is_marked(tmp_path: Path) -> None:
@@ -127,6 +137,8 @@ def test_the_tables_say_what_is_not_claimed() -> None:
     assert single[4].startswith("19.8 ms (")
     assert "900 requests/s keep p99 ≤ 10 ms (2 of 800 over)" in server[1]
     assert "5,000 rows/s (4,800 to 5,100)" in offline[1]
+    nothing = {**report.numbers["scenarios"]["server"], "n": 0, "rate": None}
+    assert plots.cells({"scenarios": {"server": nothing}})[0][-2:] == ("–", "–")
     few = {"percentiles": claims.percentiles([0.1] * 20), "n": 20, "cpu_seconds": 1.0, "peak_memory": 1e6}
     (line,) = plots.cells({"scenarios": {"single": few}})
     assert line[2:5] == ("100 ms", "not claimed", "not claimed")
@@ -134,6 +146,32 @@ def test_the_tables_say_what_is_not_claimed() -> None:
     assert sure == ("single throughput", "2.00", "1.80 to 2.20", "9", "900")
     assert unsure[2] == "not claimed"
     assert missing[1] == "not claimed"
+
+
+def test_a_gpu_is_told_in_one_line(tmp_path: Path) -> None:
+    usage = {
+        "name": "A GPU",
+        "memory_total": 80_000_000_000,
+        "peak_memory": 3_000_000_000,
+        "shared": False,
+        "utilisation": 0.4,
+        "peak_utilisation": 0.6,
+        "looks": 120,
+    }
+    said = "A GPU: 3,000 of 80,000 MB of its memory, busy 40% of the time (60% at most, 120 looks)"
+    assert plots.gpu({"gpu": usage}) == said
+    assert "on the whole device" in plots.gpu({"gpu": {**usage, "shared": True}})
+    assert plots.gpu({"gpu": None, "gpu_problem": "no NVML"}) == "no NVML"
+    assert plots.gpu({}) == ""
+    report = made()
+    report.numbers["scenarios"]["single"]["gpu"] = usage
+    assert f"<p>single: {said}</p>" in page(report, tmp_path)
+
+
+def test_an_older_peak_is_marked() -> None:
+    report = made()
+    report.numbers["scenarios"]["single"]["peak_memory_of_whole_life"] = True
+    assert plots.cells(report.numbers)[0][-1] == "12 MB (of its whole life)"
 
 
 def test_without_matplotlib_the_numbers_are_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
