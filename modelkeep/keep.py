@@ -83,25 +83,16 @@ class Keep:
 
     # ── versions ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def add(
-        self,
-        source: Path,
-        name: str,
-        *,
-        factory: str | None = None,
-        factory_args: Mapping[str, Any] | None = None,
-        data: Dataset | None = None,
-        labels: Sequence[str] = (),
-        trust: bool = False,
-    ) -> Version:
-        """Register a trained model's file as a new version; ``data`` becomes its reference rows."""
+    def add(self, source: Path, name: str, **options: Any) -> Version:
+        """Register a trained model as a new version.
+
+        ``options`` are those of formats.adopt; the rows in ``data`` become the version's reference.
+        """
         Ref.parse(name)
+        told = "".join(f", {key}={options[key]!r}" for key in ("factory", "task", "with_past") if options.get(key))
         with self._workspace() as room:
-            formats.adopt(
-                source, room, factory=factory, factory_args=factory_args, data=data, labels=labels, trust=trust
-            )
-            made_by = f"add({source.name!r}{f', factory={factory!r}' if factory else ''})"
-            return self.registry.add(name, room, made_by=made_by, who=self.who)
+            formats.adopt(source, room, **options)
+            return self.registry.add(name, room, made_by=f"add({source.name!r}{told})", who=self.who)
 
     def convert(self, ref: str | Ref | Version, to: str, *, rows: Dataset | None = None, **options: Any) -> Version:
         """The same weights in another format, once the answers have been shown to agree. Raises Differs.

@@ -20,6 +20,10 @@ from modelkeep.cli.output import FILE, as_json, dump, open_keep, say, size, vers
     "--data", type=FILE, help="Rows the model was made for (.npz, .csv): its reference, up to 1,024 are kept."
 )
 @click.option("--labels", metavar="A,B,…", help="Names of the classes, in the order of the output.")
+@click.option(
+    "--task", metavar="TASK", help="The head of a Hugging Face model (text-classification, …), if not its own."
+)
+@click.option("--with-past", is_flag=True, help="The key-value cache of a Hugging Face decoder as inputs and outputs.")
 @click.option("--trust", is_flag=True, help="Open what can run code (a pickle, say): only for files you made.")
 @as_json
 def add(
@@ -29,6 +33,8 @@ def add(
     factory_args: str | None,
     data: Path | None,
     labels: str | None,
+    task: str | None,
+    with_past: bool,
     trust: bool,
     json_: bool,
 ) -> None:
@@ -41,6 +47,7 @@ def add(
       PyTorch weights (.pt, .pth, .safetensors)     --factory and --data
       torch.export program (.pt2)                   nothing more
       TorchScript archive                           --data
+      Hugging Face folder (config, safetensors)     nothing more
       scikit-learn (.skops)                         --data where it picks columns by name
       pickle of scikit-learn (.joblib, .pkl)        --trust
       XGBoost (.json, .ubj), LightGBM (.txt)        nothing more
@@ -56,6 +63,8 @@ def add(
             data=dataset.read(data) if data else None,
             labels=tuple(labels.split(",")) if labels else (),
             trust=trust,
+            task=task,
+            with_past=with_past,
         )
     if json_:
         return dump(version_json(version))

@@ -33,6 +33,7 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("torch", "onnx"): _EXPORT,
     ("torch-export", "onnx"): _EXPORT,
     ("torchscript", "onnx"): _EXPORT,
+    ("huggingface", "onnx"): _EXPORT,
     ("onnx", "torch"): Route("modelkeep.convert.onnx_to_torch:OnnxToTorch", "torch", ("torch", "onnx")),
     ("onnx", "openvino"): Route("modelkeep.convert.onnx_to_openvino:OnnxToOpenVino", "openvino", ("openvino",)),
     ("sklearn", "onnx"): Route(

@@ -14,8 +14,9 @@ from modelkeep.model import protobuf
 LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 KNOWN = (
     "an ONNX file, a PyTorch state_dict (.pt, .pth, .safetensors) with its factory, a torch.export file (.pt2), "
-    "a TorchScript archive, a scikit-learn model (.skops), an XGBoost or LightGBM file, OpenVINO's IR (an .xml with "
-    "its .bin beside it), a TensorFlow SavedModel (its folder), or a Keras (.keras, .h5) or LiteRT (.tflite) file"
+    "a TorchScript archive, a Hugging Face folder, a scikit-learn model (.skops), an XGBoost or LightGBM file, "
+    "OpenVINO's IR (an .xml with its .bin beside it), a TensorFlow SavedModel (its folder), or a Keras (.keras, .h5) "
+    "or LiteRT (.tflite) file"
 )
 FOREIGN: tuple[tuple[int, bytes, str], ...] = (
     (0, b"GGUF", "a GGUF file, which llama.cpp runs; add the Hugging Face folder that it was made from"),
@@ -27,6 +28,12 @@ FOREIGN_NAMES = {
     ".msgpack": "a Flax file; save the model with transformers' save_pretrained after loading it with from_flax=True",
     ".mlmodel": "a Core ML file; add the model that it was made from",
 }
+FOLDERS = {
+    "adapter_config.json": "an adapter (PEFT), no whole model; merge it with merge_and_unload and save_pretrained that",
+    "model_index.json": "a diffusers pipeline of several models; add each from its PyTorch module, with --factory",
+    ".mlpackage": "a Core ML package; add the model that it was made from",
+}
+"""A file or an ending that tells what a folder is, and the way from there."""
 PICKLED = b"\x02\x03\x04\x05"
 """The protocols of pickle that begin with a byte for themselves."""
 SAVED_MODEL = "saved_model.pb"
@@ -46,11 +53,9 @@ def detect(path: Path, *, factory: str | None = None, trust: bool = False) -> st
     module unless ``trust``.
     """
     path = Path(path)
-    if path.is_dir():
-        return _folder(path)
-    if not path.is_file():
+    if not path.exists():
         raise NotFound(f"there is no file {path}")
-    kind = _kind(path, trust)
+    kind = _folder(path) if path.is_dir() else _kind(path, trust)
     if factory and kind != "torch":
         raise BadModel(f"{path} is of format {kind}, which holds its own code; leave --factory out")
     return kind
@@ -115,11 +120,14 @@ def library(path: Path) -> str | None:
 
 
 def _folder(path: Path) -> str:
+    if (path / "config.json").is_file():
+        return "huggingface"
     if (path / SAVED_MODEL).is_file():
         return "tensorflow"
-    if path.suffix == ".mlpackage":
-        raise Unsupported(f"{path} is a Core ML package; add the model that it was made from")
-    raise BadModel(f"{path} is a folder; name the model's file inside it")
+    for name, what in FOLDERS.items():
+        if (path / name).exists() or path.suffix == name:
+            raise Unsupported(f"{path} is {what}")
+    raise BadModel(f"{path} is a folder, and no Hugging Face one (it has no config.json); name the model's file inside")
 
 
 def _of_tensorflow(path: Path, head: bytes) -> str | None:

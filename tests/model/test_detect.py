@@ -125,7 +125,7 @@ class TestRefused:
     def test_a_missing_file_and_a_folder(self, tmp_path: Path) -> None:
         with pytest.raises(NotFound, match=r"there is no file .*gone\.onnx"):
             detect(tmp_path / "gone.onnx")
-        with pytest.raises(BadModel, match="is a folder; name the model's file inside it"):
+        with pytest.raises(BadModel, match=r"is a folder, and no Hugging Face one .*name the model's file inside"):
             detect(tmp_path)
 
     def test_the_weights_of_openvino_alone(self, tmp_path: Path) -> None:

@@ -33,7 +33,9 @@ ROOM = "room"
 _APART = ("tensorflow", "keras", "litert")
 ENGINES: dict[str, Engine] = {
     "onnxruntime": Engine("modelkeep.model.engines.onnxruntime:load", ("onnx",), "onnxruntime", shares=True),
-    "torch": Engine("modelkeep.model.engines.torch:load", ("torch", "torch-export", "torchscript"), "torch", "torch"),
+    "torch": Engine(
+        "modelkeep.model.engines.torch:load", ("torch", "torch-export", "torchscript", "huggingface"), "torch", "torch"
+    ),
     "sklearn": Engine("modelkeep.model.engines.sklearn:load", ("sklearn",), "skops", "sklearn"),
     "openvino": Engine("modelkeep.model.engines.openvino:load", ("onnx", "openvino"), "openvino", "openvino"),
     "torch-compile": Engine("modelkeep.model.engines.torch:load_compiled", ("torch", "torch-export"), "torch", "torch"),

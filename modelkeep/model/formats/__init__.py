@@ -19,6 +19,7 @@ from modelkeep.model.detect import detect
 from modelkeep.types import Model
 
 FORMATS: dict[str, str] = {
+    "huggingface": "modelkeep.model.formats.huggingface",
     "onnx": "modelkeep.model.formats.onnx",
     "openvino": "modelkeep.model.formats.openvino",
     "torch": "modelkeep.model.formats.torch",
@@ -30,7 +31,7 @@ FORMATS: dict[str, str] = {
     "litert": "modelkeep.model.formats.litert",
 }
 """Each has adopt(source, into, *, factory, factory_args, data, trust) → Model, which writes all but model.json."""
-TRAINABLE = ("torch", "torch-export")
+TRAINABLE = ("torch", "torch-export", "huggingface")
 """The formats whose weights can be trained and written again (formats.torch: module, save)."""
 
 
@@ -43,21 +44,28 @@ def adopt(
     data: Dataset | None = None,
     labels: Sequence[str] = (),
     trust: bool = False,
+    **special: Any,
 ) -> Model:
     """A model folder at ``into`` made from a trained model's file; ``data`` is tried on it and kept as its reference.
+
+    ``special`` is what one format alone takes: ``task`` and ``with_past`` of a Hugging Face folder.
 
     Raises what ``detect`` does, MissingExtra, and BadModel where the file is damaged, is not what it says, or does
     not answer ``data`` row by row; BadData where ``data`` does not fit.
     """
     source, into = Path(source), Path(into)
     kind = detect(source, factory=factory, trust=trust)
+    given = {name: value for name, value in special.items() if value}
+    if given and kind != "huggingface":
+        told = " and ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise BadModel(f"{told} is for Hugging Face folders, and {source} is of format {kind}")
     engines.need(engines.default_config(kind).engine)
     into.mkdir(parents=True, exist_ok=True)
     module = importlib.import_module(FORMATS[kind])
     model: Model = module.adopt(
-        source, into, factory=factory, factory_args=dict(factory_args or {}), data=data, trust=trust
+        source, into, factory=factory, factory_args=dict(factory_args or {}), data=data, trust=trust, **given
     )
-    model = replace(model, labels=tuple(labels))
+    model = replace(model, labels=tuple(labels) or model.labels)
     _check_labels(model)
     if data is not None:
         rows = dataset.fit(data, model.signature)

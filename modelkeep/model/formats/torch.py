@@ -22,7 +22,16 @@ if TYPE_CHECKING:
     from modelkeep.types import Array, Arrays
 
 WEIGHTS = "weights.safetensors"
+
+
+def _huggingface(model: Model) -> torch.nn.Module:
+    from modelkeep.model.formats import huggingface
+
+    return huggingface.module(model)
+
+
 OTHERS: dict[str, Callable[[Model], torch.nn.Module]] = {
+    "huggingface": _huggingface,
     "torch-export": torch_export.module,
     "torchscript": torchscript.module,
 }
@@ -90,11 +99,16 @@ def save(
 
     ``head`` is a layer that was grown after the factory built it: {"layer": name, "outputs": count}.
 
-    Of a "torch-export" model and with no ``factory``, the module is exported again.
+    Of a "torch-export" model and with no ``factory``, the module is exported again; a "huggingface" one is a folder of
+    that kind again.
     """
     signature = signature or like.signature
     names = like.labels if labels is None else tuple(labels)
     into.mkdir(parents=True, exist_ok=True)
+    if factory is None and like.format == "huggingface":
+        from modelkeep.model.formats import huggingface
+
+        return huggingface.save(module, like, into, names, signature)
     if factory is None and like.format == "torch-export":
         rows = Dataset(signatures.example(signature, 2), None, "seeded inputs")
         made = torch_export.from_module(module, into, rows, like=signature)
