@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from math import exp, inf, isfinite, log, sqrt
-from statistics import NormalDist
+from collections.abc import Sequence
+from math import comb, exp, inf, isfinite, log, nan, sqrt
+from statistics import NormalDist, median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 BETS = np.array([0.005, 0.01, 0.02, 0.04, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.97])
 """Shares of the stake that one observation may cost: λ = bet / m, spread so that weak and strong harm both pay."""
 SMALLEST_MEAN = 1e-6
+SIGN_TEST_LEAST = 6
+"""Values that a 95 % interval for their median needs: of fewer, not even the smallest and the largest give one."""
 
 
 class Betting:
@@ -103,6 +106,20 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, flo
     middle = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z * sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
     return max(0.0, min(middle - half, p)), min(1.0, max(middle + half, p))
+
+
+def median_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float | None, float | None]:
+    """(median, low, high): the order statistics that hold the median with this confidence or more, by the sign test.
+
+    It asks for no distribution, only that the values are independent draws. No interval where they are too few.
+    """
+    ordered, n = sorted(values), len(values)
+    spare, chance = -1, 0.0
+    while 2 * (chance := chance + comb(n, spare + 1) / 2**n) <= 1 - confidence:
+        spare += 1
+    if spare < 0:
+        return (median(ordered) if n else nan), None, None
+    return median(ordered), ordered[spare], ordered[n - 1 - spare]
 
 
 def paired_drop(base_correct: Array, new_correct: Array, confidence: float = 0.95) -> tuple[float, float]:

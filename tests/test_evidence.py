@@ -7,7 +7,7 @@ from math import comb, exp, log
 import numpy as np
 import pytest
 
-from modelkeep.evidence import Betting, at_most, mean_interval, paired_drop, wilson
+from modelkeep.evidence import SIGN_TEST_LEAST, Betting, at_most, mean_interval, median_interval, paired_drop, wilson
 
 
 def share_within(count: int, n: int, most: float) -> bool:
@@ -216,3 +216,10 @@ def test_evidence_as_a_chance() -> None:
     assert at_most(log(100)) == pytest.approx(0.01)
     assert at_most(-5.0) == 1.0
     assert at_most(float("inf")) == 0.0
+
+
+@pytest.mark.parametrize(("n", "spare"), [(6, 0), (8, 0), (9, 1), (12, 2)])
+def test_the_median_lies_between_order_statistics(n: int, spare: int) -> None:
+    values = [float(v) for v in range(n)][::-1]
+    assert median_interval(values) == ((n - 1) / 2, spare, n - 1 - spare)
+    assert median_interval(values[: SIGN_TEST_LEAST - 1])[1:] == (None, None)

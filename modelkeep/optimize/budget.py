@@ -23,15 +23,17 @@ def within(base: Model, candidate: Model, rows: Dataset, max_drop: float) -> Rep
     """Whether the candidate is kept: it loses at most ``max_drop`` of accuracy, and is smaller or faster.
 
     Paired on the same labelled rows: the one-sided 95 % upper bound of the drop must lie within the budget. Speed is
-    the ratio of interleaved runs of the two on one machine, with its 95 % interval. Raises BadData for unlabelled rows.
+    the ratio of interleaved runs of the two on one machine, loaded anew several times, with its 95 % interval.
+    Raises BadData for unlabelled rows.
     """
     if rows.labels is None:
         raise BadData(f"{rows.source} has no labels, so no accuracy can be judged on it; give labelled rows")
     with contextlib.closing(engines.load(base)) as old, contextlib.closing(engines.load(candidate)) as new:
         right_before = score.correct(old, rows, labels=base.labels)
         right_after = score.correct(new, rows, labels=candidate.labels)
-        count = fixed_batch(base.signature) or RACE_ROWS
-        race = measure.race(old, new, rows.take(np.arange(count) % len(rows)).inputs)
+    count = fixed_batch(base.signature) or RACE_ROWS
+    sent = rows.take(np.arange(count) % len(rows)).inputs
+    race = measure.race(lambda: engines.load(base), lambda: engines.load(candidate), sent)
     drop, upper = paired_drop(right_before, right_after)
     numbers = {
         "accuracy_before": float(right_before.mean()),

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from modelkeep import evidence
+
 if TYPE_CHECKING:
     from modelkeep.types import Array
 
 CONFIDENCE = 0.99
 SHARES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
-PAIRS = 6
-"""Values that a 95 % interval for their median needs: below, the smallest and the largest do not give one."""
 
 
 @lru_cache(maxsize=4096)
@@ -91,26 +91,11 @@ class Ratio:
     def text(self) -> str:
         """``2.10 (1.98 to 2.25, n = 9)``."""
         if self.low is None or self.high is None:
-            return f"{self.median:.2f} (interval not claimed: {self.n} rounds, {PAIRS} needed)"
+            return f"{self.median:.2f} (interval not claimed: {self.n} rounds, {evidence.SIGN_TEST_LEAST} needed)"
         return f"{self.median:.2f} ({self.low:.2f} to {self.high:.2f}, n = {self.n})"
 
 
 def median(values: Sequence[float]) -> Ratio:
-    """Their median, and the order statistics around it that hold it with 95 % confidence (the sign test's interval).
-
-    It asks for no distribution, only that the values are independent draws.
-    """
-    ordered, n = sorted(values), len(values)
-    spare = _spare(n)
-    low, high = (None, None) if spare < 0 else (ordered[spare], ordered[n - 1 - spare])
-    return Ratio(float(np.median(ordered)) if n else math.nan, low, high, n)
-
-
-def _spare(n: int) -> int:
-    """How many values may be left out on each side; -1 where even the outermost hold the median too seldom."""
-    spare, chance = -1, 0.0
-    while True:
-        chance += math.comb(n, spare + 1) / 2**n
-        if 2 * chance > 0.05:
-            return spare
-        spare += 1
+    """Their median, and the sign test's interval (evidence.median_interval)."""
+    middle, low, high = evidence.median_interval(values)
+    return Ratio(middle, low, high, len(values))
