@@ -200,7 +200,10 @@ def _untexts(shape: list[int], raw: bytes) -> Array:
 
 
 class Receiver:
-    """Reads frames into one buffer, again and again: what ``read`` gave is overwritten by the next."""
+    """Reads frames into one buffer, again and again: what ``read`` gave is overwritten by the next.
+
+    The other side must not send a frame before it has the answer to the last.
+    """
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -208,19 +211,15 @@ class Receiver:
 
     def read(self) -> memoryview | None:
         """The next frame, or None where the other side is gone."""
-        if not self._fill(0, PREFIX.size):
-            return None
-        size = length(self._buffer)
-        if size > len(self._buffer):
-            larger = memoryview(bytearray(size))
-            larger[: PREFIX.size] = self._buffer[: PREFIX.size]
-            self._buffer = larger
-        return self._buffer[:size] if self._fill(PREFIX.size, size) else None
-
-    def _fill(self, at: int, until: int) -> bool:
-        while at < until:
-            got = self._sock.recv_into(self._buffer[at:until])
+        at, size = 0, 0
+        while not size or at < size:
+            got = self._sock.recv_into(self._buffer[at:])  # only one frame is on its way at a time
             if not got:
-                return False
+                return None
             at += got
-        return True
+            size = length(self._buffer[:at])
+            if size > len(self._buffer):
+                larger = memoryview(bytearray(size))
+                larger[:at] = self._buffer[:at]
+                self._buffer = larger
+        return self._buffer[:size]

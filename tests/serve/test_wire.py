@@ -113,9 +113,15 @@ def test_frames_of_any_size_are_read_from_a_socket_until_it_is_closed() -> None:
     ours, theirs = socket.socketpair()
     frames = [bytes(wire.pack({"n": n}, [{"x": [np.zeros(n, np.uint8)]}], ARENA, wire.ARENA)) for n in (0, 9, 10**6, 3)]
 
+    answered = threading.Semaphore(1)
+
     def send() -> None:
         with theirs:
-            theirs.sendall(b"".join(frames))
+            for frame in frames:
+                assert answered.acquire(timeout=20)  # as the protocol goes: one at a time
+                for half in (frame[:5], frame[5:]):
+                    theirs.sendall(half)
+            assert answered.acquire(timeout=20)
 
     thread = threading.Thread(target=send)
     thread.start()
@@ -125,6 +131,7 @@ def test_frames_of_any_size_are_read_from_a_socket_until_it_is_closed() -> None:
         assert read == frame
         assert read is not None
         assert wire.length(read) == len(frame)
+        answered.release()
     assert receiver.read() is None
     thread.join()
     ours.close()
