@@ -165,7 +165,7 @@ class Metrics:
         self._rejections.labels(reason).inc()
 
     def worker_died(self, model: str, version: int, kind: str) -> None:
-        """A worker process ended by itself (``crash``) or was ended for its long run (``hang``)."""
+        """A worker process ended: by itself (``crash``), for its long run (``hang``), by somebody else (``kill``)."""
         self._child(self._deaths, model, str(version), kind).inc()
 
     def loaded(self, model: str, version: int, *, format: str, engine: str, device: str) -> None:  # noqa: A002

@@ -12,6 +12,7 @@ process is left. Exit code 1 where a request was lost or a process is left.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import http.client
 import json
 import os
@@ -95,7 +96,10 @@ def below(pid: int) -> list[int]:
 
 def memory(pid: int) -> int:
     """Bytes of a process and those below it, what they share counted once for each."""
-    pages = sum(int(Path(f"/proc/{p}/statm").read_text().split()[1]) for p in (pid, *below(pid)))
+    pages = 0
+    for one in (pid, *below(pid)):
+        with contextlib.suppress(OSError):  # it has just ended
+            pages += int(Path(f"/proc/{one}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 

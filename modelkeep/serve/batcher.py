@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
 BUSY = 0.5
 """Share of recent requests that met another one, above which a batch may wait for company."""
-DEATHS = 2
-"""Workers that a request may have been in when they ended: with others, then alone."""
+GUILT = {"crash": 0.5, "hang": 0.5, "kill": 0.25}
+"""Of a request that a worker ended in. At 1 it has failed: after it was run with others, then alone; a worker that was
+killed says less, for it may have been the system, short of memory, or a person."""
 
 
 @dataclass(slots=True)
@@ -270,8 +271,8 @@ class Batcher:
         self._running.discard(batch)
         waiting = [p for p in batch.requests if not p.answer.done()]
         for pending in waiting:
-            pending.deaths += 1
-            if pending.deaths >= DEATHS:
+            pending.guilt += GUILT[kind]
+            if pending.guilt >= 1:
                 self._suspects.convict(pending.inputs, why, time.monotonic())
                 self._answer(pending, self._failed(why))
         self._apart([p for p in waiting if not p.answer.done()])

@@ -26,7 +26,7 @@ class Answer:
 
 @dataclass(eq=False, slots=True)
 class Pending:
-    """A request in the queue or in a run. ``answer`` is a future of Answer; ``deaths`` are workers that it was in.
+    """A request in the queue or in a run. ``answer`` is a future of Answer; ``guilt`` grows where its worker ended.
 
     ``stage`` is its time in the queue, where a profile is taken (stages.py).
     """
@@ -38,7 +38,7 @@ class Pending:
     deadline: float | None
     answer: asyncio.Future[Answer]
     timer: asyncio.TimerHandle | None = None
-    deaths: int = 0
+    guilt: float = 0.0
     stage: Any = None
 
 

@@ -171,7 +171,7 @@ class Pool:
         task = self._loop.create_task(self._replace())
         self._replacing.add(task)
         task.add_done_callback(self._replacing.discard)
-        self._host.lost(batch, "hang" if process.hung else "crash", why)
+        self._host.lost(batch, process.kind, why)
 
     async def _replace(self) -> None:
         """Until one is there: at once, and less and less often where it cannot be started."""

@@ -35,6 +35,7 @@ CHUNK = 64 * 1024
 class Process:
     """A worker process. ``modules`` are imported beforehand, besides the engine's; later, those of the load are added.
 
+    ``kind`` is what ended it: ``crash``, ``hang``, or ``kill`` where it was somebody else, the system perhaps.
     ``seconds`` is what the imports took, with the whole load where that imported many modules.
 
     Nothing of it can outlive this process: see worker._die_with. Its signals are its own: Ctrl-C reaches only us.
@@ -44,7 +45,8 @@ class Process:
         self.arena = wire.Arena()
         self.seconds = 0.0
         self.modules = list(modules)
-        self.hung = False
+        self.hung = self._killed = False
+        self.kind = ""
         self._reason = ""
         self._asked = 0
         self.sock, theirs = socket.socketpair()
@@ -155,13 +157,15 @@ class Process:
 
     def kill(self, reason: str = "") -> None:
         """End it at once; ``end`` will give this reason."""
-        self._reason = self._reason or reason
+        self._reason, self._killed = self._reason or reason, True
         self._kill()
 
     def end(self) -> str:
         """What ended it, for a sentence after 'the process'; ends it where it has only hung up."""
+        ours = self._child.returncode is None and self._killed
         self.close()
         code = self._child.returncode
+        self.kind = "hang" if self.hung else "kill" if code == -signal.SIGKILL and not ours else "crash"
         if self._reason:
             return self._reason
         if code >= 0:

@@ -154,24 +154,29 @@ def test_a_killed_worker_is_replaced_and_its_requests_are_tried_again(
         assert pool.pids() != [pid]
         assert not alive(pid)
 
-    model = tricky(gate=str(gate), log=str(log))
-    gate.touch()  # the warm-up runs too
     with caplog.at_level(logging.WARNING):
-        pool, _ = Pool.open(model, QUICK)
-        pool.close()
-        gate.touch()
-        log.unlink()
-        _with_gate_closed(model, gate, log, work)
+        serving(tricky(gate=str(gate), log=str(log)), work)
     assert "m@1: the worker process was ended by SIGKILL; another one is started" in caplog.text
 
 
-def _with_gate_closed(model: Model, gate: Path, log: Path, work: Any) -> None:
-    async def closed(batcher: Batcher, pool: Pool) -> None:
-        gate.unlink()
-        log.unlink()
-        await work(batcher, pool)
+def test_a_request_is_not_convicted_for_workers_that_others_kill(tricky: MakeModel, tmp_path: Path) -> None:
+    """Three in a row, and it is answered; a fourth, and it may be its memory that the system would not give."""
+    log, gate, died = tmp_path / "log", tmp_path / "gate", list[str]()
 
-    serving(model, closed)
+    async def work(batcher: Batcher, pool: Pool) -> None:
+        first, other = ask(batcher, 100.0), ask(batcher, 200.0)
+        for _ in range(3):
+            await until(log.exists)
+            log.unlink()
+            os.kill(pool.pids()[0], signal.SIGKILL)
+            await until(lambda: pool.alive == 0)
+        gate.touch()
+        assert (await first).outputs["y"].item() == 100
+        assert (await other).outputs["y"].item() == 200
+        assert not batcher._suspects
+
+    serving(tricky(log=str(log), gate=str(gate)), work, died=died.append)
+    assert died == ["kill"] * 3
 
 
 def test_other_workers_go_on(tricky: MakeModel) -> None:
