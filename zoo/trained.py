@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -23,10 +24,13 @@ def one_step(model: Model) -> dict[str, Any]:
     before = _first(module, tensors)
     optimiser = torch.optim.SGD(weights, lr=RATE)
     before.square().mean().backward()
+    torch.nn.utils.clip_grad_norm_(weights, 1.0)  # BatchNorm is folded into what comes before it: gradients are large
     optimiser.step()
     moved = sum(parameter.numel() for parameter in weights if parameter.grad is not None and parameter.grad.any())
     change = float((_first(module, tensors) - before).detach().abs().max())
-    if not change > 0:
+    if not math.isfinite(change):
+        raise Differs("a step of gradient descent makes an answer NaN or infinite")
+    if change == 0:
         raise Differs(f"a step of gradient descent moves {moved:,} weights and changes no answer")
     return {"learned": change, "moved": moved}
 

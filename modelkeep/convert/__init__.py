@@ -35,7 +35,7 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("torchscript", "onnx"): _EXPORT,
     ("huggingface", "onnx"): _EXPORT,
     ("onnx", "torch"): Route("modelkeep.convert.onnx_to_torch:OnnxToTorch", "torch", ("torch", "onnx")),
-    ("onnx", "openvino"): Route("modelkeep.convert.onnx_to_openvino:OnnxToOpenVino", "openvino", ("openvino",)),
+    ("onnx", "openvino"): Route("modelkeep.convert.onnx_to_openvino:OnnxToOpenVino", "openvino", ("openvino", "onnx")),
     ("sklearn", "onnx"): Route(
         "modelkeep.convert.sklearn_to_onnx:SklearnToOnnx", "sklearn", ("sklearn", "skl2onnx", "onnxmltools", "onnx")
     ),

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import onnx
+
+from modelkeep.convert import onnx_ml
 from modelkeep.convert.proof import prove
 from modelkeep.data.dataset import Dataset
 from modelkeep.errors import Unsupported
@@ -13,6 +16,7 @@ from modelkeep.model.whole import whole
 from modelkeep.types import Model, Report, Signature
 
 PRECISIONS = ("float32", "float16")
+STANDARD = "standard.onnx"
 
 
 @dataclass(frozen=True)
@@ -36,9 +40,10 @@ class OnnxToOpenVino:
 
         self._check(model)
         with whole(into):
-            graph = openvino_format.read(model.main)
+            graph = openvino_format.read(_readable(model.main, into))
             _same_free(model.signature, openvino_format.read_signature(graph, model.main))
             files = openvino_format.save(graph, into, half=self.precision == "float16")
+            (into / STANDARD).unlink(missing_ok=True)
             made = replace(model, path=into, format="openvino", files=files, options={})
             rows = self.rows or folder.reference(model.path)
             report = prove(model, made, rows, precision=self.precision, atol=self.atol, rtol=self.rtol)
@@ -55,6 +60,15 @@ class OnnxToOpenVino:
         text = [t.name for t in (*model.signature.inputs, *model.signature.outputs) if t.dtype == "str"]
         if text:
             raise Unsupported(f"'{text[0]}' is text, which OpenVINO does not run; keep the model as ONNX")
+
+
+def _readable(file: Path, into: Path) -> Path:
+    """The file, or one at ``into`` without the operators for classic models, which OpenVINO lacks."""
+    if not onnx_ml.needed(file):
+        return file
+    written = into / STANDARD
+    onnx.save(onnx_ml.rewritten(file), written)
+    return written
 
 
 def _same_free(want: Signature, got: Signature) -> None:

@@ -104,3 +104,8 @@ class TestTrained:
         frozen = BAKES.replace("return self.head(", "return 0 * self.head.bias.sum() + (")
         with pytest.raises(Differs, match="moves 0 weights and changes no answer"):
             trained.one_step(self.adopt(frozen, tmp_path))
+
+    def test_a_step_that_explodes_is_told(self, tmp_path: Path) -> None:
+        wild = BAKES.replace("return self.head(", "return (0 * self.head.bias[0]).sqrt() + self.head(")
+        with pytest.raises(Differs, match="makes an answer NaN or infinite"):
+            trained.one_step(self.adopt(wild, tmp_path))

@@ -23,11 +23,12 @@ TRAINED_ON, MISSING = 400, 0.05
 
 def pipeline() -> Any:
     """Missing values filled, some columns scaled and others cut into bins, a logistic regression."""
+    bins = KBinsDiscretizer(5, encode="onehot-dense", quantile_method="averaged_inverted_cdf")
     columns = make_column_transformer(
-        (StandardScaler(), list(range(20))),
-        (KBinsDiscretizer(5, encode="onehot-dense", quantile_method="averaged_inverted_cdf"), list(range(20, 30))),
+        (make_pipeline(SimpleImputer(strategy="median"), StandardScaler()), list(range(20))),
+        (make_pipeline(SimpleImputer(strategy="median"), bins), list(range(20, 30))),
     )
-    return make_pipeline(SimpleImputer(strategy="median"), columns, LogisticRegression(max_iter=1000))
+    return make_pipeline(columns, LogisticRegression(max_iter=1000))
 
 
 MODELS: dict[str, Callable[[], Any]] = {
