@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from torch import nn
 from modelkeep import extras
 from modelkeep.data.dataset import Dataset
 from modelkeep.errors import BadModel, Untrusted
+from modelkeep.model.copying import copied
 from modelkeep.model.formats import huggingface_signature as signatures
 from modelkeep.types import Model, Signature
 
@@ -219,7 +219,7 @@ def _saved(built: Any, into: Path) -> None:
 def _copy(source: Path, into: Path, *, code: bool) -> None:
     for file in sorted(source.iterdir()):
         if file.is_file() and (KEPT.fullmatch(file.name) or (code and file.suffix == ".py")):
-            shutil.copyfile(file, into / file.name)
+            copied(file, into / file.name)
 
 
 def _copy_rest(source: Path, into: Path) -> None:
@@ -227,7 +227,7 @@ def _copy_rest(source: Path, into: Path) -> None:
     for file in sorted(source.iterdir()):
         weights = ".safetensors" in file.name or file.name in ("model.json", CONFIG) or ".bin.index" in file.name
         if file.is_file() and KEPT.fullmatch(file.name) and not weights and not (into / file.name).exists():
-            shutil.copyfile(file, into / file.name)
+            copied(file, into / file.name)
 
 
 def _files(into: Path) -> tuple[str, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import mmap
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -12,6 +11,7 @@ from modelkeep.data.dataset import Dataset
 from modelkeep.errors import BadModel, Unsupported
 from modelkeep.model import protobuf
 from modelkeep.model import signature as signatures
+from modelkeep.model.copying import copied
 from modelkeep.types import Model, Signature
 
 MAIN = "model.onnx"
@@ -35,8 +35,8 @@ def adopt(
         if not (source.parent / name).is_file():
             raise BadModel(f"{source} keeps weights in '{name}', which is not beside it; put both into one folder")
         (into / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source.parent / name, into / name)
-    shutil.copyfile(source, into / MAIN)
+        copied(source.parent / name, into / name)
+    copied(source, into / MAIN)
     return Model(into, "onnx", read_signature(into / MAIN, told=source), (MAIN, *weights))
 
 
@@ -53,6 +53,8 @@ def read_signature(file: Path, told: Path | None = None) -> Signature:
     options.log_severity_level = ERRORS_ONLY
     # the names are the same without it, and a big model opens sooner
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    # else it copies every weight into a layout of its own; without, weights beside the file stay mapped from the disk
+    options.add_session_config_entry("session.disable_prepacking", "1")
     session = open_session(file, options, ["CPUExecutionProvider"], told=told or file)
     return signatures.from_symbols(
         [_symbols(node, told or file) for node in session.get_inputs()],
@@ -65,11 +67,8 @@ def external_files(file: Path) -> tuple[str, ...]:
 
     Raises BadModel where one lies outside the file's folder.
     """
-    with file.open("rb") as opened:
-        # left to the garbage collector: closing it by hand fails while a slice of it is alive
-        view = memoryview(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ))
     try:
-        names = sorted({name for graph in _inside(view, 7) for name in _in_graph(graph)})
+        names = sorted({name for graph in _inside(_mapped(file), 7) for name in _in_graph(graph)})
     except (ValueError, UnicodeDecodeError) as error:
         raise BadModel(f"{file} is not an ONNX model: it is damaged") from error
     for name in names:
@@ -81,12 +80,18 @@ def external_files(file: Path) -> tuple[str, ...]:
 
 def opset(file: Path) -> int:
     """The version of ONNX's own operators that the file asks for (ModelProto.opset_import, domain "")."""
-    view = memoryview(file.read_bytes())
-    for imported in _inside(view, 8):
+    for imported in _inside(_mapped(file), 8):
         found = dict(protobuf.fields(imported))
         if not bytes(found.get(1, b"")):  # field 1 is the domain, text
             return int(found.get(2, 0))  # field 2 is the version, a number
     return 0
+
+
+def _mapped(file: Path) -> memoryview:
+    """Its bytes, read as they are looked at: a model without external data may have 2 GB."""
+    with file.open("rb") as opened:
+        # left to the garbage collector: closing it by hand fails while a slice of it is alive
+        return memoryview(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 def _in_graph(graph: memoryview) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import types
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from modelkeep.data.dataset import Dataset
 from modelkeep.errors import BadModel
 from modelkeep.model import signature as signatures
+from modelkeep.model.copying import copied
 from modelkeep.model.formats import pt2
 from modelkeep.types import Bounds, Model, Signature
 
@@ -27,7 +27,7 @@ def adopt(
     """See formats.adopt. Raises Untrusted where the archive could run code, BadModel for one that is damaged."""
     if not trust:
         pt2.check(source)
-    shutil.copyfile(source, into / MAIN)
+    copied(source, into / MAIN)
     program = _open(into / MAIN, told=source)
     signature = read_signature(program)
     return Model(into, "torch-export", signature, (MAIN,))

@@ -7,7 +7,6 @@ the process may write, and remote calls reach other machines. An archive that na
 from __future__ import annotations
 
 import re
-import shutil
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ import torch
 
 from modelkeep.data.dataset import Dataset
 from modelkeep.errors import BadModel, Untrusted
+from modelkeep.model.copying import copied
 from modelkeep.types import Model
 
 MAIN = "model.ts"
@@ -33,7 +33,7 @@ def adopt(
 
     if not trust:
         check(source)
-    shutil.copyfile(source, into / MAIN)
+    copied(source, into / MAIN)
     built = _open(into / MAIN, told=source)
     signature = torch_format.observe(built, torch_format.needed(data, source))
     return Model(into, "torchscript", signature, (MAIN,))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -182,3 +183,40 @@ def test_a_mean_over_the_rows_is_refused(tmp_path: Path) -> None:
     onnx.save(model(nodes, [value("x", "batch", 4)], [value("y", "rows", 3)], weights), tmp_path / "m.onnx")
     with pytest.raises(BadModel, match=r"answers 3 rows with 'y' of shape \[1, 3\]; the first dimension"):
         formats.adopt(tmp_path / "m.onnx", tmp_path / "into", data=rows())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the memory of its process from /proc")
+def test_weights_beside_the_file_are_never_all_in_memory(tmp_path: Path) -> None:
+    """256 MB of them, most a hole in the file, adopted by a process of its own that says what it held at most."""
+    rows, columns = 65536, 1024
+    weight = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[rows, columns])
+    weight.data_location = TensorProto.EXTERNAL
+    weight.external_data.add(key="location", value="weights.bin")
+    with (tmp_path / "weights.bin").open("wb") as file:
+        file.truncate(4 * rows * columns)
+    big = model(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        [value("x", "batch", rows)],
+        [value("y", "batch", columns)],
+        (weight,),
+    )
+    (tmp_path / "m.onnx").write_bytes(big.SerializeToString())
+    code = (
+        "import re, sys, threading, time, pathlib\n"
+        "from modelkeep.model import formats\n"
+        "import onnxruntime\n"
+        "def held(): return int(re.search(r'RssAnon:\\s+(\\d+)', open('/proc/self/status').read())[1])\n"
+        "start, seen, done = held(), [0], threading.Event()\n"
+        "def watch():\n"
+        "    while not done.wait(0.002): seen.append(held())\n"
+        "watcher = threading.Thread(target=watch); watcher.start()\n"
+        "model = formats.adopt(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]))\n"
+        "done.set(); watcher.join()\n"
+        "print(model.size, max(seen) - start)\n"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "m.onnx", tmp_path / "into"], check=True, capture_output=True, text=True
+    )
+    size, held = map(int, told.stdout.split())
+    assert size > 256 * 2**20
+    assert held < 64 * 2**10, "kilobytes"
