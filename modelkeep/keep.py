@@ -192,36 +192,9 @@ class Keep:
         Versions that ``optimize`` made from this one take part; one that wins is named, and its settings stored, but it
         does not take this one's place. What was measured here before is not measured again, unless ``fresh``.
         """
-        from modelkeep.tune import machine
-        from modelkeep.tune.kept import Kept
+        from modelkeep.tune import recorded
 
-        version = self.get(ref)
-        others = {v.ref: v for v in _cheaper(self, version)}
-        kept = Kept(
-            self.registry,
-            version.name,
-            machine=machine.fingerprint(),
-            concurrency=search.concurrency,
-            digests={"": version.digest, **{r: v.digest for r, v in others.items()}},
-            who=self.who,
-        )
-        try:
-            found = search.run(
-                self.model(version),
-                others={r: self.model(v) for r, v in others.items()},
-                known=[] if fresh else kept.rounds(),
-                remember=kept.remember,
-                progress=progress,
-            )
-        finally:
-            kept.write()
-        if not found.report.ok:
-            self.registry.add_report(version, found.report, who=self.who)
-            return found.report
-        self.registry.set_config(version, kept.machine, found.config, found.report, who=self.who)
-        for r, (config, report) in found.others.items():
-            self.registry.set_config(others[r], kept.machine, config, report, who=self.who)
-        return found.report
+        return recorded.tune(self.registry, self.get(ref), search, fresh=fresh, progress=progress, who=self.who)
 
     def bench(
         self,
@@ -366,17 +339,6 @@ class Keep:
     def close(self) -> None:
         """Close the registry's database."""
         self.registry.close()
-
-
-def _cheaper(keep: Keep, version: Version) -> list[Version]:
-    """The versions that optimize made from this one and found to be good enough, with the same signature."""
-    return [
-        other
-        for other in keep.registry.versions(version.name)
-        if any(report.kind == "optimize" and report.ok for report in other.reports)
-        and version.number in [ancestor.number for ancestor in keep.lineage(other)[:-1]]
-        and other.model.signature == version.model.signature
-    ]
 
 
 def _subject(keep: Keep, ref: str | Ref | Version, setting: Mapping[str, Any]) -> Subject:

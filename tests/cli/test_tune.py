@@ -17,10 +17,8 @@ import pytest
 from modelkeep import Keep
 from modelkeep.cli import main
 from modelkeep.data.dataset import Dataset
-from modelkeep.keep import _cheaper
 from modelkeep.settings import Settings
 from modelkeep.tune import kept, machine
-from modelkeep.types import Report
 
 Run = Callable[..., tuple[int, str, str]]
 BUDGET = ("--p99", "2s", "--concurrency", "2", "--budget", "3s")
@@ -119,19 +117,6 @@ def test_doctor_explains(run: Run) -> None:
     assert f"- {machine.cores()} core" in out
     code, out, _ = run("doctor", "--explain", "--json")
     assert json.loads(out)["advice"] == machine.explain()
-
-
-def test_versions_that_optimize_made_take_part(home: Path) -> None:
-    """A child with optimize's verdict does; one without, or one that comes from elsewhere, does not."""
-    with Keep(Settings(home=home / ".modelkeep")) as keep:
-        base = keep.get("m@1")
-        folder = keep.model(base).path
-        good = Report("optimize", True, "smaller")
-        child = keep.registry.add("m", folder, parent=1, made_by="Quantize()", reports=[good])
-        keep.registry.add("m", folder, parent=1, made_by="Quantize()", reports=[Report("optimize", False, "worse")])
-        keep.registry.add("m", folder, made_by="add('m.onnx')", reports=[good])
-        assert [v.ref for v in _cheaper(keep, base)] == [child.ref]
-        assert _cheaper(keep, child) == []
 
 
 def test_serve_says_that_a_version_is_untuned_here(tmp_path: Path, home: Path) -> None:

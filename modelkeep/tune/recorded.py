@@ -1,0 +1,73 @@
+"""A search over what a registry holds: who takes part, what is known already, and where the result is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from modelkeep.tune import machine
+from modelkeep.tune.kept import Kept
+from modelkeep.types import Ref, Report, Version
+
+if TYPE_CHECKING:
+    from modelkeep.registry import Registry
+    from modelkeep.tune.search import Tune
+
+
+def tune(
+    registry: Registry,
+    version: Version,
+    search: Tune,
+    *,
+    fresh: bool = False,
+    progress: Callable[..., None] | None = None,
+    who: str = "person",
+) -> Report:
+    """Search, and store the settings for this machine where they keep the promise; the report in any case.
+
+    Versions that ``optimize`` made from this one take part; one that wins is named, and its settings are stored, but it
+    does not take this one's place. What was measured here before is not measured again, unless ``fresh``.
+    """
+    others = {other.ref: other for other in cheaper(registry, version)}
+    kept = Kept(
+        registry,
+        version.name,
+        machine=machine.fingerprint(),
+        concurrency=search.concurrency,
+        digests={"": version.digest, **{ref: other.digest for ref, other in others.items()}},
+        who=who,
+    )
+    try:
+        found = search.run(
+            registry.checkout(version),
+            others={ref: registry.checkout(other) for ref, other in others.items()},
+            known=[] if fresh else kept.rounds(),
+            remember=kept.remember,
+            progress=progress,
+        )
+    finally:
+        kept.write()
+    if not found.report.ok:
+        registry.add_report(version, found.report, who=who)
+        return found.report
+    registry.set_config(version, kept.machine, found.config, found.report, who=who)
+    for ref, (config, report) in found.others.items():
+        registry.set_config(others[ref], kept.machine, config, report, who=who)
+    return found.report
+
+
+def cheaper(registry: Registry, version: Version) -> list[Version]:
+    """The versions that optimize made from this one and found to be good enough, with the same signature."""
+
+    def descends(other: Version) -> bool:
+        while other.parent is not None and other.parent != version.number:
+            other = registry.get(Ref(version.name, other.parent))
+        return other.parent is not None
+
+    return [
+        other
+        for other in registry.versions(version.name)
+        if any(report.kind == "optimize" and report.ok for report in other.reports)
+        and other.model.signature == version.model.signature
+        and descends(other)
+    ]
