@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import Mapping
+import math
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from modelkeep.errors import ModelkeepError
 from modelkeep.model import compare, engines, folder, score
+from modelkeep.tune.bench import on_thread
 from modelkeep.tune.rounds import Entrant
 from modelkeep.types import Model, Runner, ServeConfig
 
 if TYPE_CHECKING:
     from modelkeep.data.dataset import Dataset
     from modelkeep.types import Array
+
+LEAST = 2.0
+"""Seconds that one comparison may take in any case."""
 
 
 @dataclass
@@ -35,10 +43,14 @@ class Admission:
 
     def why_not(self, entrant: Entrant) -> str:
         """Why it may not take part, in one sentence; empty where it may."""
-        way = Entrant(ServeConfig(entrant.config.engine, entrant.config.device, entrant.config.precision), entrant.of)
+        way = self.way(entrant)
         if way not in self.verdicts:
             self.verdicts[way] = self._judge(way)
         return self.verdicts[way]
+
+    def way(self, entrant: Entrant) -> Entrant:
+        """Its engine and precision, without what changes no answer."""
+        return Entrant(ServeConfig(entrant.config.engine, entrant.config.device, entrant.config.precision), entrant.of)
 
     def _judge(self, way: Entrant) -> str:
         model = self.models[way.of]
@@ -79,11 +91,27 @@ class Admission:
         return "" if report.ok else report.why
 
 
-def admitted(admission: Admission, entrants: list[Entrant], refused: dict[Entrant, str]) -> list[Entrant]:
-    """Those that may take part; the reasons of the others go into ``refused``."""
+async def admitted(
+    admission: Admission, entrants: Sequence[Entrant], refused: dict[Entrant, str], *, end: float = math.inf
+) -> list[Entrant]:
+    """Those that may take part; the reasons of the others go into ``refused``.
+
+    What is not judged by ``end`` (time.monotonic) takes no part either, but those of the default engine: a load that
+    hangs or a long compilation must not take the whole budget.
+    """
+    late: set[Entrant] = set()
     found = []
     for entrant in entrants:
-        if why := admission.why_not(entrant):
+        way = admission.way(entrant)
+        try:
+            if way in late:
+                raise TimeoutError
+            async with asyncio.timeout(max(end - time.monotonic(), LEAST)):
+                why = await on_thread(partial(admission.why_not, entrant), lambda said: None)
+        except TimeoutError:
+            late.add(way)
+            why = "its answers could not be compared in its share of the budget"
+        if why:
             refused[entrant] = why
         else:
             found.append(entrant)

@@ -27,6 +27,8 @@ LONG = 2
 """Rounds of one step at most."""
 FINALISTS = 2
 """Entrants that go uphill at most; fewer where the leader has beaten the others."""
+RACES = 2
+"""Calls of ``halve`` in one search, which share the chance of an error."""
 
 
 @dataclass(frozen=True)
@@ -82,22 +84,26 @@ class Race:
 
     # ── halving ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def halve(self, entrants: Sequence[Entrant]) -> list[Entrant]:
-        """Measure all, drop the beaten, keep the better half, until at most FINALISTS are left. The best first."""
+    async def halve(self, entrants: Sequence[Entrant], keep: int = FINALISTS) -> list[Entrant]:
+        """Measure all, drop the beaten, keep the better half, until at most ``keep`` are left. The best first."""
         left = list(entrants)
-        looks = max(1, math.ceil(math.log2(max(len(left), 2)))) * max(len(left) - 1, 1)
+        looks = RACES * math.ceil(math.log2(max(len(left), 2))) * max(len(left) - 1, 1)
         while True:
             whole = await self.rounds.measure(left, self.seconds)
             left = sorted((e for e in left if e in self.rounds.windows and e not in self.rounds.refused), key=self.rank)
             left = self._unbeaten(left, looks)
             if not whole or len(left) <= 1:
-                return left[:FINALISTS]
-            if len(left) > FINALISTS:
-                half = max(FINALISTS, math.ceil(len(left) / 2))
+                return left[:keep]
+            if len(left) > keep:
+                half = max(keep, math.ceil(len(left) / 2))
                 self.fate |= dict.fromkeys(left[half:], "behind when the field was halved")
                 left = left[:half]
-            elif min(len(self.rounds.windows[e]) for e in left) >= LONG + 1:
+            if len(left) <= keep and (keep > FINALISTS or self._told_apart(left)):
                 return left
+
+    def _told_apart(self, left: Sequence[Entrant]) -> bool:
+        """Whether each was measured often enough to say which way is up from it."""
+        return min(len(self.rounds.windows[e]) for e in left) > LONG
 
     def _unbeaten(self, ranked: list[Entrant], looks: int) -> list[Entrant]:
         """Without those that the first has beaten; only one that keeps the promise beats anybody."""

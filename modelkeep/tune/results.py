@@ -47,6 +47,8 @@ class Outcome:
     gain: Gain
     other: Entrant | None = None
     ahead: Gain = Gain()
+    proof: int = 0
+    """Measurements, made or known, that went into the pairs at the end."""
     relief: tuple[int, float] | None = None
     """Where none keeps the promise: so many in flight with which the winner would, and its requests a second then."""
 
@@ -74,7 +76,13 @@ def report(found: Outcome, search: Tune, settings: int) -> Report:
         "candidates": candidates(found),
         "refused": [{"of": e.of, "config": asdict(e.config), "why": why} for e, why in race.rounds.refused.items()],
         "because": because(race, winner),
-        "measurements": {"made": race.rounds.made, "reused": race.rounds.reused, "settings": settings},
+        "measurements": {
+            "made": race.rounds.made,
+            "reused": race.rounds.reused,
+            "proof": found.proof,
+            "seconds": race.seconds,
+            "settings": settings,
+        },
         "promise": {**asdict(race.promise), "max_drop": search.max_drop},
         "concurrency": search.concurrency,
         "price": price(found, search.price_per_hour),

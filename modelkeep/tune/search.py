@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,6 +35,8 @@ MEASURING = 0.7
 """Share of the budget that is planned for measurements; the rest is for loading."""
 UPHILL = 24
 """Measurements that the way uphill is expected to take."""
+ADMITTING = 0.4
+"""Share of the budget after which no more answers are compared."""
 PROVING = 0.75
 """Share of the budget after which what is left goes to the pairs with the naive setting."""
 PAIRS = 9
@@ -107,11 +110,13 @@ class Tune:
         naive = Entrant(space.naive(models[""]))
         refused: dict[Entrant, str] = {}
         every = [Entrant(arm, of) for of, one in spaces.items() for arm in one.arms]
-        arms = admitted(Admission(models, self.rows, self.max_drop), every, refused)
+        fitting = [arm for arm in every if not _too_large(arm, models, refused)]
+        admission = Admission(models, self.rows, self.max_drop)
+        arms = await admitted(admission, fitting, refused, end=began + self.budget * ADMITTING)
         planned = len(arms) * 2 + UPHILL + 2 * PAIRS
         left = self.budget - (time.monotonic() - began)
         seconds = min(max(left * MEASURING / planned, SHORTEST), LONGEST)
-        needs = sum((MEMORY * models[arm.of].size + PROCESS) * arm.config.workers for arm in arms)
+        needs = sum(_memory(arm, models) for arm in arms)
         rounds = Rounds(
             models,
             requests(models[""], self.seed),
@@ -128,7 +133,10 @@ class Tune:
             outcome = await self._race(race, naive, arms, spaces)
         finally:
             await rounds.close()
-        unseen = dict.fromkeys((a for a in arms if a not in rounds.windows), "not measured: the time was up")
+        unseen = dict.fromkeys(
+            (a for a in arms if a not in rounds.windows),
+            "not measured: the time was up; a longer --budget has room for it",
+        )
         rounds.refused = refused | unseen | rounds.refused
         report = results.report(outcome, self, sum(len(s.settings()) for s in spaces.values()))
         best = {e.of: e for e in reversed(race.ranked()) if e.of and not race.lacks(e)}
@@ -136,24 +144,34 @@ class Tune:
         return Found(outcome.winner.config, report, others)
 
     async def _race(self, race: Race, naive: Entrant, arms: Sequence[Entrant], spaces: Mapping[str, Space]) -> Outcome:
-        """Halve, climb, prove."""
+        """Engines and precisions, then the threads and workers of the best of them, then uphill, then the proof."""
         rounds = race.rounds
-        ahead = await race.halve([naive, *(a for a in arms if a != naive)])
+        ways: dict[tuple[str, str, str | None], list[Entrant]] = {}
+        for arm in arms:
+            ways.setdefault(_way(arm), []).append(arm)
+        speakers = [Entrant(space.central([e.config for e in of_way]), of_way[0].of) for of_way in ways.values()]
+        ahead = await race.halve([naive, *(s for s in speakers if s != naive)], keep=math.ceil(len(ways) / 2) + 1)
         if naive in rounds.refused or not rounds.windows:
             raise ModelkeepError(f"the model cannot be measured: {rounds.refused.get(naive, 'nothing was answered')}")
-        if not any(not e.of for e in ahead):
+        if all(e.of for e in ahead):
+            ahead.append(next(e for e in race.ranked() if not e.of))
+        if layouts := [e for way in dict.fromkeys(map(_way, ahead)) for e in ways.get(way, ())]:
+            ahead = await race.halve(layouts)
+        if all(e.of for e in ahead):
             ahead.append(next(e for e in race.ranked() if not e.of))
         for entrant in ahead:
             if entrant != naive:
                 await race.climb(entrant, spaces[entrant.of])
         rounds.end = max(rounds.end + self.budget * (1 - PROVING), time.monotonic() + 4 * FEWEST * race.seconds)
+        searched = rounds.made + rounds.reused
         winner, gain = await self._prove(race, naive)
+        proof = rounds.made + rounds.reused - searched
         if race.lacks(winner):
-            return Outcome(race, naive, winner, gain, relief=await self._relief(race, winner))
+            return Outcome(race, naive, winner, gain, proof=proof, relief=await self._relief(race, winner))
         other = next((e for e in race.ranked() if e.of), None)
         if other is None or race.rank(other) > race.rank(winner):
-            return Outcome(race, naive, winner, gain)
-        return Outcome(race, naive, winner, gain, other, await self._pairs(race, other, winner))
+            return Outcome(race, naive, winner, gain, proof=proof)
+        return Outcome(race, naive, winner, gain, other, await self._pairs(race, other, winner), proof)
 
     async def _prove(self, race: Race, naive: Entrant) -> tuple[Entrant, Gain]:
         """The first of the ranked that still keeps the promise after pairs with the naive setting, and its gain.
@@ -199,9 +217,27 @@ class Tune:
         return None
 
 
+def _way(entrant: Entrant) -> tuple[str, str, str | None]:
+    return entrant.of, entrant.config.engine, entrant.config.precision
+
+
+def _memory(arm: Entrant, models: Mapping[str, Model]) -> float:
+    """Bytes that its workers will need, guessed high."""
+    return (MEMORY * models[arm.of].size + PROCESS) * arm.config.workers
+
+
+def _too_large(arm: Entrant, models: Mapping[str, Model], refused: dict[Entrant, str]) -> bool:
+    """Whether it would not fit beside its own update. One worker is tried in any case."""
+    large = arm.config.workers > 1 and 2 * _memory(arm, models) > machine.memory() > 0
+    if large:
+        refused[arm] = f"{arm.config.workers} workers may need {_memory(arm, models) / 2**30:.1f} GiB of memory"
+    return large
+
+
 def requests(model: Model, seed: int = 0, count: int = 64) -> list[Arrays]:
-    """Requests of one row each: reference rows where there are any, else seeded ones."""
+    """Requests of one row each, or of as many as the model was baked for: reference rows, or else seeded ones."""
     rows = folder.reference(model.path)
+    size = next((t.shape[0] for t in model.signature.inputs if t.shape and t.shape[0]), 1)
     if rows is None:
-        return [example(model.signature, 1, seed=seed + number) for number in range(count)]
-    return [rows.take([number % len(rows)]).inputs for number in range(count)]
+        return [example(model.signature, size, seed=seed + number) for number in range(count)]
+    return [rows.take(np.arange(number * size, (number + 1) * size) % len(rows)).inputs for number in range(count)]

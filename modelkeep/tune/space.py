@@ -82,3 +82,13 @@ def layouts(available: int) -> list[tuple[int, int]]:
     """(threads of a run, workers): powers of two and all cores, one worker or as many as fill the cores."""
     powers = {2**n for n in range(available.bit_length()) if 2**n < available}
     return [(t, w) for t in sorted(powers | {available}) for w in sorted({1, available // t})]
+
+
+def central(arms: Sequence[ServeConfig]) -> ServeConfig:
+    """The arm that speaks for its engine and precision before threads and workers are compared.
+
+    It fills the cores, with about as many threads as workers.
+    """
+    filled = max((arm.threads or 1) * arm.workers for arm in arms)
+    filling = [arm for arm in arms if (arm.threads or 1) * arm.workers == filled]
+    return min(filling, key=lambda arm: (abs((arm.threads or 1) ** 2 - filled), arm.threads or 1))

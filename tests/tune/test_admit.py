@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from modelkeep.data.dataset import Dataset
 from modelkeep.errors import BadModel, ModelkeepError
 from modelkeep.model import engines
+from modelkeep.tune import admit
 from modelkeep.tune.admit import Admission, admitted
 from modelkeep.tune.rounds import Entrant
 from modelkeep.types import Model, ServeConfig
@@ -98,10 +101,33 @@ def test_other_weights_are_judged_by_rows_or_come_with_a_verdict(
 def test_what_does_not_load_is_not_admitted_and_says_why(tiny: Model, way: dict[str, Any]) -> None:
     way["openvino"] = BadModel("no such operator")
     refused: dict[Entrant, str] = {}
-    assert admitted(Admission({"": tiny}), [DEFAULT, OTHER, LOWER], refused) == [DEFAULT, LOWER]
+    assert asyncio.run(admitted(Admission({"": tiny}), [DEFAULT, OTHER, LOWER], refused)) == [DEFAULT, LOWER]
     assert refused == {OTHER: "no such operator"}
 
 
 def test_where_the_default_engine_does_not_load_nothing_can_be_compared(tiny: Model, way: dict[str, Any]) -> None:
     way["onnxruntime"] = ModelkeepError("damaged")
     assert Admission({"": tiny}).why_not(OTHER) == "damaged"
+
+
+def test_a_comparison_that_hangs_costs_its_share_and_no_more(
+    tiny: Model, monkeypatch: pytest.MonkeyPatch, fake: Callable[..., Any]
+) -> None:
+    release = threading.Event()
+
+    def load(model: Model, config: ServeConfig | None = None) -> Any:
+        if config is not None and config.engine == "openvino":
+            release.wait(30)
+        return fake()
+
+    monkeypatch.setattr(engines, "load", load)
+    monkeypatch.setattr(admit, "LEAST", 0.05)
+    refused: dict[Entrant, str] = {}
+    wider = Entrant(ServeConfig(engine="openvino", threads=2))
+    try:
+        found = asyncio.run(admitted(Admission({"": tiny}), [DEFAULT, OTHER, wider], refused, end=0.0))
+    finally:
+        release.set()
+    assert found == [DEFAULT]
+    assert set(refused) == {OTHER, wider}
+    assert "share of the budget" in refused[OTHER]

@@ -41,7 +41,13 @@ def test_the_report_of_a_promise_that_is_kept(outcome: Outcome) -> None:
     assert report.ok is True
     assert report.why.startswith("openvino bf16, 2 threads, max batch 16: 1080 requests/s, p99 20 ms, keeps")
     assert "10.80× (10.00 to 12.00) the naive setting" in report.why
-    assert report.numbers["measurements"] == {"made": 7, "reused": 0, "settings": 225}
+    assert report.numbers["measurements"] == {
+        "made": 7,
+        "reused": 0,
+        "proof": 0,
+        "seconds": 1.0,
+        "settings": 225,
+    }
     assert report.numbers["naive"]["throughput"] == pytest.approx(100, rel=0.01)
     assert [c["config"]["max_batch"] for c in report.numbers["candidates"]] == [16, 8, 8, 8, 8, 1]
     assert report.numbers["price"]["winner_per_million"] == pytest.approx(1000 / 1080)

@@ -87,3 +87,12 @@ def test_the_neighbours_of_a_setting(tiny: Model) -> None:
     assert found.beside(start, "max_wait", -1) is None
     assert found.beside(start, "max_wait", 1) == replace(start, max_wait=0.0005)
     assert found.beside(replace(start, max_wait=0.0005), "max_wait", -1) == start
+
+
+@pytest.mark.parametrize(
+    ("cores", "threads", "workers"), [(1, 1, 1), (2, 1, 2), (3, 1, 3), (4, 2, 2), (16, 4, 4), (96, 8, 12)]
+)
+def test_who_speaks_for_an_engine_fills_the_cores(cores: int, threads: int, workers: int) -> None:
+    arms = [ServeConfig(threads=t, workers=w) for t, w in space.layouts(cores)]
+    found = space.central(arms)
+    assert (found.threads, found.workers) == (threads, workers)
