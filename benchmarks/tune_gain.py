@@ -87,8 +87,8 @@ def _resized(x: np.ndarray, size: int) -> np.ndarray:
 
 CASES = {
     "mlp": Case(MLP, pixels, lambda m, x: m.layers[:-1](x), 1000, 0.05, 20.0),
-    "resnet18": Case(lambda: ResNet18(10), images, lambda m, x: m.layers[:-1](x), 400, 2.0, 120.0),
-    "bert-small": Case(lambda: BertSmall(10), tokens, lambda m, x: m.read(x), 800, 2.0, 90.0),
+    "resnet18": Case(lambda: ResNet18(10), images, lambda m, x: m.layers[:-1](x), 300, 2.0, 120.0),
+    "bert-small": Case(lambda: BertSmall(10), tokens, lambda m, x: m.read(x), 600, 2.0, 90.0),
 }
 
 
@@ -120,11 +120,13 @@ def solve(module: nn.Module, body: Callable[..., Tensor], x: Tensor, y: Tensor) 
     """The last layer by ridge regression on what comes out of the layers below."""
     with torch.inference_mode():
         seen = torch.cat([body(module, x[at : at + 32]) for at in range(0, len(x), 32)]).double()
-    seen = torch.cat([seen, torch.ones(len(seen), 1)], 1)
-    inner = seen.T @ seen + 0.01 * len(seen) * seen.var() * torch.eye(seen.shape[1])
-    weights = torch.linalg.solve(inner, seen.T @ nn.functional.one_hot(y, 10).double()).float()
+    middle, spread = seen.mean(0), seen.std(0) + 1e-9
+    seen = torch.cat([(seen - middle) / spread, torch.ones(len(seen), 1)], 1)
+    inner = seen.T @ seen + 0.1 * len(seen) * torch.eye(seen.shape[1])
+    weights = torch.linalg.solve(inner, seen.T @ nn.functional.one_hot(y, 10).double())
     head = [layer for layer in module.modules() if isinstance(layer, nn.Linear)][-1]
-    head.weight.data, head.bias.data = weights[:-1].T.contiguous(), weights[-1]
+    head.weight.data = (weights[:-1] / spread[:, None]).T.float().contiguous()
+    head.bias.data = (weights[-1] - (middle / spread) @ weights[:-1]).float()
 
 
 # ── the searches ─────────────────────────────────────────────────────────────────────────────────────────────────────
