@@ -1,10 +1,10 @@
-"""What comes in: a body, bounded in bytes and time, and a client that may leave before it has its answer."""
+"""What comes in: a body, bounded in bytes and time."""
 
 from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from starlette.exceptions import HTTPException
@@ -14,8 +14,6 @@ from modelkeep.errors import BadInput
 from modelkeep.serve.plane import Plane
 
 T = TypeVar("T")
-WATCH_AFTER = 0.01
-"""Seconds after which a client is watched for having gone; most requests are answered sooner and pay nothing."""
 LEFT = "the client left before its request was complete"
 
 
@@ -98,33 +96,3 @@ def number(heads: Headers, name: str, kind: Callable[[str], T], default: Any) ->
     if not value >= 0:  # NaN is not
         raise BadInput(f"header {name} is '{text}'; give a number, 0 or more")
     return value
-
-
-class ClientGoneError(Exception):
-    """Nobody is there to be answered."""
-
-
-async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """Await ``work``; cancel it once the client has gone. Raises ClientGoneError then."""
-    task = asyncio.current_task()
-    assert task is not None
-    loop = asyncio.get_running_loop()
-    watchers: list[asyncio.Task[bool]] = []
-    timer = loop.call_later(WATCH_AFTER, lambda: watchers.append(loop.create_task(_cancel_when_gone(receive, task))))
-    try:
-        return await work
-    except asyncio.CancelledError:
-        if watchers and watchers[0].done() and not watchers[0].cancelled():
-            task.uncancel()
-            raise ClientGoneError from None
-        raise
-    finally:
-        timer.cancel()
-        for watcher in watchers:
-            watcher.cancel()
-
-
-async def _cancel_when_gone(receive: Receive, task: asyncio.Task[Any]) -> bool:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    return task.cancel()

@@ -10,6 +10,9 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from modelkeep.settings import Settings
 
+GONE = "modelkeep.gone"
+"""In an ASGI scope: the client has left, which is why its task is cancelled."""
+
 
 def bounded(settings: Settings) -> type[asyncio.Protocol]:
     """The protocol class with the bounds of ``settings``, for uvicorn.Config(http=…)."""
@@ -23,6 +26,8 @@ class Connection(HttpToolsProtocol):
 
     settings = Settings()
     _head = 0
+    _in_head = False
+    _task: asyncio.Task[None] | None = None
     _waiting: asyncio.TimerHandle | None = None
     _unread: asyncio.TimerHandle | None = None
 
@@ -36,22 +41,28 @@ class Connection(HttpToolsProtocol):
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """No timer outlives its connection."""
+        """No timer outlives its connection, and no work: who has gone needs no answer."""
         self._stop_waiting()
+        if self._task is not None and not self._task.done() and not self.cycle.response_complete:
+            told: Any = self.cycle.scope
+            told[GONE] = True
+            self._task.cancel()
         self.resume_writing()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """See HttpToolsProtocol; what comes after a refusal is not looked at."""
-        if not self.transport.is_closing():
-            super().data_received(data)
+        if self.transport.is_closing():
+            return
+        super().data_received(data)
+        # most requests come whole: a timer is made for the others only
+        if self._in_head and self._waiting is None and not self.transport.is_closing():
+            self._expect_head()
 
     def on_message_begin(self) -> None:
         """A request begins: from here its head must be complete in time."""
         super().on_message_begin()
-        self._head = 0
-        if self._waiting is None:
-            self._expect_head()
+        self._head, self._in_head = 0, True
 
     def on_url(self, url: bytes) -> None:
         """A part of the target."""
@@ -65,6 +76,7 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The head is whole; the body has bounds of its own (body.py)."""
+        self._in_head = False
         self._stop_waiting()
         if not self.transport.is_closing():
             super().on_headers_complete()
@@ -78,6 +90,11 @@ class Connection(HttpToolsProtocol):
         """The request is whole."""
         if self.cycle is not None:
             super().on_message_complete()
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self._task = self.loop.create_task(cycle.run_asgi(app))
+        self.tasks.add(self._task)
+        self._task.add_done_callback(self.tasks.discard)
 
     def pause_writing(self) -> None:
         """The client does not read: it has request_timeout to begin."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from modelkeep.errors import ModelkeepError, Overloaded, Unauthenticated
+from modelkeep.serve.connection import GONE
 from modelkeep.serve.infer import Infer, retry_after, target, told
 from modelkeep.serve.keys import Gate
 from modelkeep.serve.plane import Plane
@@ -23,7 +25,17 @@ class Door:
         self._inner, self._gate, self._metrics, self._infer = inner, gate, plane.metrics, Infer(plane)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See ASGI. 401 without a known key, 403 without the scope, 429 above the key's rate."""
+        """See ASGI. 401 without a known key, 403 without the scope, 429 above the key's rate.
+
+        Where the client has gone, what was done for it is cancelled, and nobody is there to be told.
+        """
+        try:
+            await self._let(scope, receive, send)
+        except asyncio.CancelledError:
+            if not scope.get(GONE):
+                raise
+
+    async def _let(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             given = next((v.decode("latin-1") for k, v in scope["headers"] if k == b"authorization"), None)
             try:

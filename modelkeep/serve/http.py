@@ -17,7 +17,7 @@ from starlette.routing import Route
 from modelkeep import __version__, metrics
 from modelkeep.errors import BadInput, ModelkeepError, NotReady, Unsupported
 from modelkeep.serve import body, codec, describe, openapi, statistics, v1
-from modelkeep.serve.infer import CLIENT_GONE, TIMEOUT, TRACE, Infer, new_id, retry_after, timing, told
+from modelkeep.serve.infer import TIMEOUT, TRACE, Infer, new_id, retry_after, timing, told
 from modelkeep.serve.plane import Plane
 from modelkeep.serve.repository import READY, Repository
 from modelkeep.serve.router import STICKY
@@ -81,10 +81,7 @@ class _Handlers:
         request = Request(
             new_id(), name, v1.inputs(head, signature), sticky, deadline=deadline, trace=heads.get(TRACE, "")
         )
-        try:
-            reply = await body.unless_gone(http.receive, self.plane.infer(request))
-        except body.ClientGoneError:
-            return Response(status_code=CLIENT_GONE)
+        reply = await self.plane.infer(request)
         headers = {
             "server-timing": timing(reply).decode(),
             "x-modelkeep-version": str(reply.version),

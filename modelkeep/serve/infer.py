@@ -28,7 +28,6 @@ TIMEOUT = "x-modelkeep-timeout"
 TRACE = "traceparent"
 JSON_LENGTH = "inference-header-content-length"
 JSON, BINARY = b"application/json", b"application/octet-stream"
-CLIENT_GONE = 499
 PATH = re.compile(r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[0-9]{1,9}))?/infer")
 _IDS = random.Random()
 log = logging.getLogger(__name__)
@@ -56,8 +55,6 @@ class Infer:
         status = 200
         try:
             answer, headers = await self._answer(scope["path_params"], body.headers(scope), receive)
-        except body.ClientGoneError:
-            status, answer, headers = CLIENT_GONE, b"", []
         except ModelkeepError as error:
             status, answer, headers = error.status, told(str(error)), retry_after(error)
         except HTTPException as error:
@@ -87,7 +84,7 @@ class Infer:
             version=where.get("version"),
             trace=heads.get(TRACE, ""),
         )
-        reply = await body.unless_gone(receive, self.plane.infer(request))
+        reply = await self.plane.infer(request)
         if asked.classes:
             reply = classified(reply, asked.classes, self.plane.router(reply.model).loaded.get(reply.version))
         answer, json_length = codec.encode(reply, asked.binary)
@@ -123,7 +120,7 @@ def new_id() -> str:
 
 def timing(reply: Reply) -> bytes:
     """Seconds by stage, as browsers and proxies read them (W3C Server Timing)."""
-    return ", ".join(f"{stage};dur={1000 * seconds:.3f}" for stage, seconds in reply.timings.items()).encode()
+    return b", ".join(b"%b;dur=%.3f" % (stage.encode(), 1000 * seconds) for stage, seconds in reply.timings.items())
 
 
 def told(why: str) -> bytes:

@@ -12,9 +12,10 @@ import pytest
 from modelkeep.data.dataset import Dataset
 from modelkeep.errors import BadModel, ModelkeepError
 from modelkeep.model import engines, folder
+from modelkeep.serve import loaded
 from modelkeep.serve.loaded import bring
 from modelkeep.serve.warm import warm
-from modelkeep.types import Model, ServeConfig
+from modelkeep.types import Model, ServeConfig, Signature, TensorSpec
 
 
 @pytest.fixture
@@ -69,3 +70,12 @@ def test_what_fails_the_warm_up_is_closed(
 def test_what_the_engine_refuses_is_passed_on(model: Model, in_process: bool) -> None:
     with pytest.raises(BadModel, match="weights is not an ONNX model that can be run"):
         bring(model, ServeConfig(in_process=in_process))
+
+
+@pytest.mark.parametrize(
+    ("shape", "bounds", "short"),
+    [((None, 3), {}, True), ((None, None), {}, False), ((4, 3), {}, False), ((None, 3), {"batch": (1, 8, 1)}, False)],
+)
+def test_the_short_check_is_for_what_only_rows_are_free_of(shape: Any, bounds: Any, short: bool) -> None:
+    signature = Signature((TensorSpec("x", "float32", shape),), (TensorSpec("y", "float32", shape),), bounds)
+    assert (loaded._plain(signature) is not None) == short
