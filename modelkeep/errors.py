@@ -16,6 +16,7 @@ ModelkeepError
 ├── NotFound             no such model, version, file or alias: exit code 2, status 404
 ├── No                   the answer is no: exit code 1
 │   ├── Differs          a conversion whose answers changed
+│   │   └── Undecided    nothing can be told, for the reference itself has no answers that could show a change
 │   ├── Regressed        below the accuracy that was promised
 │   └── Conflict         somebody else changed it first
 ├── Busy                 the service cannot take it now
@@ -106,6 +107,10 @@ class No(ModelkeepError):
 
 class Differs(No):
     """A conversion whose answers changed."""
+
+
+class Undecided(Differs):
+    """Nothing can be told of the answers: the reference fails, is NaN, varies by itself or never varies."""
 
 
 class Regressed(No):

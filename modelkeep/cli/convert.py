@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from modelkeep.cli.output import FILE, as_json, dump, open_keep, say, say_reports, version_json
+from modelkeep.cli.output import FILE, as_json, dump, open_keep, progress, say, say_reports, version_json
 
 
 @click.command(epilog="Example: modelkeep convert digits@1 --to onnx --data test.npz")
@@ -17,19 +17,42 @@ from modelkeep.cli.output import FILE, as_json, dump, open_keep, say, say_report
 @click.option("--atol", type=click.FloatRange(min=0), help="Absolute tolerance of an output (default 1e-4).")
 @click.option("--rtol", type=click.FloatRange(min=0), help="Relative tolerance of an output (default 1e-3).")
 @click.option("--opset", type=click.IntRange(min=13), help="ONNX opset; by default the exporter's.")
+@click.option(
+    "--dynamic",
+    multiple=True,
+    metavar="INPUT:0,1",
+    help="Dimensions of an input to be free (0 is the batch), instead of all that the model lets be free; repeatable.",
+)
+@click.option("--example", type=FILE, help="Rows (.npz) to follow the model on; by default the first of the data.")
+@click.option("--rename", multiple=True, metavar="OLD=NEW", help="Another name for an input or output; repeatable.")
 @click.option("--precision", help="Of the weights of OpenVINO's own format: float32 (default) or float16.")
 @as_json
-def convert(ref: str, to: str, data: Path | None, json_: bool, **options: Any) -> None:
-    """Convert REF, compare the answers at several batch sizes, and keep the result only if they agree.
+def convert(
+    ref: str, to: str, data: Path | None, example: Path | None, rename: tuple[str, ...], json_: bool, **options: Any
+) -> None:
+    """Convert REF, compare the answers at several sizes of every free dimension, and keep it only if they agree.
 
-    Exit code 1, with the output that differs, when they do not; nothing is stored then.
+    Exit code 1, with the output and the layer that differ, when they do not; nothing is stored then.
     """
-    given = {key: value for key, value in options.items() if value is not None}
-    with open_keep() as keep:
+    given = {key: value for key, value in options.items() if value not in (None, ())}
+    if rename:
+        given["rename"] = dict(map(_renaming, rename))
+    with open_keep() as keep, progress("converting", quiet=json_) as advance:
         rows = keep.read_data(data, ref) if data else None
-        version = keep.convert(ref, to, rows=rows, **given)
+        if example:
+            given["example"] = keep.read_data(example, ref)
+        version = keep.convert(ref, to, rows=rows, progress=advance, **given)
     if json_:
         return dump(version_json(version))
     say(f"{version.ref}  {version.model.format}  from {version.name}@{version.parent}")
     say_reports(version.reports)
     return None
+
+
+def _renaming(text: str) -> tuple[str, str]:
+    old, _, new = text.partition("=")
+    if not (old and new):
+        raise click.BadParameter(
+            f"'{text}' is no renaming; write OLD=NEW, such as output=logits", param_hint="--rename"
+        )
+    return old, new

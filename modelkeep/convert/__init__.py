@@ -75,8 +75,8 @@ def steps(source: str, target: str, **options: Any) -> list[Step]:
     kinds = [_kind(ROUTES[pair]) for pair in path(source, target)]
     known = {f.name: None for kind in kinds for f in dataclasses.fields(kind)}
     for name in options:
-        if name not in known:
-            there = ", ".join(option for option in known if option != "rows")
+        if name not in known and name != "progress":
+            there = ", ".join(option for option in known if option not in ("rows", "progress"))
             raise Unsupported(f"turning {source} into {target} has no option '{name}'; there are: {there}")
     return [cast(Step, kind(**_own(kind, options))) for kind in kinds]
 
@@ -96,7 +96,7 @@ def prove_end(first: Model, last: Model, rows: Dataset | None, **options: Any) -
     """
     from modelkeep.convert.proof import prove
 
-    held = {name: options[name] for name in ("precision", "atol", "rtol") if options.get(name) is not None}
+    held = {name: options[name] for name in ("precision", "atol", "rtol", "rename") if options.get(name) is not None}
     report = prove(first, last, rows, **held)
     return dataclasses.replace(report, why=f"from {first.format} to {last.format}: {report.why}")
 

@@ -3,13 +3,35 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
+import numpy as np
+
+from modelkeep import extras
 from modelkeep.data import dataset
 from modelkeep.data.dataset import Dataset
-from modelkeep.errors import Differs
+from modelkeep.errors import BadInput, Differs, Undecided
 from modelkeep.model import engines
-from modelkeep.model.compare import TOLERANCES, compare
-from modelkeep.types import Model, Report, ServeConfig
+from modelkeep.model.compare import Trial, judge, rule_for
+from modelkeep.types import Model, Report, Runner, ServeConfig, Signature
+
+if TYPE_CHECKING:
+    from modelkeep.types import Array, Arrays
+
+Progress = Callable[[float, float, str], None]
+EXAMPLE_ROWS = 2
+"""Rows that exporters follow a model on; the proof tries one more, for a batch of that size may have been baked in."""
+DIFFERS = "the {made} model does not answer as the {reference} one: "
+PRECISE_BYTES = 500_000_000
+"""Larger models are not held a second time in float64."""
+LAYERS: dict[tuple[str, str], str] = {
+    ("torch", "onnx"): "modelkeep.convert.first_difference:torch_onnx",
+    ("torch-export", "onnx"): "modelkeep.convert.first_difference:torch_onnx",
+    ("torchscript", "onnx"): "modelkeep.convert.first_difference:torch_onnx",
+}
+"""(from, to) → a function (reference, made, inputs of both, rule) → which layer is the first that differs."""
 
 
 def prove(
@@ -21,23 +43,142 @@ def prove(
     atol: float | None = None,
     rtol: float | None = None,
     config: ServeConfig | None = None,
+    rename: Mapping[str, str] | None = None,
+    example_rows: int = EXAMPLE_ROWS,
+    progress: Progress | None = None,
 ) -> Report:
-    """Report(kind="compare", ok=True) where ``made`` answers as ``reference`` does; raises Differs where it does not.
+    """Report(kind="compare", ok=True) where ``made`` answers as ``reference`` does; raises Differs where it does not,
+    or Undecided, which is one, where the reference has no answers to compare with.
 
-    ``rows`` are real ones; None stands for seeded rows made from the signature. ``precision`` (float32, float16,
-    bfloat16: what the weights of ``made`` were cast to) picks the tolerance, ``atol`` and ``rtol`` replace it.
-    ``config`` says which engine runs ``made``; by default its format's own.
+    ``rows`` are real ones, under the names of either model; None stands for seeded rows made from the signature of
+    ``made``, which says what is free: each of those dimensions is tried at several sizes. ``precision`` (float32,
+    float16, bfloat16: what the weights of ``made`` were cast to) picks the tolerance, ``atol`` and ``rtol`` replace it.
+    ``config`` says which engine runs ``made``, by default its format's own; ``rename`` are the inputs and outputs of
+    ``reference`` that have other names in ``made``; ``example_rows`` is the batch that an exporter saw.
     """
-    usual = TOLERANCES[precision]
-    fitted = dataset.fit(rows, reference.signature) if rows else None
-    with contextlib.closing(engines.load(reference)) as a, contextlib.closing(engines.load(made, config)) as b:
-        report = compare(
-            a,
-            b,
+    names = dict(rename or {})
+    fitted = dataset.fit(renamed(rows, names), made.signature) if rows else None
+    with contextlib.closing(engines.load(reference)) as old, contextlib.closing(engines.load(made, config)) as new:
+        report, failed = judge(
+            Renamed(old, names) if names else old,
+            new,
             fitted,
-            atol=usual.atol if atol is None else atol,
-            rtol=usual.rtol if rtol is None else rtol,
+            batches=sorted({1, 2, 7, example_rows + 1}),
+            rule=rule_for(precision, atol, rtol),
+            precision=precision,
+            signature=made.signature,
+            precise=_precise(reference, names),
+            progress=progress,
         )
-    if not report.ok:
-        raise Differs(f"the {made.format} model does not answer as the {reference.format} one: {report.why}")
-    return report
+    if report.ok:
+        return replace(report, why=f"{report.why}{_told(report)}")
+    if report.numbers["undecided"]:
+        raise Undecided(f"nothing can be told of the {made.format} model: {report.why}")
+    layer = _first_layer(reference, made, failed, names, rule_for(precision, atol, rtol)) if failed else ""
+    why = f"{report.why}; {layer}" if layer else report.why
+    raise Differs(DIFFERS.format(made=made.format, reference=reference.format) + why)
+
+
+def renamed(rows: Dataset, names: Mapping[str, str]) -> Dataset:
+    """The same rows under the new names of the inputs."""
+    return Dataset({names.get(name, name): array for name, array in rows.inputs.items()}, rows.labels, rows.source)
+
+
+def renamed_signature(signature: Signature, names: Mapping[str, str]) -> Signature:
+    """The same signature with new names of inputs and outputs. Raises BadInput where one does not exist, or twice."""
+    specs = (*signature.inputs, *signature.outputs)
+    known = [t.name for t in specs]
+    for old in names:
+        if old not in known:
+            raise BadInput(
+                f"no input or output is called '{old}', so it cannot be renamed; there are {', '.join(known)}"
+            )
+    new = [names.get(name, name) for name in known]
+    if len(set(new)) < len(new):
+        twice = next(name for name in new if new.count(name) > 1)
+        raise BadInput(f"two of the inputs and outputs would be called '{twice}'; rename to names that differ")
+    changed = [replace(t, name=names.get(t.name, t.name)) for t in specs]
+    return replace(
+        signature, inputs=tuple(changed[: len(signature.inputs)]), outputs=tuple(changed[len(signature.inputs) :])
+    )
+
+
+class Renamed:
+    """A Runner under other names of its inputs and outputs, as ``names`` (old → new) says."""
+
+    def __init__(self, runner: Runner, names: Mapping[str, str]) -> None:
+        self._runner, self._names = runner, dict(names)
+        self._old = {new: old for old, new in self._names.items()}
+        self.signature = renamed_signature(runner.signature, self._names)
+
+    def run(self, inputs: Arrays) -> dict[str, Array]:
+        """See Runner."""
+        found = self._runner.run({self._old.get(name, name): array for name, array in inputs.items()})
+        return {self._names.get(name, name): array for name, array in found.items()}
+
+    def close(self) -> None:
+        """See Runner."""
+        self._runner.close()
+
+
+class Precise:
+    """A PyTorch reference in float64: what its float32 answers differ from these by is its own noise."""
+
+    def __init__(self, model: Model) -> None:
+        import torch
+
+        from modelkeep.model.engines.torch import TorchRunner
+        from modelkeep.model.formats import torch as torch_format
+
+        self.signature = model.signature
+        module = torch_format.module(model).double()
+        self._runner = TorchRunner(model.signature, module, torch.device("cpu"), None)
+
+    def run(self, inputs: Arrays) -> dict[str, Array]:
+        """See Runner. Raises BadInput where the module's code holds on to float32."""
+        wide = {n: a.astype(np.float64) if a.dtype.kind == "f" else a for n, a in inputs.items()}
+        return self._runner.run(wide)
+
+    def close(self) -> None:
+        """See Runner."""
+        self._runner.close()
+
+
+def _precise(reference: Model, names: Mapping[str, str]) -> Runner | None:
+    if reference.format != "torch" or reference.size > PRECISE_BYTES:
+        return None
+    try:
+        runner = Precise(reference)
+    except Exception:  # noqa: BLE001 - a person's module may refuse float64 in any way; there is other noise to go by
+        return None
+    return Renamed(runner, names) if names else runner
+
+
+def _first_layer(reference: Model, made: Model, failed: Trial, names: Mapping[str, str], rule: object) -> str:
+    """Which layer is the first that differs, or nothing where that cannot be told."""
+    find = LAYERS.get((reference.format, made.format))
+    if find is None:
+        return ""
+    old = {new: old for old, new in names.items()}
+    inputs = {old.get(name, name): array for name, array in failed.inputs.items()}
+    try:
+        return str(extras.load(find)(reference, made, inputs, failed.inputs, rule))
+    except Exception:  # noqa: BLE001 - a model that differs may fail in any way when it is taken apart; that it differs is told
+        return ""
+
+
+def _told(report: Report) -> str:
+    """The sizes of the free dimensions that were tried, and the edge rows that could not be."""
+    parts = [f"{name} {', '.join(map(str, tried))}" for name, tried in report.numbers["sizes"].items() if tried]
+    if report.numbers["batches"]:
+        parts.insert(0, f"batch {', '.join(map(str, report.numbers['batches']))}")
+    tried = f"; tried at {'; '.join(parts)}" if parts else ""
+    skipped = "".join(f"; not compared: {what}" for what in report.numbers["skipped"])
+    return f"{tried}{skipped}"
+
+
+def sizes(signature: Signature) -> Iterator[str]:
+    """One phrase for each free dimension: its name and its bounds."""
+    for name in signature.free:
+        limits = signature.bounds.get(name)
+        yield f"{name} ({limits.describe()})" if limits else name

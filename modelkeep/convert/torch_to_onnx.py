@@ -1,228 +1,311 @@
-"""PyTorch → ONNX, with a free batch and the same names, kept only when the answers agree."""
+"""PyTorch → ONNX: every dimension free that the model lets be free, names kept or given, and kept only with proof."""
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
+import re
 import shutil
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
+import onnx
 import torch
 
+from modelkeep.convert import onnx_graph, proof
+from modelkeep.convert.exporters import EXPORTERS, Exporter, Flat, exportable, quiet
 from modelkeep.data import dataset
 from modelkeep.data.dataset import Dataset
-from modelkeep.errors import BadModel, Differs, ModelkeepError, Unsupported
-from modelkeep.model import engines, folder
+from modelkeep.errors import BadInput, BadModel, Differs, ModelkeepError, Undecided, Unsupported
+from modelkeep.model import folder, free_dimensions
 from modelkeep.model import signature as signatures
-from modelkeep.model.compare import compare
 from modelkeep.model.formats import onnx as onnx_format
 from modelkeep.model.formats import torch as torch_format
-from modelkeep.types import Model, Report, Runner, Signature
+from modelkeep.types import BATCH, Model, Report, Signature
 
-ONE_FILE = 1_500_000_000
-"""Bytes of weights that still go into model.onnx itself; a protobuf message ends at 2 GiB."""
-EXAMPLE_ROWS = 2
-"""torch.export takes a batch of 0 or 1 for a constant, so the example has more."""
+if TYPE_CHECKING:
+    from modelkeep.types import Array, Arrays
+
+OPSETS = (None, 18, 17)
+"""The exporter's own, then older ones, for where the installed runtime does not take what it writes."""
+IMAGE = re.compile(r"(\w+_)?(height|width)")
+"""Free dimensions that are given up first, where no exporter keeps them."""
+LONGEST_REASON = 300
+"""Characters of an exporter's own words."""
 
 
 @dataclass(frozen=True)
 class TorchToOnnx:
-    """Exports with torch.export's exporter and, where that fails or differs, with the older TorchScript one.
+    """Tries PyTorch's exporters in the order of EXPORTERS until one writes a model that answers alike.
 
-    ``opset`` None leaves it to the exporter. ``rows`` are what the answers are compared on; without them the model's
-    reference rows, or else seeded random ones.
+    ``opset`` None leaves it to the exporter. ``dynamic`` (``ids:0,1`` or ``ids:0,1=sequence`` for each input) are the
+    dimensions to be free, instead of all that the model lets be free; ``rename`` gives inputs and outputs other names.
+    ``rows`` are what the answers are compared on; without them the model's reference rows, or else seeded random ones.
+    ``example`` are rows to follow the model on, by default the first of ``rows``. ``progress`` is called with what is
+    done, the total and a note.
     """
 
     opset: int | None = None
-    atol: float = 1e-4
-    rtol: float = 1e-3
+    atol: float | None = None
+    rtol: float | None = None
+    dynamic: tuple[str, ...] = ()
+    rename: Mapping[str, str] = field(default_factory=dict)
     rows: Dataset | None = field(default=None, repr=False, compare=False)
+    example: Dataset | None = field(default=None, repr=False, compare=False)
+    progress: proof.Progress | None = field(default=None, repr=False, compare=False)
 
     def run(self, model: Model, into: Path) -> tuple[Model, tuple[Report, ...]]:
-        """See Step. Raises Differs with the output that differs, Unsupported where neither exporter can; both leave
-        nothing at ``into``.
+        """See Step. Raises Differs with the output and layer that differ, Unsupported where no exporter can, BadInput
+        for ``dynamic`` or ``rename`` that do not fit the model; each leaves nothing at ``into``.
         """
         rows = self.rows or folder.reference(model.path)
         rows = dataset.fit(rows, model.signature) if rows else None
         into.mkdir(parents=True, exist_ok=True)
         try:
-            made, report = self._ladder(model, rows, into)
-            folder.copy_reference(model.path, into)
+            made, report = self._freest(model, rows, into)
+            _keep_reference(model, self.rename, into)
             return folder.write(made), (report,)
         except BaseException:  # a half-made model must not be left, not even by Ctrl-C
             _clear(into)
             raise
 
-    def _ladder(self, model: Model, rows: Dataset | None, into: Path) -> tuple[Model, Report]:
+    def _freest(self, model: Model, rows: Dataset | None, into: Path) -> tuple[Model, Report]:
+        """All that may be free; without sizes of images, or the batch alone, where no exporter keeps more."""
+        self._note("looking for free dimensions")
+        example = self._example(model.signature, rows)
+        wanted = self._signature(model, example)
+        given_up: dict[str, str] = {}
+        for signature in _less_and_less(wanted, example) if not self.dynamic else [wanted]:
+            try:
+                made, report = self._ladder(model, proof.renamed_signature(signature, self.rename), example, rows, into)
+                return made, _fixed(report, wanted, signature, given_up)
+            except Undecided:
+                raise
+            except (Differs, Unsupported) as error:
+                failed = error
+                given_up.setdefault(", ".join(signature.free), str(error))
+        raise failed
+
+    def _ladder(
+        self, model: Model, signature: Signature, example: Arrays, rows: Dataset | None, into: Path
+    ) -> tuple[Model, Report]:
         failed: dict[str, str] = {}
-        differs: Report | None = None
-        with contextlib.closing(engines.load(model)) as reference:
-            for name, export in EXPORTERS.items():
-                _clear(into)
-                try:
-                    made = self._export(export, model, rows, into)
-                except ModelkeepError as error:
-                    failed[name] = str(error)
-                    continue
-                report = self._compare(reference, made, rows)
-                if report.ok:
-                    return made, _told(report, name, failed, made)
-                failed[name], differs = report.why, differs or report
-        told = "; ".join(f"exporter {name}: {why}" for name, why in failed.items())
+        differs = False
+        for name, exporter in EXPORTERS.items():
+            _clear(into)
+            self._note(f"exporting with {name}")
+            try:
+                made, removed = self._export(exporter, model, signature, example, into)
+                report = self._prove(model, made, rows)
+                return made, _told(report, name, failed, removed, made)
+            except Undecided:
+                raise  # for another exporter it would be the same
+            except ModelkeepError as error:
+                failed[name] = str(error).removeprefix(proof.DIFFERS.format(made="onnx", reference=model.format))
+                differs = differs or isinstance(error, Differs)
+        told = "; ".join(_reasons(failed))
         if differs:
             raise Differs(f"the ONNX model does not answer as the PyTorch one does, so it is not kept; {told}")
         raise Unsupported(f"PyTorch cannot write this model as ONNX; {told}")
 
-    def _export(self, export: Exporter, model: Model, rows: Dataset | None, into: Path) -> Model:
-        """One exporter's file, its signature held against the model's own."""
-        signature, file = model.signature, into / onnx_format.MAIN
-        example = (rows.take([0] * EXAMPLE_ROWS).inputs if rows else None) or signatures.example(
-            signature, EXAMPLE_ROWS
+    def _prove(self, model: Model, made: Model, rows: Dataset | None) -> Report:
+        return proof.prove(
+            model, made, rows, atol=self.atol, rtol=self.rtol, rename=self.rename, progress=self.progress
         )
-        tensors = tuple(torch.from_numpy(example[t.name].copy()) for t in signature.inputs)
-        tensors = tuple(_as_fixed(x, t.shape[:1]) for x, t in zip(tensors, signature.inputs, strict=True))
-        with _quiet():
+
+    def _export(
+        self, exporter: Exporter, model: Model, signature: Signature, example: Arrays, into: Path
+    ) -> tuple[Model, dict[str, int]]:
+        """One exporter's file, at the newest opset that the runtime takes, held against the wanted signature."""
+        for opset in (self.opset,) if self.opset else OPSETS:
             try:
-                export(_flat(torch_format.module(model)), tensors, signature, file, self.opset)
+                file, removed = self._write(exporter, model, signature, example, into, opset)
+                found = onnx_format.read_signature(file)
+                break
+            except BadModel as error:  # the file is there, and the runtime does not take it
+                failed = error
+        else:
+            raise failed
+        _same_signature(signature, found)
+        files = onnx_graph.files(file)
+        return replace(model, path=into, format="onnx", signature=signature, files=files, options={}), removed
+
+    def _write(
+        self,
+        exporter: Exporter,
+        model: Model,
+        signature: Signature,
+        example: Arrays,
+        into: Path,
+        opset: int | None,
+    ) -> tuple[Path, dict[str, int]]:
+        file = into / onnx_format.MAIN
+        tensors = _tensors(model.signature, signature, example)
+        module = torch_format.module(model)
+        with quiet(), exportable():
+            try:
+                graph = exporter(_flat(module), tensors, signature, opset)
+                removed = onnx_graph.tidy(graph, optimise=exporter in OLDER)
+                onnx_graph.name_sizes(graph, signature)
+                onnx_graph.write(graph, file)
+                onnx.checker.check_model(str(file))
             except ModelkeepError:
                 raise
             except Exception as error:  # the exporters share no error below Exception; the next one may manage
                 raise Unsupported(f"it fails: {_reason(error)}") from error
-        if self.opset and onnx_format.opset(file) != self.opset:
-            raise Unsupported(f"it wrote opset {onnx_format.opset(file)} where {self.opset} was asked for")
-        _same_signature(signature, onnx_format.read_signature(file))
-        files = (onnx_format.MAIN, *onnx_format.external_files(file))
-        return replace(model, path=into, format="onnx", files=files, options={})
+        if opset and onnx_format.opset(file) != opset:
+            raise Unsupported(f"it wrote opset {onnx_format.opset(file)} where {opset} was asked for")
+        return file, removed
 
-    def _compare(self, reference: Runner, made: Model, rows: Dataset | None) -> Report:
-        with contextlib.closing(engines.load(made)) as candidate:
-            return compare(reference, candidate, rows, atol=self.atol, rtol=self.rtol)
+    def _example(self, signature: Signature, rows: Dataset | None) -> dict[str, Array]:
+        """Rows to follow the model on, under the source's names; two or more where the batch is to be free."""
+        given = dataset.fit(self.example, signature) if self.example else rows
+        if given is None:
+            return signatures.example(signature, proof.EXAMPLE_ROWS)
+        count = len(given) if self.example and self.dynamic else proof.EXAMPLE_ROWS
+        found = {}
+        for spec in signature.inputs:
+            wanted = spec.shape[0] if spec.shape and spec.shape[0] is not None else count
+            found[spec.name] = given.inputs[spec.name][np.arange(wanted) % len(given)]
+        return found
+
+    def _signature(self, model: Model, example: Arrays) -> Signature:
+        """The model's signature with every dimension free that is asked for or, unless told, that can be."""
+        only = _parsed(self.dynamic, model.signature) if self.dynamic else None
+        module = torch_format.module(model)
+        with quiet():
+            return free_dimensions.discover(
+                lambda arrays: torch_format.forward(module, model.signature, arrays), example, model.signature, only
+            )
+
+    def _note(self, what: str) -> None:
+        if self.progress:
+            self.progress(0, 1, what)
 
 
-class _Flat(torch.nn.Module):
-    """The same module, whatever it answers with as a tuple of tensors in the signature's order."""
-
-    def __init__(self, inner: torch.nn.Module) -> None:
-        super().__init__()
-        self.inner = inner
-
-    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return tuple(torch_format.named(self.inner(*inputs)).values())
+OLDER = tuple(EXPORTERS[name] for name in ("torchscript", "torchscript-scripted"))
+"""What they write has not been through onnxscript's optimiser."""
 
 
 def _flat(module: torch.nn.Module) -> torch.nn.Module:
     """A scripted module stays as it is: it can be no part of another that is traced, and its exporter flattens."""
-    return module if isinstance(module, torch.jit.ScriptModule) else _Flat(module).eval()
+    return module if isinstance(module, torch.jit.ScriptModule) else Flat(module, torch_format.named).eval()
 
 
-Exporter = Callable[[torch.nn.Module, tuple[torch.Tensor, ...], Signature, Path, int | None], None]
+def _parsed(dynamic: tuple[str, ...], signature: Signature) -> dict[str, dict[int, str | None]]:
+    """``ids:0,1=sequence`` → {"ids": {0: None, 1: "sequence"}}. BadInput where it is not that, or does not fit."""
+    found: dict[str, dict[int, str | None]] = {}
+    specs = {t.name: t for t in signature.inputs}
+    for text in dynamic:
+        name, colon, rest = text.rpartition(":")
+        parts = re.findall(r"(\d+)(?:=([A-Za-z_]\w*))?(?:,|$)", rest)
+        if not colon or ",".join(axis + (f"={word}" if word else "") for axis, word in parts) != rest or not parts:
+            raise BadInput(f"'{text}' does not say which dimensions are free; write INPUT:0,1 or INPUT:0,1=sequence")
+        if name not in specs:
+            raise BadInput(f"no input is called '{name}'; the model takes {', '.join(specs)}")
+        for axis, word in parts:
+            if int(axis) >= len(specs[name].shape):
+                raise BadInput(
+                    f"input '{name}' has {len(specs[name].shape)} dimensions, so there is no dimension {axis}"
+                )
+            found.setdefault(name, {})[int(axis)] = word or None
+    return found
 
 
-def _dynamo(
-    module: torch.nn.Module, example: tuple[torch.Tensor, ...], signature: Signature, file: Path, opset: int | None
-) -> None:
-    batch = torch.export.Dim("batch", min=1)
-    shapes = tuple(
-        {axis: batch if axis == 0 else torch.export.Dim.AUTO for axis, size in enumerate(t.shape) if size is None}
-        for t in signature.inputs
-    )
-    program = torch.onnx.export(
-        module,
-        example,
-        dynamo=True,
-        input_names=[t.name for t in signature.inputs],
-        output_names=[t.name for t in signature.outputs],
-        dynamic_shapes=(shapes,),
-        opset_version=opset,
-        verbose=False,
-    )
-    assert program is not None
-    program.save(str(file), external_data=_size(module) > ONE_FILE)
+def _less_and_less(wanted: Signature, example: Arrays) -> Iterator[Signature]:
+    """All that is wanted; the same without the sizes of images; the batch alone."""
+    yield wanted
+    images = {name for name in wanted.free if IMAGE.fullmatch(name)}
+    others = {name for name in wanted.free if name != BATCH}
+    for dropped in (images, others):
+        if dropped and (dropped is others or dropped != others):
+            yield _without(wanted, dropped, example)
 
 
-def _torchscript(
-    module: torch.nn.Module, example: tuple[torch.Tensor, ...], signature: Signature, file: Path, opset: int | None
-) -> None:
-    if _size(module) > ONE_FILE:
-        raise Unsupported("it cannot write a model of more than 1.5 GB")
-    axes: Mapping[str, Mapping[int, str]] = {
-        t.name: {
-            axis: "batch" if axis == 0 else f"{t.name}_{axis}" for axis, size in enumerate(t.shape) if size is None
-        }
-        for t in (*signature.inputs, *signature.outputs)
-    }
-    torch.onnx.export(
-        module,
-        example,
-        str(file),
-        dynamo=False,
-        input_names=[t.name for t in signature.inputs],
-        output_names=[t.name for t in signature.outputs],
-        dynamic_axes=axes,
-        opset_version=opset,
-        verbose=False,
-    )
+def _without(signature: Signature, dropped: set[str], example: Arrays) -> Signature:
+    """The same with these free dimensions fixed at the example's sizes."""
+    usual = signature.sizes({name: array.shape for name, array in example.items()})
+    return free_dimensions.fix(signature, {name: usual[name] for name in dropped})
 
 
-EXPORTERS: dict[str, Exporter] = {"dynamo": _dynamo, "torchscript": _torchscript}
+def _tensors(source: Signature, signature: Signature, example: Arrays) -> tuple[torch.Tensor, ...]:
+    """The example in the source's order, no two free sizes alike: an exporter would take them for one."""
+    names = [t.name for t in source.inputs]
+    arrays = dict(zip((t.name for t in signature.inputs), (example[name] for name in names), strict=True))
+    sizes = signature.sizes({name: array.shape for name, array in arrays.items()})
+    taken = {sizes.get(BATCH, 0)}
+    for name in (name for name in signature.free if name != BATCH):
+        limits = signature.bounds.get(name)
+        step = limits.step if limits else 1
+        size = next((s for s in range(sizes[name], sizes[name] + 9 * step, step) if s not in taken), sizes[name])
+        sizes[name] = size if limits is None or limits.allows(size) else sizes[name]
+        taken.add(sizes[name])
+    arrays = signatures.resized(signature, arrays, sizes)
+    return tuple(torch.from_numpy(np.array(arrays[t.name], order="C")) for t in signature.inputs)
 
 
 def _same_signature(want: Signature, got: Signature) -> None:
-    """BadModel where the exported file does not take and give what the module does, for any batch."""
-    for ours, theirs in zip((*want.inputs, *want.outputs), (*got.inputs, *got.outputs), strict=False):
-        free = all(size is None for size, mine in zip(theirs.shape, ours.shape, strict=False) if mine is None)
-        alike = (ours.name, ours.dtype, len(ours.shape)) == (theirs.name, theirs.dtype, len(theirs.shape))
-        if not (alike and free):
-            raise BadModel(f"it wrote {theirs.describe()} where the model has {ours.describe()}")
+    """Unsupported where the exported file does not take and give what the module does, at any size that is free."""
     if len(got.inputs) != len(want.inputs) or len(got.outputs) != len(want.outputs):
         names = ", ".join(t.name for t in (*got.inputs, *got.outputs))
-        raise BadModel(f"it wrote other inputs and outputs than the model has: {names}")
+        raise Unsupported(f"it wrote other inputs and outputs than the model has: {names}")
+    for ours, theirs in zip((*want.inputs, *want.outputs), (*got.inputs, *got.outputs), strict=True):
+        if (ours.name, ours.dtype, len(ours.shape)) != (theirs.name, theirs.dtype, len(theirs.shape)):
+            raise Unsupported(f"it wrote {theirs.describe()} where the model has {ours.describe()}")
+        for axis, (mine, size) in enumerate(zip(ours.shape, theirs.shape, strict=True)):
+            if mine is None and size is not None:
+                raise Unsupported(f"it baked in {ours.axes[axis]}: dimension {axis} of '{ours.name}' is always {size}")
 
 
-def _told(report: Report, exporter: str, failed: Mapping[str, str], made: Model) -> Report:
+def _told(report: Report, exporter: str, failed: Mapping[str, str], removed: Mapping[str, int], made: Model) -> Report:
     """What the comparison found, and how the file came about."""
     opset = onnx_format.opset(made.main)
-    numbers = {**report.numbers, "exporter": exporter, "opset": opset, "bytes": made.size, "failed": dict(failed)}
-    after = "".join(f"; exporter {name} was tried before: {why}" for name, why in failed.items())
-    return replace(report, why=f"{report.why} (exporter {exporter}, opset {opset}){after}", numbers=numbers)
+    limits = {name: made.signature.bounds.get(name) for name in made.signature.free}
+    numbers = {
+        **report.numbers,
+        "exporter": exporter,
+        "opset": opset,
+        "bytes": made.size,
+        "failed": dict(failed),
+        "removed": dict(removed),
+        "free": {name: list(bounds) if bounds else None for name, bounds in limits.items()},
+    }
+    free = f"; free: {', '.join(proof.sizes(made.signature))}" if limits else "; nothing is free"
+    gone = f"; removed: {', '.join(f'{n} {what}' for what, n in removed.items())}" if removed else ""
+    after = "".join(f"; tried before: {reason}" for reason in _reasons(failed))
+    return replace(report, why=f"{report.why} (exporter {exporter}, opset {opset}){free}{gone}{after}", numbers=numbers)
 
 
-def _as_fixed(example: torch.Tensor, first: tuple[int | None, ...]) -> torch.Tensor:
-    """An input whose batch is baked in gets that many rows."""
-    if not first or first[0] is None or first[0] == len(example):
-        return example
-    return example[torch.arange(first[0]) % len(example)]
+def _reasons(failed: Mapping[str, str]) -> Iterator[str]:
+    """Each reason once, after the names of the exporters that failed for it."""
+    for why in dict.fromkeys(failed.values()):
+        yield f"exporter {' and '.join(name for name, other in failed.items() if other == why)}: {why}"
 
 
-def _size(module: torch.nn.Module) -> int:
-    return sum(t.numel() * t.element_size() for t in (*module.parameters(), *module.buffers()))
+def _fixed(report: Report, wanted: Signature, kept: Signature, why: Mapping[str, str]) -> Report:
+    """What the model would let be free, and no exporter keeps."""
+    lost = [name for name in wanted.free if name not in kept.free]
+    reason = next(iter(why.values()), "")
+    numbers = {**report.numbers, "fixed": dict.fromkeys(lost, reason)}
+    told = f"; {' and '.join(lost)} could be free, but no exporter keeps that: {reason}" if lost else ""
+    return replace(report, why=f"{report.why}{told}", numbers=numbers)
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporters' progress and warnings are theirs; what matters of them stands in the report."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+def _keep_reference(model: Model, rename: Mapping[str, str], into: Path) -> None:
+    rows = folder.reference(model.path) if rename else None
+    if rows is None:
+        folder.copy_reference(model.path, into)
+    else:
+        folder.keep_reference(into, proof.renamed(rows, rename))
 
 
 def _reason(error: BaseException) -> str:
     """The first line of what lies at the bottom of the exporter's error."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), repr(error))
+    line = next((line.strip() for line in str(error).splitlines() if line.strip()), repr(error))
+    return line if len(line) <= LONGEST_REASON else f"{line[:LONGEST_REASON]}…"
 
 
 def _clear(into: Path) -> None:

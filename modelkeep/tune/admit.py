@@ -73,9 +73,9 @@ class Admission:
 
     def _different(self, model: Model, runner: Runner, precision: str | None, other_weights: bool) -> str:
         """Against the default engine on the same model. Weights of int8 round differently on each engine."""
-        atol, rtol = compare.TOLERANCES[precision or ("bfloat16" if other_weights else "float32")]
+        held_to = precision or ("bfloat16" if other_weights else "float32")
         with contextlib.closing(engines.load(model)) as reference:
-            report = compare.compare(reference, runner, folder.reference(model.path), atol=atol, rtol=rtol)
+            report = compare.compare(reference, runner, folder.reference(model.path), precision=held_to)
         return "" if report.ok else report.why
 
     def _less_accurate(self, runner: Runner, model: Model) -> str:

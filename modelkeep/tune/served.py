@@ -23,6 +23,7 @@ import numpy as np
 from modelkeep import extras, stages
 from modelkeep.errors import ModelkeepError
 from modelkeep.model import compare, engines
+from modelkeep.model.tally import TOLERANCES
 from modelkeep.serve.plane import SWITCH, Plane
 from modelkeep.tune import claims, load, meters
 from modelkeep.tune.bench import NAME, Bench, own_threads
@@ -153,7 +154,7 @@ class Served:
         """By how much answers under load differ from those alone, and how the first does that must not."""
         if not pairs:
             return 0.0, ""
-        allowed = compare.TOLERANCES.get(self.bench.config.precision or "float32", compare.TOLERANCES["float32"])
+        allowed = TOLERANCES.get(self.bench.config.precision or "float32", TOLERANCES["float32"])
         report = compare.answers(pairs, atol=allowed.atol, rtol=allowed.rtol)
         return report.numbers["max_abs"] or 0.0, "" if report.ok else report.why
 

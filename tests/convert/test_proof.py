@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
@@ -44,12 +45,6 @@ def spoiled(model: Model, into: Path, factor: float) -> Model:
     """The same model with its last weights scaled."""
     graph = onnx.load(model.main)
     tensor = [t for t in graph.graph.initializer if len(t.dims) == 2][-1]
-    tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * tensor_type(factor), tensor.name))
+    tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(factor), tensor.name))
     onnx.save(graph, into / "model.onnx")
     return dataclasses.replace(model, path=into)
-
-
-def tensor_type(factor: float) -> Any:
-    import numpy as np
-
-    return np.float32(factor)

@@ -13,10 +13,11 @@ import torch
 
 from modelkeep.data.dataset import Dataset
 from modelkeep.errors import BadInput
+from modelkeep.model import compare as comparing
 from modelkeep.model import engines
-from modelkeep.model.compare import answers, compare
+from modelkeep.model.compare import answers, compare, other_sizes
 from modelkeep.model.engines.torch import TorchRunner
-from modelkeep.types import Runner, Signature, TensorSpec
+from modelkeep.types import Bounds, Runner, Signature, TensorSpec
 
 ONE = Signature((TensorSpec("x", "float32", (None, 4)),), (TensorSpec("output", "float32", (None, 3)),))
 WEIGHTS = np.random.default_rng(0).standard_normal((4, 3)).astype(np.float32)
@@ -61,8 +62,23 @@ class TestAgreement:
 
     def test_every_row_and_the_given_batches_are_run(self) -> None:
         new = Fake(right)
-        compare(Fake(right), new, rows(100), batches=(1, 2, 7))
-        assert new.batches == [1, 2, 7, 64, 36]
+        report = compare(Fake(right), new, rows(100), batches=(1, 2, 7))
+        assert new.batches == [1, 2, 7, 2, 2, 2, 2, 64, 36]  # the twos are edge rows
+        assert report.numbers["batches"] == [1, 2, 7]
+        assert report.numbers["n"] == 100
+
+    def test_answers_that_are_large_are_compared_in_smaller_runs(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(comparing, "CHUNK_BYTES", 10 * 3 * 8)
+        new = Fake(right)
+        assert compare(Fake(right), new, rows(30)).ok is True
+        assert new.batches[-3:] == [10, 10, 10]
+
+    def test_a_slow_model_is_compared_on_fewer_rows(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(comparing, "MAX_SECONDS", 0.0)
+        report = compare(Fake(right), Fake(right), rows(1000))
+        assert report.ok is True
+        assert report.numbers["n"] == 64
+        assert report.data == "64 rows of made rows"
 
     def test_seeded_rows_stand_in_for_real_ones(self) -> None:
         report = compare(Fake(right), Fake(right), None, seed=3)
@@ -70,7 +86,7 @@ class TestAgreement:
         assert report.data == "32 seeded random rows (seed 3)"
         assert compare(Fake(right), Fake(lambda x: right(x) * 1.01), None).ok is False
 
-    def test_free_dimensions_are_tried_at_two_sizes(self) -> None:
+    def test_free_dimensions_are_tried_at_several_sizes(self) -> None:
         free = Signature((TensorSpec("x", "float32", (None, None)),), ONE.outputs)
         seen: set[int] = set()
 
@@ -78,8 +94,10 @@ class TestAgreement:
             seen.add(x.shape[1])
             return np.stack([x.sum(1), x.max(1), x.min(1)], 1)
 
-        assert compare(Fake(sums, free), Fake(sums, free), None).ok is True
-        assert len(seen) == 2
+        report = compare(Fake(sums, free), Fake(sums, free), None)
+        assert report.ok is True
+        assert report.numbers["sizes"] == {"x.1": [1, 2, 5, 8]}
+        assert seen == {1, 2, 4, 5, 8}
         report = compare(Fake(sums, free), Fake(lambda x: sums(x[:, :4]), free), None)  # stops at what it was made for
         assert report.ok is False
 
@@ -135,7 +153,7 @@ class TestDifference:
     @pytest.mark.parametrize(
         ("wrong", "said"),
         [
-            (lambda x: right(x) * np.float32(1.01), "output 'output' at 1 rows differs in"),
+            (lambda x: right(x) * np.float32(1.01), "output 'output' at 1 row differs in"),
             (lambda x: right(x) + (np.arange(len(x)) == 6)[:, None], "output 'output' at 7 rows differs in 3 of 21"),
             (lambda x: np.where(x[:, :1] > 1.5, np.nan, right(x)), "of the new model is NaN"),
             (lambda x: np.zeros((len(x), 3), np.float32), "(0 instead of"),
@@ -156,7 +174,7 @@ class TestDifference:
         good = Fake(lambda x: {"boxes": right(x), "scores": x[:, 0]}, two)
         report = compare(good, Fake(lambda x: {"boxes": right(x), "scores": x[:, 0] + 1}, two), rows())
         assert report.ok is False
-        assert "output 'scores' at 1 rows differs in 1 of 1, by up to 1" in report.why
+        assert "output 'scores' at 1 row differs in 1 of 1, by up to 1" in report.why
 
     def test_other_names_are_refused_before_anything_runs(self) -> None:
         other = Signature(ONE.inputs, (TensorSpec("logits", "float32", (None, 3)),))
@@ -169,6 +187,76 @@ class TestDifference:
         off = Fake(lambda x: right(x) + np.float32(0.01))
         assert compare(Fake(right), off, rows()).ok is False
         assert compare(Fake(right), off, rows(), atol=0.02).ok is True
+
+
+class TestEdges:
+    def test_extreme_rows_are_compared_too(self) -> None:
+        report = compare(Fake(right), Fake(right), rows())
+        assert report.numbers["edges"] == [
+            "rows of zeros",
+            "rows of ones",
+            "rows of the smallest values",
+            "rows of the largest values",
+        ]
+
+    def test_a_fault_that_only_they_show_is_found(self) -> None:
+        wrong = Fake(lambda x: right(x) + (np.abs(x).sum(1, keepdims=True) == 0))
+        assert "output 'output' at rows of zeros differs" in compare(Fake(right), wrong, rows()).why
+
+    def test_whole_numbers_are_tried_at_the_largest_there_are(self) -> None:
+        """Ids that were cast to 8 bits go wrong only above 127."""
+        signature = Signature((TensorSpec("ids", "int64", (None, 4)),), ONE.outputs)
+        ids = np.random.default_rng(0).integers(0, 20, (40, 4))
+        ids[-1] = 300
+
+        def table(ids: np.ndarray) -> np.ndarray:
+            return np.sin(ids[:, :3]).astype(np.float32)
+
+        data = Dataset({"ids": ids}, None, "ids")
+        cut = Fake(lambda ids: table(ids.astype(np.int8).astype(np.int64)), signature)
+        assert "rows of the largest values" in compare(Fake(table, signature), cut, data).why
+
+    def test_where_the_reference_itself_has_no_answer_is_told(self) -> None:
+        def unit(x: np.ndarray) -> np.ndarray:
+            with np.errstate(invalid="ignore"):
+                return x[:, :3] / np.linalg.norm(x[:, :3], axis=1, keepdims=True)
+
+        report = compare(Fake(unit), Fake(unit), rows())
+        assert report.ok is True
+        assert report.numbers["skipped"] == ["rows of zeros: the reference answers NaN"]
+
+    def test_masks_are_padded_and_never_zeroed(self) -> None:
+        signature = Signature(
+            (
+                TensorSpec("ids", "int64", (None, None), ("batch", "sequence")),
+                TensorSpec("mask", "int64", (None, None), ("batch", "sequence")),
+            ),
+            ONE.outputs,
+        )
+        seen: list[np.ndarray] = []
+
+        def mean(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+            seen.append(mask)
+            share = (ids * mask).sum(1) / mask.sum(1)
+            return np.stack([share, share**2, share**3], 1).astype(np.float32)
+
+        report = compare(Fake(mean, signature), Fake(mean, signature), None)
+        assert report.ok is True
+        assert "rows of padding in their second half" in report.numbers["edges"]
+        assert all(mask.any(1).all() for mask in seen)
+
+    @pytest.mark.parametrize(
+        ("usual", "bounds", "sizes"),
+        [
+            (12, Bounds(1, 40), [1, 6, 13, 40]),
+            (32, Bounds(4, None, 4), [4, 16, 36, 64]),
+            (7, Bounds(7, 7), []),
+            (6, Bounds(0), [0, 3, 7, 12]),
+            (512, Bounds(1, 512), [1, 256]),
+        ],
+    )
+    def test_other_sizes(self, usual: int, bounds: Bounds, sizes: list[int]) -> None:
+        assert other_sizes(usual, bounds) == sizes
 
 
 class TestUseless:
@@ -208,7 +296,7 @@ class TestUseless:
         ("reference", "said"),
         [
             (lambda x: right(x) * np.nan, "of the reference itself is NaN in 3 of 3"),
-            (_fails_at(1), "the reference itself fails on 1 rows (Got: 7 Expected: 2); give rows that it can answer"),
+            (_fails_at(1), "the reference itself fails on 1 row (Got: 7 Expected: 2); give rows that it can answer"),
         ],
     )
     def test_a_reference_that_does_not_answer(self, reference: Callable[..., Any], said: str) -> None:
@@ -285,7 +373,7 @@ class TestAnswers:
         report = answers([self.PAIRS[0], (self.PAIRS[0][0], wrong), self.PAIRS[1]])
         assert not report.ok
         assert report.numbers["n"] == 2
-        assert "output 'y' at 1 rows differs in 1 of 2, by up to 0.1" in report.why
+        assert "output 'y' at 1 row differs in 1 of 2, by up to 0.1" in report.why
 
     def test_an_output_that_is_missing(self) -> None:
         report = answers([({"y": np.ones(1)}, {"z": np.ones(1)})])
