@@ -171,8 +171,20 @@ def test_a_version_without_a_pytorch_ancestor_says_so(
 ) -> None:
     file = keep.model(keep.convert(added, "onnx")).main
     alone = keep.add(file, "alone")
-    with pytest.raises(Unsupported, match="no PyTorch ancestor to train"):
+    with pytest.raises(Unsupported, match="no PyTorch ancestor to train.*modelkeep convert alone@1 --to torch"):
         keep.update(alone, digits[0])
+
+
+def test_a_model_of_which_only_the_onnx_file_is_left_learns_again(
+    keep: Keep, added: str, digits: tuple[Dataset, Dataset]
+) -> None:
+    alone = keep.add(keep.model(keep.convert(added, "onnx")).main, "alone", data=digits[0])
+    trainable = keep.convert(alone, "torch")
+    served = keep.convert(trainable, "onnx")
+    made = keep.update(served, turned(digits[0]).head(400), epochs=30, lr=3e-3, max_forgetting=1.0)
+    assert [v.model.format for v in keep.lineage(made)] == ["onnx", "torch", "torch", "onnx"]
+    new = turned(digits[1])
+    assert keep.score(made, new).numbers["accuracy"] > keep.score(alone, new).numbers["accuracy"] + 0.2
 
 
 def test_promote_and_rollback_are_one_write_each(keep: Keep, added: str) -> None:

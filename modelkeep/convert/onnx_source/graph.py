@@ -40,7 +40,9 @@ class Node:
 
 @dataclass
 class Graph:
-    """Nodes in an order that they can be run in. ``ranks`` and ``dtypes`` (numpy's) hold what is known of a value."""
+    """Nodes in an order that they can be run in. ``ranks`` and ``dtypes`` (numpy's) hold what is known of a value,
+    ``fixed`` the shapes that have no free dimension.
+    """
 
     inputs: list[str]
     outputs: list[str]
@@ -49,6 +51,7 @@ class Graph:
     opset: int
     ranks: dict[str, int] = field(default_factory=dict)
     dtypes: dict[str, np.dtype[Any]] = field(default_factory=dict)
+    fixed: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     def uses(self) -> Counter[str]:
         """How many inputs of nodes, and outputs of the graph, each value is."""
@@ -146,6 +149,8 @@ def _plain(model: onnx.ModelProto, folder: Path, opset: int) -> Graph:
         tensor = info.type.tensor_type
         if tensor.HasField("shape"):
             graph.ranks[info.name] = len(tensor.shape.dim)
+            if all(d.HasField("dim_value") for d in tensor.shape.dim):
+                graph.fixed[info.name] = tuple(d.dim_value for d in tensor.shape.dim)
         if tensor.elem_type and tensor.elem_type != onnx.TensorProto.STRING:
             graph.dtypes[info.name] = helper.tensor_dtype_to_np_dtype(tensor.elem_type)
     return graph
@@ -178,6 +183,11 @@ def _fold(graph: Graph) -> None:
     uses, kept = graph.uses(), []
     for node in graph.nodes:
         given = [name for name in node.inputs if name]
+        if node.operator == "Shape" and node.inputs[0] in graph.fixed:
+            whole = graph.fixed[node.inputs[0]]
+            part = whole[node.attributes.get("start", 0) : node.attributes.get("end", len(whole))]
+            graph.constants[node.outputs[0]] = np.array(part, np.int64)
+            continue
         varies = node.operator.startswith(DRAWS) or not all(name in graph.constants for name in given)
         if varies or any(_is_matrix(graph.constants[name]) and uses[name] > 1 for name in given):
             kept.append(node)

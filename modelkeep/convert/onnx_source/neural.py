@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modelkeep.convert.onnx_source.elementwise import Number
 from modelkeep.convert.onnx_source.sizes import Sizes
 
 
@@ -226,7 +225,7 @@ def nearest_places(n: int, wanted: int, scale: float, coordinates: str, rounding
 def resize(
     x: Tensor,
     roi: Tensor | None = None,
-    scales: Number = None,
+    scales: Sizes | None = None,
     sizes: Sizes | None = None,
     *,
     mode: str = "nearest",
@@ -235,8 +234,8 @@ def resize(
     cubic_coeff_a: float = -0.75,
     axes: Sizes | None = None,
 ) -> Tensor:
-    k, given = x.dim() - 2, scales.tolist() if isinstance(scales, Tensor) else scales
-    by = None if sizes is not None else [float(n) for n in given][-k:]
+    k = x.dim() - 2
+    by = None if sizes is not None else [float(n) for n in scales or []][-k:]
     new = sizes[-k:] if sizes is not None else [int(n * f) for n, f in zip(x.shape[2:], by or [], strict=True)]
     if mode == "nearest" and (coordinate_transformation_mode, nearest_mode) != ("asymmetric", "floor"):
         for i, wanted in enumerate(new):

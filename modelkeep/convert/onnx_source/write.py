@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import onnx.defs
 import torch
 from onnx import helper
 
@@ -206,15 +207,20 @@ class _Writer:
         given: list[str] = []
         for name, want in zip(node.inputs, wants, strict=False):
             given.append(self._argument(name, "Sizes" if sized else want))
-        for name, value in node.attributes.items():
-            if name not in signature:
-                raise Unsupported(f"{node} has {name}={value!r}, which modelkeep does not write in PyTorch")
-            given.append(f"{name}={_literal(value, name, node)}")
-        if "device" in signature:
-            given.append("device=device")
-        if "parts" in signature:
-            given.append(f"parts={len(node.outputs)}")
+        given += self._settings(node, signature)
         return f"{written.__name__}({', '.join(given)})"
+
+    def _settings(self, node: Node, signature: Any) -> Iterator[str]:
+        """The attributes, and what a function wants to know besides."""
+        for name, value in node.attributes.items():
+            if name in signature:
+                yield f"{name}={_literal(value, name, node)}"
+            elif value != _usual(node, name, self.graph.opset):
+                raise Unsupported(f"{node} has {name}={value!r}, which modelkeep does not write in PyTorch")
+        if "device" in signature:
+            yield "device=device"
+        if "parts" in signature:
+            yield f"parts={len(node.outputs)}"
 
     # ── values ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -261,17 +267,18 @@ class _Writer:
         return self.variables[name]
 
     def _constant(self, name: str) -> str:
-        """The parameter or buffer of a constant, made when it is first asked for."""
-        if name not in self.attributes:
-            value = self.graph.constants[name]
-            own = self.attributes[name] = self._attribute(_hint(name, None) or "constant")
-            shape = f"torch.empty({tuple(value.shape)}, dtype=torch.{_name_of(value.dtype, name)})"
-            learns = name in self.parameters
-            self.made.append(
-                f"self.{own} = nn.Parameter({shape})" if learns else f"self.register_buffer({own!r}, {shape})"
-            )
-            self.state[own] = value
-        return self.attributes[name]
+        """The parameter or buffer of a constant, made when it is first asked for.
+
+        A vector that is a parameter is made each time: exporters join those that are equal by chance.
+        """
+        value, learns = self.graph.constants[name], name in self.parameters
+        if name in self.attributes and not (learns and value.size == max(value.shape)):
+            return self.attributes[name]
+        own = self.attributes[name] = self._attribute(_hint(name, None) or "constant")
+        shape = f"torch.empty({tuple(value.shape)}, dtype=torch.{_name_of(value.dtype, name)})"
+        self.made.append(f"self.{own} = nn.Parameter({shape})" if learns else f"self.register_buffer({own!r}, {shape})")
+        self.state[own] = value
+        return own
 
     # ── names ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -299,6 +306,13 @@ class _Writer:
         return "".join(re.sub(r"  # noqa[^\n]*", "", text) + "\n\n\n" for text in texts)
 
 
+def _usual(node: Node, name: str, opset: int) -> Any:
+    """The default of an attribute, which says no more than leaving it out."""
+    attribute = onnx.defs.get_schema(node.operator, opset).attributes.get(name)
+    value = helper.get_attribute_value(attribute.default_value) if attribute and attribute.default_value.type else None
+    return value.decode() if isinstance(value, bytes) else value
+
+
 def _nothing(node: Node, graph: Graph) -> str:
     return ""
 
@@ -311,7 +325,7 @@ def _parameters(graph: Graph) -> set[str]:
         if place in WEIGHTS.get(node.operator, ())
         and graph.is_float(name)
         and graph.constants[name].ndim > (node.operator in ("Gather", "Transpose"))
-        and not _trivial(node, graph.constants[name])
+        and not _trivial(node, name, graph)
     }
     owned = {name for name, node, place in readers(graph) if node.operator in layers.LAYERS and graph.is_float(name)}
     values = learned(
@@ -332,9 +346,11 @@ def _beside(graph: Graph, wanted: set[str]) -> set[str]:
     return {name for name, node, _ in readers(graph) if name in wanted and node.operator in (*MEETS_VALUES, "Expand")}
 
 
-def _trivial(node: Node, value: Array) -> bool:
-    """The ones and zeros of an InstanceNormalization that exporters write a group norm with."""
-    return value.size == 1 or (node.operator == "InstanceNormalization" and bool((value == value.flat[0]).all()))
+def _trivial(node: Node, name: str, graph: Graph) -> bool:
+    """A number, and the ones and zeros of an InstanceNormalization that exporters write a group norm with."""
+    values = [graph.constants.get(other) for other in node.inputs[1:]]
+    plain = all(value is not None and bool((value == value.flat[0]).all()) for value in values)
+    return graph.constants[name].size == 1 or (node.operator == "InstanceNormalization" and plain)
 
 
 def _alone(node: Node, graph: Graph) -> bool:

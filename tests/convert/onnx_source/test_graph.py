@@ -58,6 +58,15 @@ def test_what_is_constant_is_computed(tmp_path: Path) -> None:
     assert set(found.constants) == {"t"}
 
 
+def test_the_shape_of_what_is_fixed_is_a_constant(tmp_path: Path) -> None:
+    """As TorchScript's exporter asks how many dimensions an expanded tensor has."""
+    nodes = [node("Shape", "x", gives="s"), node("Shape", "s", gives="many"), node("ConstantOfShape", "many")]
+    found = graph.read(saved(tmp_path, nodes), KNOWN)
+    assert (listed(found), found.constants["y"].tolist()) == ([], [0, 0])
+    part = [node("Transpose", "w", gives="t"), node("Shape", "t", gives="y", start=-1)]
+    assert graph.read(saved(tmp_path, part, w=W), KNOWN).constants["y"].tolist() == [4]
+
+
 def test_a_matrix_that_two_nodes_use_is_left_alone(tmp_path: Path) -> None:
     nodes = [
         node("Transpose", "w", gives="t"),

@@ -105,7 +105,9 @@ def test_batch_norm_keeps_statistics_and_trains(tmp_path: Path) -> None:
     network.train()(x)
     moved = 0.8 * before + 0.2 * x.mean((0, 2, 3))
     torch.testing.assert_close(network.bn.running_mean, moved)
-    assert float(network(x).mean((0, 2, 3)).sub(network.bn.bias).abs().max()) < 1e-5, "by the batch's own statistics"
+    assert float(network(x).mean((0, 2, 3)).sub(network.bn.bias).abs().max().detach()) < 1e-5, (
+        "by the batch's own statistics"
+    )
 
 
 def test_norms_embeddings_and_what_is_dropped(tmp_path: Path) -> None:

@@ -135,6 +135,17 @@ def test_text_in_an_attribute_is_no_code(tmp_path: Path) -> None:
         written(tmp_path, [node("Relu", "x", evil="'); import os; ('")])
 
 
+def test_an_attribute_that_says_the_usual_is_no_hindrance(tmp_path: Path) -> None:
+    weights = {"roi": np.array([], np.float32), "scales": np.array([1, 1, 2], np.float32)}
+    usual = {"keep_aspect_ratio_policy": "stretch", "antialias": 0, "extrapolation_value": 0.0, "exclude_outside": 0}
+    one = node(
+        "Resize", "x", "roi", "scales", coordinate_transformation_mode="asymmetric", nearest_mode="floor", **usual
+    )
+    assert built(written(tmp_path, [one], **weights))(torch.ones(2, 3, 4)).shape == (2, 3, 8)
+    with pytest.raises(Unsupported, match="Resize 'y' has antialias=1"):
+        written(tmp_path, [node("Resize", "x", "roi", "scales", mode="linear", antialias=1)], **weights)
+
+
 def test_values_are_let_go_after_their_last_use(tmp_path: Path) -> None:
     nodes = [
         node("Relu", "x", gives="a"),
@@ -155,6 +166,10 @@ class TestWhatIsLearned:
     def test_scales_and_shifts_of_activations(self, tmp_path: Path) -> None:
         nodes = [node("Mul", "x", "gamma", gives="h"), node("Add", "h", "beta")]
         assert self.parameters(tmp_path, nodes, gamma=random(4), beta=random(4)) == {"gamma", "beta"}
+
+    def test_vectors_that_an_exporter_joined_are_parted(self, tmp_path: Path) -> None:
+        nodes = [node("Mul", "x", "ones", gives="h"), node("Relu", "h", gives="r"), node("Mul", "r", "ones")]
+        assert self.parameters(tmp_path, nodes, ones=np.ones((1, 4), np.float32)) == {"ones", "ones_1"}
 
     def test_no_number_and_no_divisor(self, tmp_path: Path) -> None:
         nodes = [node("Mul", "x", "half", gives="h"), node("Sub", "h", "mean", gives="m"), node("Div", "m", "std")]
