@@ -171,7 +171,7 @@ def test_a_version_without_a_pytorch_ancestor_says_so(
 ) -> None:
     file = keep.model(keep.convert(added, "onnx")).main
     alone = keep.add(file, "alone")
-    with pytest.raises(Unsupported, match="no PyTorch ancestor to train.*modelkeep convert alone@1 --to torch"):
+    with pytest.raises(Unsupported, match=r"no PyTorch ancestor to train.*modelkeep convert alone@1 --to torch"):
         keep.update(alone, digits[0])
 
 

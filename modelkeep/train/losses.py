@@ -29,7 +29,17 @@ def cross_entropy(logits: torch.Tensor, targets: Targets) -> torch.Tensor:
         raise BadData(
             f"the label {wrong} is none of the module's {logits.shape[1]} classes (0 to {logits.shape[1] - 1})"
         )
-    return F.cross_entropy(logits, labels)
+    return F.cross_entropy(as_logits(logits), labels)
+
+
+def as_logits(answers: torch.Tensor) -> torch.Tensor:
+    """A module that ends in softmax gives probabilities: their logarithms are its logits, up to a constant a row.
+
+    Taken for logits, probabilities would be pressed through softmax twice, where hardly any gradient is left.
+    """
+    with torch.no_grad():
+        probable = bool(((answers >= 0) & (answers <= 1)).all()) and bool(((answers.sum(1) - 1).abs() < 1e-3).all())
+    return torch.log(answers.clamp_min(1e-7)) if probable else answers
 
 
 def distillation(temperature: float, alpha: float) -> Loss:
@@ -42,6 +52,7 @@ def distillation(temperature: float, alpha: float) -> Loss:
         raise BadSettings(f"temperature={temperature} must be above 0, and alpha={alpha} between 0 and 1")
 
     def loss(logits: torch.Tensor, targets: Targets) -> torch.Tensor:
+        logits = as_logits(logits)
         soft = temperature**2 * F.kl_div(
             F.log_softmax(logits / temperature, dim=-1),
             F.log_softmax(targets["teacher"] / temperature, dim=-1),

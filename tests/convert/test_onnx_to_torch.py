@@ -94,6 +94,21 @@ def test_it_learns_and_becomes_onnx_again(made: Model, tmp_path: Path, digits: A
     assert after > before + 0.2
 
 
+def test_a_model_that_ends_in_softmax_learns_too(adopted: Any, tmp_path: Path, digits: Any) -> None:
+    """As Keras writes its classifiers."""
+    source, _ = TorchToOnnx().run(adopted("MLP"), tmp_path / "onnx")
+    drawn = onnx.load(source.main)
+    last = next(node for node in drawn.graph.node if "output" in node.output)
+    last.output[:] = ["logits"]
+    drawn.graph.node.append(helper.make_node("Softmax", ["logits"], ["output"]))
+    onnx.save(drawn, source.main)
+    made, _ = OnnxToTorch(rows=digits[0].head(50)).run(source, tmp_path / "torch")
+    tuned, _ = Finetune(epochs=25, lr=3e-3, max_forgetting=1.0, rows=turned(digits[0])).run(made, tmp_path / "tuned")
+    with contextlib.closing(engines.load(made)) as old, contextlib.closing(engines.load(tuned)) as new:
+        before, after = (score.score(r, turned(digits[1])).numbers["accuracy"] for r in (old, new))
+    assert after > before + 0.2
+
+
 def test_new_classes_are_grown_on_it(trained: Any, digits: Any, nets: Path, tmp_path: Path) -> None:
     state = {k: v[:8].clone() if k.startswith("head") else v for k, v in trained("MLP").state_dict().items()}
     torch.save(state, tmp_path / "eight.pt")

@@ -35,6 +35,13 @@ def value(loss: Any, **targets: Any) -> float:
     return float(loss(torch.from_numpy(LOGITS), {name: torch.from_numpy(array) for name, array in targets.items()}))
 
 
+@pytest.mark.parametrize("loss", [cross_entropy, distillation(3.0, 0.5)])
+def test_probabilities_are_taken_for_what_they_are(loss: Any) -> None:
+    targets = {"labels": torch.from_numpy(LABELS), "teacher": torch.from_numpy(TEACHER)}
+    answers = torch.from_numpy(softmax(LOGITS))
+    assert float(loss(answers, targets)) == pytest.approx(float(loss(torch.from_numpy(LOGITS), targets)), rel=1e-5)
+
+
 def test_cross_entropy() -> None:
     assert value(cross_entropy, labels=LABELS) == pytest.approx(plain())
 

@@ -64,6 +64,8 @@ WEIGHTS: dict[str, tuple[int, ...]] = {
 """Where a constant that no layer owns is a parameter; anywhere else it is a buffer."""
 MEETS_VALUES = ("MatMul", "Add", "Mul", "Einsum", "Gemm")
 """Here it is one only where it meets what was learned: what meets positions alone (rotary frequencies) is none."""
+MASKED = -100.0
+"""What is added to a score that is not to count is this, or less; no weight is as large."""
 SEVERAL = ("Split", "TopK", "LSTM", "GRU", "RNN")
 """Operators that give more than one value."""
 MODULES = (elementwise, neural, shaping, sizes)
@@ -347,10 +349,13 @@ def _beside(graph: Graph, wanted: set[str]) -> set[str]:
 
 
 def _trivial(node: Node, name: str, graph: Graph) -> bool:
-    """A number, and the ones and zeros of an InstanceNormalization that exporters write a group norm with."""
+    """A number, a mask, and the ones and zeros of an InstanceNormalization that exporters write a group norm with."""
+    value = graph.constants[name]
+    if node.operator == "Add" and value.min() <= MASKED and len(np.unique(value)) == 2:
+        return True
     values = [graph.constants.get(other) for other in node.inputs[1:]]
-    plain = all(value is not None and bool((value == value.flat[0]).all()) for value in values)
-    return graph.constants[name].size == 1 or (node.operator == "InstanceNormalization" and plain)
+    plain = all(one is not None and bool((one == one.flat[0]).all()) for one in values)
+    return value.size == 1 or (node.operator == "InstanceNormalization" and plain)
 
 
 def _alone(node: Node, graph: Graph) -> bool:

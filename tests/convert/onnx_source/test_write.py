@@ -176,6 +176,10 @@ class TestWhatIsLearned:
         weights = {"half": np.float32(0.5).reshape(()), "mean": random(4), "std": random(4)}
         assert self.parameters(tmp_path, nodes, **weights) == set()
 
+    def test_no_mask(self, tmp_path: Path) -> None:
+        mask = np.where(np.eye(4, dtype=bool), 0.0, -100.0).astype(np.float32)
+        assert self.parameters(tmp_path, [node("Add", "x", "mask")], mask=mask[0]) == set()
+
     def test_no_frequencies_of_positions(self, tmp_path: Path) -> None:
         nodes = [
             node("Shape", "x", gives="s", start=1, end=2),
