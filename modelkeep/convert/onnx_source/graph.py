@@ -89,7 +89,7 @@ def _missing(node: onnx.NodeProto) -> str:
     told = (
         f"the ONNX model uses {where} (node '{node.name or node.output[0]}'), which modelkeep does not write in PyTorch"
     )
-    if "Quantize" in node.op_type or node.op_type.endswith("Integer"):
+    if "quantize" in node.op_type.lower() or node.op_type.endswith("Integer"):
         return f"{told}: a quantized model cannot be trained; convert the model that it was made from"
     if node.domain == "ai.onnx.ml":
         return f"{told}: it belongs to classic machine learning, whose models are fitted again instead"

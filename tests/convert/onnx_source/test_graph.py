@@ -120,6 +120,7 @@ def test_weights_outside_the_file_are_read(tmp_path: Path) -> None:
     [
         ("Det", "", r"uses Det \(node 'one'\), which modelkeep does not write in PyTorch; add the PyTorch model"),
         ("DynamicQuantizeLinear", "com.microsoft", "a quantized model cannot be trained; convert the model that it"),
+        ("DequantizeLinear", "", "a quantized model cannot be trained; convert the model that it was made from"),
         ("TreeEnsembleClassifier", "ai.onnx.ml", "belongs to classic machine learning, whose models are fitted again"),
         ("FusedMatMul", "com.microsoft", "export the model anew without optimizations of ONNX Runtime"),
     ],
