@@ -74,7 +74,7 @@ def test_the_report_is_plain_and_small(measured: Any) -> None:
     report, told = measured
     text = json.dumps(report.to_json(), allow_nan=False)
     assert len(text) < 100_000
-    assert re.fullmatch(r"\d+ different requests of made rows", report.data)
+    assert re.fullmatch(r"\d+ different requests of reference rows", report.data)
     assert told[0][2] == "loading tiny@2"
     assert all(done <= total for done, total, _ in told)
     assert told[-1][2] == "in turns"
