@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,8 @@ def convert(
         )
     except Exception as error:  # tf2onnx has no error of its own
         raise Unsupported(f"tf2onnx cannot write this model as ONNX: {first_line(error)}") from error
+    if strangers := sorted(set(_strangers(proto.graph))):
+        raise Unsupported(f"TensorFlow's {', '.join(strangers)} have no counterpart in ONNX, says tf2onnx")
     if proto.ByteSize() > MAX_BYTES:
         raise Unsupported(f"the ONNX model would hold {proto.ByteSize():,} bytes, and one file ends at 2 GiB")
     _rename(proto.graph, [*names, *(str(t.name) for t in opened.outputs)])
@@ -53,6 +56,16 @@ def convert(
                 size.dim_param = name
     onnx.save(proto, into)
     return {"exporter": "tf2onnx", "version": tf2onnx.__version__, "tensorflow": tf.__version__}, {}
+
+
+def _strangers(graph: onnx.GraphProto) -> Iterator[str]:
+    """Operators that tf2onnx passed on as they were, which it only logs."""
+    for node in graph.node:
+        if node.domain in ("", "ai.onnx") and not onnx.defs.has(node.op_type):
+            yield node.op_type
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _strangers(inner)
 
 
 def _rename(graph: onnx.GraphProto, names: list[str]) -> None:
