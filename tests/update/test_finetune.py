@@ -215,7 +215,7 @@ def test_a_model_that_gives_no_score_for_each_class_is_refused(nets: Path, digit
     torch.save(torch.load(nets / "MLP.pt", weights_only=True), tmp_path / "chooses.pt")
     model = formats.adopt(tmp_path / "chooses.pt", tmp_path / "model", factory="chooses:Chooses", data=digits[0])
     with pytest.raises(
-        BadModel, match=r"one score for each class, float \[\?, classes\]; this one gives output int64 \[\?\]"
+        BadModel, match=r"one score for each class, float \[\?, classes\]; this one gives output int64 \[batch\]"
     ):
         Finetune(rows=digits[0].head(40)).run(model, tmp_path / "into")
 

@@ -26,13 +26,13 @@ def test_each_format_has_a_default_engine() -> None:
 
 def test_a_format_that_nothing_runs() -> None:
     with pytest.raises(
-        Unsupported, match=r"no engine runs models of format 'riddle'; there are engines for: onnx, openvino, torch"
+        Unsupported, match=r"no engine runs models of format 'riddle'; there are engines for: .*onnx, .*torch"
     ):
         engines.load(model("riddle"))
 
 
 def test_an_engine_that_does_not_exist_and_one_that_cannot() -> None:
-    with pytest.raises(Unsupported, match="there is no engine 'steam'; there are: onnxruntime, torch, openvino"):
+    with pytest.raises(Unsupported, match=r"there is no engine 'steam'; there are: onnxruntime, torch, .*openvino"):
         engines.load(model("onnx"), ServeConfig(engine="steam"))
     with pytest.raises(Unsupported, match="engine 'torch' does not run models of format 'onnx'; these do: onnxruntime"):
         engines.load(model("onnx"), ServeConfig(engine="torch"))
