@@ -23,6 +23,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -118,12 +119,30 @@ def run(room: Path, switches: int, how_many: int, kill_every: int) -> dict[str, 
     """The whole life of one server."""
     registry = fill(room)
     registry.promote("m", 1, why="first")
+    with contextlib.closing(registry), serving(room) as server:
+        return measure(registry, server, switches, how_many, kill_every)
+
+
+@contextlib.contextmanager
+def serving(room: Path) -> Iterator[subprocess.Popen[str]]:
+    """The server; it is ended whatever happens here."""
     server = subprocess.Popen(
         [sys.executable, "-m", "modelkeep", "serve", "m", "--port", "0", "--threads", "1", "--workers", "2"],
         cwd=room,
         stdout=subprocess.PIPE,
         text=True,
     )
+    try:
+        yield server
+    finally:
+        server.kill()
+        server.wait()
+
+
+def measure(
+    registry: Registry, server: subprocess.Popen[str], switches: int, how_many: int, kill_every: int
+) -> dict[str, Any]:
+    """What is to be printed."""
     assert server.stdout is not None
     line = server.stdout.readline()
     port = int(line.partition("http://127.0.0.1:")[2].partition(" ")[0])
@@ -142,7 +161,6 @@ def run(room: Path, switches: int, how_many: int, kill_every: int) -> dict[str, 
     for client in clients:
         client.join(60)
     code = server.wait(60)
-    registry.close()
     left = [pid for pid in workers if Path(f"/proc/{pid}").exists()]
     return {
         "answered": sum(c.answered for c in clients),
