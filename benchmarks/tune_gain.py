@@ -87,8 +87,8 @@ def _resized(x: np.ndarray, size: int) -> np.ndarray:
 
 CASES = {
     "mlp": Case(MLP, pixels, lambda m, x: m.layers[:-1](x), 1000, 0.05, 20.0),
-    "resnet18": Case(lambda: ResNet18(10), images, lambda m, x: m.layers[:-1](x), 300, 2.0, 120.0),
-    "bert-small": Case(lambda: BertSmall(10), tokens, lambda m, x: m.read(x), 600, 2.0, 90.0),
+    "resnet18": Case(lambda: ResNet18(10), images, lambda m, x: m.layers[:-1](x), 300, 2.0, 100.0),
+    "bert-small": Case(lambda: BertSmall(10), tokens, lambda m, x: m.read(x), 600, 2.0, 60.0),
 }
 
 
