@@ -160,7 +160,7 @@ class TorchToOnnx:
 
     def _example(self, signature: Signature, rows: Dataset | None) -> dict[str, Array]:
         """Rows to follow the model on, under the source's names; two or more where the batch is to be free."""
-        given = dataset.fit(self.example, signature) if self.example else rows
+        given = dataset.fit(self.example, _any_size(signature)) if self.example else rows
         if given is None:
             return signatures.example(signature, proof.EXAMPLE_ROWS)
         count = len(given) if self.example and self.dynamic else proof.EXAMPLE_ROWS
@@ -191,6 +191,12 @@ OLDER = tuple(EXPORTERS[name] for name in ("torchscript", "torchscript-scripted"
 def _flat(module: torch.nn.Module) -> torch.nn.Module:
     """A scripted module stays as it is: it can be no part of another that is traced, and its exporter flattens."""
     return module if isinstance(module, torch.jit.ScriptModule) else Flat(module, torch_format.named).eval()
+
+
+def _any_size(signature: Signature) -> Signature:
+    """The same inputs with no size fixed, which an example may give anew."""
+    inputs = tuple(replace(t, shape=(None,) * len(t.shape)) for t in signature.inputs)
+    return replace(signature, inputs=inputs, bounds={})
 
 
 def _parsed(dynamic: tuple[str, ...], signature: Signature) -> dict[str, dict[int, str | None]]:

@@ -285,7 +285,8 @@ class _Plan:
     def _unbatched(self) -> Iterator[Trial]:
         """A batch that is baked in is run as often as the rows last; without rows, on several seeded examples."""
         if self.rows and self.fixed:
-            yield Trial(_told(self.fixed), self._first(self.fixed))
+            yield Trial(_told(self.fixed), first := self._first(self.fixed))
+            yield from self._other_sizes(first)
             for start in range(0, self.count - self.fixed + 1, self.fixed):
                 part = {name: array[start : start + self.fixed] for name, array in self.pool.items()}
                 yield Trial(_told(self.fixed), part, counted=self.fixed)
@@ -298,17 +299,19 @@ class _Plan:
     def _other_sizes(self, two: Arrays) -> Iterator[Trial]:
         """Each free dimension alone at other sizes than the rows have, then all of them at their largest."""
         usual = self.signature.sizes({name: array.shape for name, array in two.items()})
+        few = _told(next((len(array) for array in two.values() if array.ndim), 1))
         larger = {}
         for name in self.signature.free:
             if name == BATCH:
                 continue
             self.sizes[name] = other_sizes(usual[name], self.signature.bounds.get(name, Bounds()))
             for size in self.sizes[name]:
-                yield Trial(f"2 rows of {name} {size}", signatures.resized(self.signature, two, {**usual, name: size}))
+                yield Trial(f"{few} of {name} {size}", signatures.resized(self.signature, two, {**usual, name: size}))
             larger[name] = max([usual[name], *self.sizes[name]])
         if len(larger) > 1:
             told = ", ".join(f"{name} {size}" for name, size in larger.items())
-            yield Trial(f"2 rows of {told}", signatures.resized(self.signature, two, {**usual, **larger}))
+            together = signatures.resized(self.signature, two, {**usual, **larger})
+            yield Trial(f"{few} of {told}", together, edge=True)  # each is allowed; their sum need not be
 
 
 def other_sizes(usual: int, bounds: Bounds) -> list[int]:

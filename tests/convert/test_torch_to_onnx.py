@@ -17,9 +17,9 @@ from modelkeep import convert
 from modelkeep.convert import onnx_graph, torch_to_onnx
 from modelkeep.convert.torch_to_onnx import TorchToOnnx
 from modelkeep.data.dataset import Dataset
-from modelkeep.errors import Differs, Undecided, Unsupported
+from modelkeep.errors import BadInput, Differs, Undecided, Unsupported
 from modelkeep.model import engines, folder, formats, score
-from modelkeep.types import Model
+from modelkeep.types import Bounds, Model
 
 
 def adopt(network: nn.Module, code: str, tmp_path: Path, data: Dataset, **args: Any) -> Model:
@@ -274,3 +274,97 @@ def test_an_interrupt_leaves_nothing(adopted: Any, tmp_path: Path, monkeypatch: 
     with pytest.raises(KeyboardInterrupt):
         TorchToOnnx().run(adopted("MLP"), tmp_path / "into")
     assert list((tmp_path / "into").iterdir()) == []
+
+
+class TestFree:
+    """What is free is what the model lets be free, or what was asked for, and every free dimension is tried."""
+
+    CODE = (
+        "import torch\nfrom torch import nn\nclass Net(nn.Module):\n"
+        "    def __init__(self):\n        super().__init__()\n"
+        "        self.words, self.places, self.head = nn.Embedding(50, 8), nn.Embedding(12, 8), nn.Linear(8, 3)\n"
+        "    def forward(self, ids, mask):\n"
+        "        x = self.words(ids) + self.places(torch.arange(ids.shape[1]))\n"
+        "        x = (x * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)\n"
+        "        return {'logits': self.head(x)}\n"
+    )
+
+    @pytest.fixture
+    def text(self, tmp_path: Path) -> Model:
+        torch.manual_seed(0)
+        ids = np.random.default_rng(0).integers(0, 50, (40, 6))
+        return adopt(network(self.CODE), self.CODE, tmp_path, rows(ids=ids, mask=np.ones_like(ids)))
+
+    def test_a_sequence_within_the_positions_that_there_are(self, text: Model, tmp_path: Path) -> None:
+        notes: list[str] = []
+        made, (report,) = TorchToOnnx(progress=lambda done, total, note: notes.append(note)).run(text, tmp_path / "o")
+        assert [t.axes for t in made.signature.inputs] == [("batch", "sequence")] * 2
+        assert made.signature.bounds == {"sequence": Bounds(1, 12)}
+        assert report.numbers["free"] == {"batch": None, "sequence": [1, 12, 1]}
+        assert report.numbers["sizes"] == {"sequence": [1, 3, 7, 12]}
+        assert report.numbers["batches"] == [1, 2, 3, 7]
+        assert "free: batch, sequence (1 to 12)" in report.why
+        assert notes[:2] == ["looking for free dimensions", "exporting with dynamo"]
+        assert notes[-1].startswith("comparing")
+        with pytest.raises(BadInput, match="'sequence' is 13; the model takes 1 to 12"):
+            made.signature.check({"ids": np.zeros((1, 13), np.int64), "mask": np.ones((1, 13), np.int64)})
+
+    def test_what_was_asked_for(self, text: Model, tmp_path: Path) -> None:
+        example = rows(ids=np.ones((1, 5), np.int64), mask=np.ones((1, 5), np.int64))
+        step = TorchToOnnx(dynamic=("ids:1=words", "mask:1"), example=example)
+        made, (report,) = step.run(text, tmp_path / "o")
+        assert [t.describe() for t in made.signature.inputs] == ["ids int64 [1, words]", "mask int64 [1, words]"]
+        assert report.numbers["sizes"]["words"] != []
+
+    @pytest.mark.parametrize(
+        ("dynamic", "said"),
+        [
+            ("ids", "'ids' does not say which dimensions are free; write INPUT:0,1"),
+            ("ids:a", "'ids:a' does not say which dimensions are free"),
+            ("words:0", "no input is called 'words'; the model takes ids, mask"),
+            ("ids:2", "input 'ids' has 2 dimensions, so there is no dimension 2"),
+        ],
+    )
+    def test_what_cannot_be_meant(self, text: Model, tmp_path: Path, dynamic: str, said: str) -> None:
+        with pytest.raises(BadInput, match=said):
+            TorchToOnnx(dynamic=(dynamic,)).run(text, tmp_path / "o")
+        assert list((tmp_path / "o").iterdir()) == []
+
+    def test_one_that_the_model_does_not_let_be_free(self, adopted: Any, tmp_path: Path) -> None:
+        with pytest.raises(Unsupported, match="dimension 1 of input 'pixels' cannot be free"):
+            TorchToOnnx(dynamic=("pixels:0,1",)).run(adopted("MLP"), tmp_path / "o")
+
+    def test_names_that_were_given(self, text: Model, tmp_path: Path) -> None:
+        made, (report,) = TorchToOnnx(rename={"ids": "input_ids", "logits": "scores"}).run(text, tmp_path / "o")
+        assert [t.name for t in (*made.signature.inputs, *made.signature.outputs)] == ["input_ids", "mask", "scores"]
+        assert set(report.numbers["outputs"]) == {"scores"}
+        kept = folder.reference(made.path)
+        assert kept is not None
+        made.signature.check(kept.inputs)
+
+    @pytest.mark.parametrize(
+        ("rename", "said"),
+        [({"words": "x"}, "no input or output is called 'words'"), ({"ids": "mask"}, "would be called 'mask'")],
+    )
+    def test_names_that_cannot_be(self, text: Model, tmp_path: Path, rename: dict[str, str], said: str) -> None:
+        with pytest.raises(BadInput, match=said):
+            TorchToOnnx(rename=rename).run(text, tmp_path / "o")
+
+    def test_a_size_that_no_exporter_keeps_free_is_told(
+        self, text: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        only(monkeypatch, "dynamo")
+        real = torch_to_onnx.EXPORTERS["dynamo"]
+
+        def bakes(module: Any, example: Any, signature: Any, opset: Any) -> Any:
+            if "sequence" in signature.free:
+                raise RuntimeError("the length is baked in")
+            return real(module, example, signature, opset)
+
+        monkeypatch.setitem(torch_to_onnx.EXPORTERS, "dynamo", bakes)
+        made, (report,) = TorchToOnnx().run(text, tmp_path / "o")
+        assert made.signature.inputs[0].shape == (None, 6)
+        assert list(report.numbers["fixed"]) == ["sequence"]
+        assert "sequence could be free, but no exporter keeps that: " in report.why
+        with pytest.raises(Unsupported, match="the length is baked in"):
+            TorchToOnnx(dynamic=("ids:0,1", "mask:0,1")).run(text, tmp_path / "o2")
