@@ -45,7 +45,7 @@ ALSO = {"onnxruntime": ("onnxruntime-gpu",), "xgboost-cpu": ("xgboost",)}
 EXTRAS = {
     "torch": ("torch", "safetensors", "onnx", "onnxscript"),
     "optimize": ("torch", "safetensors", "onnx", "onnxscript", "sympy"),
-    "openvino": ("openvino",),
+    "openvino": ("openvino", "onnx"),
     "grpc": ("grpcio", "protobuf"),
     "client": ("httpx",),
     "gpu": ("nvidia-ml-py", "nvtx"),

@@ -285,7 +285,8 @@ def test_the_second_search_measures_nothing_again(
     field(monkeypatch, NAIVE, QUICK)
     runners(monkeypatch, lambda c: fake())
     kept: list[list[Window]] = []
-    patient = replace(SHORT, budget=6.0)
+    monkeypatch.setattr(search, "LONGEST", 0.05)
+    patient = replace(SHORT, budget=60.0)  # it ends by itself, however slow the machine is
     first = patient.run(tiny, remember=lambda windows: kept.append(list(windows)))
     made = first.report.numbers["measurements"]["made"]
     assert made == sum(map(len, kept)) > 0

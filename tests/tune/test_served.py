@@ -64,7 +64,7 @@ def test_a_wrong_answer_under_load_is_found(
     monkeypatch.setattr(engines, "load", lambda model, config: runner)
     _, (alone, busy), _ = serve(tiny, Load(0.05), Load(0.1, concurrency=8))
     assert alone.fault == ""
-    assert "output 'y' at 1 rows differs in 3 of 3, by up to" in busy.fault
+    assert "output 'y' at 1 row differs in 3 of 3, by up to" in busy.fault
     assert busy.max_abs >= 1
 
 
