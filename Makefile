@@ -16,7 +16,7 @@ help:
 	@echo "make clean   remove .venv and what the demo left"
 
 $(INSTALLED): pyproject.toml constraints.txt
-	@echo "Setting up .venv from constraints.txt: about 1.3 GB, mostly PyTorch and OpenVINO; once."
+	@echo "Setting up .venv from constraints.txt: about 2.2 GB, mostly PyTorch, OpenVINO and the boosters; once."
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[all,dev]'
 	@touch $@
