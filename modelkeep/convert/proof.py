@@ -30,6 +30,7 @@ LAYERS: dict[tuple[str, str], str] = {
     ("torch", "onnx"): "modelkeep.convert.first_difference:torch_onnx",
     ("torch-export", "onnx"): "modelkeep.convert.first_difference:torch_onnx",
     ("torchscript", "onnx"): "modelkeep.convert.first_difference:torch_onnx",
+    ("huggingface", "onnx"): "modelkeep.convert.first_difference:torch_onnx",
 }
 """(from, to) → a function (reference, made, inputs of both, rule) → which layer is the first that differs."""
 

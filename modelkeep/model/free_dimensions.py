@@ -60,7 +60,7 @@ def discover(
     probe = _Probe(run, inputs, signature)
     known = [] if only is not None else list(_known(signature))
     wanted = _candidates(signature, inputs, only, known)
-    found = list(_groups(probe, wanted))
+    found = [group for group in _groups(probe, wanted) if only is not None or not probe.ignores(group)]
     if only is not None:
         _all_there(probe, wanted, found)
     named = _named([probe.bounded(group) for group in found], signature, only, known)
@@ -128,6 +128,7 @@ class _Probe:
     started: float = field(default_factory=time.monotonic)
     seen: dict[frozenset[tuple[Place, int]], dict[str, tuple[int, ...]] | None] = field(default_factory=dict)
     reason: str = ""
+    last: Mapping[str, Array] = field(default_factory=dict)
 
     def size(self, place: Place) -> int:
         """The example's."""
@@ -158,6 +159,7 @@ class _Probe:
             if self.signature.batched and answer.shape[:1] != (rows,):
                 self.reason = f"it answers {rows} rows with '{name}' of shape {list(answer.shape)}"
                 return None
+        self.last = answers
         return {name: answer.shape for name, answer in answers.items()}
 
     def step(self, places: Sequence[Place], longer: Sequence[Place] = ()) -> int:
@@ -170,6 +172,29 @@ class _Probe:
 
     def _grows(self, places: Sequence[Place], longer: Sequence[Place], by: int) -> bool:
         return self.shapes({place: self.size(place) + by for place in (*places, *longer)}) is not None
+
+    def ignores(self, free: Free) -> bool:
+        """Whether what is added changes no answer at all: the model then takes more, and does not look at it.
+
+        What is added is of the other row and, being floats, far larger: a maximum does not change by repetition.
+        """
+        self._shapes({}, 2)
+        usual, more = self.last, self.moved(free, self.size(free.places[0]) + free.bounds.step)
+        for factor in (100, -100):
+            grown = _Probe(self.run, {**self.inputs, **self._grown(more, factor)}, self.signature)
+            if grown.shapes({}) is None or any(not np.array_equal(usual[n], x) for n, x in grown.last.items()):
+                return False
+        return True
+
+    def _grown(self, more: Mapping[Place, int], factor: int) -> dict[str, Array]:
+        found: dict[str, Array] = {}
+        for place, size in more.items():
+            array = found.get(place.input, self.inputs[place.input])
+            other = np.roll(array, 1, axis=0)
+            filled = _resize(other * other.dtype.type(factor) if other.dtype.kind == "f" else other, place.axis, size)
+            rest = np.take(filled, np.arange(array.shape[place.axis], size), axis=place.axis)
+            found[place.input] = np.concatenate([array, rest], axis=place.axis)
+        return found
 
     def takes(self, free: Free, size: int) -> bool:
         """Whether the model takes one row in which this free dimension has that size."""

@@ -64,7 +64,7 @@ def test_dimensions_that_move_alone_do_not() -> None:
     def both(src: np.ndarray, decoder_ids: np.ndarray) -> np.ndarray:
         return src.mean(1, keepdims=True) + decoder_ids
 
-    signature = found(both, src=ids(3, 7), decoder_ids=ids(3, 7))
+    signature = found(both, src=np.arange(21).reshape(3, 7), decoder_ids=ids(3, 7))
     assert shapes(signature) == [
         "src int64 [batch, sequence]",
         "decoder_ids int64 [batch, decoder_sequence]",
@@ -118,6 +118,19 @@ def test_an_output_that_grows_in_another_way_is_free_without_a_name() -> None:
 def test_a_model_that_answers_by_another_number_of_rows_is_not_free_there() -> None:
     signature = found(lambda x: x.reshape(-1, 8).sum(1).reshape(len(x), 2), x=floats(3, 16))
     assert signature.free == ("batch",)
+
+
+def test_what_is_added_must_count_for_something() -> None:
+    """Two layers of a cache are used, and a third would be taken and ignored."""
+    signature = found(lambda past: past[:, 0] + past[:, 1], past=floats(3, 2, 6))
+    assert signature.inputs[0].axes == ("batch", None, "past")
+    asked = found(lambda past: past[:, 0] + past[:, 1], {"past": {0: None, 1: "layers"}}, past=floats(3, 2, 6))
+    assert asked.inputs[0].axes == ("batch", "layers", None)
+
+
+def test_a_maximum_over_points_is_free_though_repeating_them_changes_nothing() -> None:
+    points = np.random.default_rng(0).standard_normal((3, 9, 4)).astype(np.float32)
+    assert found(lambda points: (points @ floats(4, 4)).max(1), points=points).free == ("batch", "sequence")
 
 
 class TestAskedFor:
