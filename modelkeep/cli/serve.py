@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from modelkeep.cli.output import DURATION, FILE, say
+
+if TYPE_CHECKING:
+    from modelkeep.settings import Settings
 
 
 @click.command(epilog="Examples: modelkeep serve digits    modelkeep serve model.onnx --port 9000")
@@ -54,7 +58,7 @@ def serve(
     """Answer over HTTP for models of the registry, or for one bare model file.
 
     Follows the registry: promote, rollout and rollback take effect within a second and lose no request.
-    Stops on Ctrl-C or SIGTERM once what was accepted is answered.
+    SIGHUP reads modelkeep.toml anew. Stops on Ctrl-C or SIGTERM once what was accepted is answered.
     """
     from modelkeep import settings as settings_
     from modelkeep.keep import Keep
@@ -63,14 +67,19 @@ def serve(
     changes: dict[str, Any] = {"host": host, "port": port, "grpc_port": grpc_port, "capture_share": capture}
     changes |= {"keys": keys, "anonymous": anonymous, "access_log": access_log, "traces": traces}
     changes |= {"tls_cert": tls_cert and str(tls_cert), "tls_key": tls_key and str(tls_key)}
-    settings = dataclasses.replace(settings_.read(), **{k: v for k, v in changes.items() if v is not None})
+    changes = {key: value for key, value in changes.items() if value is not None}
+
+    def read() -> Settings:
+        return dataclasses.replace(settings_.read(), **changes)
+
+    settings = read()
     options = {key: value for key, value in given.items() if value is not None}
 
     def ready(url: str) -> None:
         say(f"serving {', '.join(what)} on {url} (try {url}/v2, {url}/metrics; stop with Ctrl-C)")
 
     if len(what) == 1 and (Path(what[0]).exists() or "." in Path(what[0]).suffix):
-        server.serve_file(Path(what[0]), settings, name=name, options=options, on_ready=ready)
+        server.serve_file(Path(what[0]), settings, name=name, options=options, on_ready=ready, reread=read)
         return
     with Keep(settings) as keep:
-        keep.serve(what, options=options, on_ready=ready, on_untuned=lambda said: click.echo(said, err=True))
+        keep.serve(what, options=options, on_ready=ready, on_untuned=partial(click.echo, err=True), reread=read)

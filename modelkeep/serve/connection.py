@@ -14,7 +14,7 @@ GONE = "modelkeep.gone"
 """In an ASGI scope: the client has left, which is why its task is cancelled."""
 
 
-def bounded(settings: Settings) -> type[asyncio.Protocol]:
+def bounded(settings: Settings) -> type[Connection]:
     """The protocol class with the bounds of ``settings``, for uvicorn.Config(http=…)."""
     return type("Bounded", (Connection,), {"settings": settings})
 

@@ -108,7 +108,9 @@ class Follower:
         self.registry, self.names, self.machine, self.poll = registry, list(names), machine, poll
         self.configs, self.options, self.load = dict(configs or {}), dict(options or {}), load
         self.models: dict[str, Followed] = {}
+        self.changes: dict[str, dict[str, Any]] = {}
         self.seen = -1
+        self._changing = asyncio.Lock()
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._tasks: set[asyncio.Task[Any]] = set()
         self._away = False
@@ -158,12 +160,7 @@ class Follower:
         if name not in self.names:
             self.names.append(name)
             self._plane.expect(name)
-        if name in self.models:
-            self.models[name].failures.clear()
-        await self._want(name)
-        self._apply(name)
-        while name in self.models and self.models[name].loading:
-            await asyncio.wait(self.models[name].loading.values())
+        await self._settle(name)
         if problem := self._plane.problem(name):
             raise NotReady(problem)
 
@@ -173,6 +170,40 @@ class Follower:
         self.names.remove(name)
         for loaded in self.models.pop(name).held if name in self.models else ():
             self._spawn(loaded.close(), name=f"close {loaded.ref}")
+
+    async def change(self, name: str, fields: Mapping[str, Any]) -> Loaded:
+        """Serve a model with these ServeConfig fields, which win over all others until the server ends.
+
+        What is live is loaded beside itself, warmed up and switched to. Raises NotFound, NotReady where nothing is
+        live, and what keeps it from loading; then everything stays as it was.
+        """
+        async with self._changing:
+            self._plane.find(name)
+            before = self.changes.get(name, {})
+            self.changes[name] = {**before, **fields}
+            model = self.models[name]
+            await self._settle(name)
+            if failed := model.failures.get(self._plane.find(name).number):
+                self.changes[name] = before
+                await self._settle(name)
+                raise failed.error
+            return self._plane.find(name)
+
+    async def again(self) -> None:
+        """Read everything anew, and try again at once what could not be loaded."""
+        self.seen = -1
+        for model in self.models.values():
+            model.failures.clear()
+        await self.look()
+
+    async def _settle(self, name: str) -> None:
+        """Want what is to be had now, forgetting what failed, and wait until it is loaded or has failed."""
+        await self._want(name)
+        if name in self.models:
+            self.models[name].failures.clear()
+            self._apply(name)
+        while name in self.models and self.models[name].loading:
+            await asyncio.wait(self.models[name].loading.values())
 
     async def look(self) -> None:
         """One look: read what is wanted where anything changed, and act on it."""
@@ -211,7 +242,8 @@ class Follower:
 
     def _config(self, version: Version) -> ServeConfig:
         config = self.configs.get(version.name) or self.registry.config(version, self.machine)
-        return replace(config or engines.default_config(version.model.format), **self.options)
+        options = {**self.options, **self.changes.get(version.name, {})}
+        return replace(config or engines.default_config(version.model.format), **options)
 
     # ── what is done about it ────────────────────────────────────────────────────────────────────────────────────
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import orjson
@@ -39,6 +40,7 @@ def app(plane: Plane, *, label: Labeller | None = None, repository: Repository |
         ("POST", f"{version}/infer", infer),
         ("POST", f"{model}/labels", handlers.labels),
         ("POST", "/v1/models/{model}:predict", handlers.predict),
+        ("POST", f"{model}/config", handlers.configure),
         ("POST", "/v2/repository/index", handlers.index),
         ("POST", "/v2/repository/models/{model}/load", handlers.load),
         ("POST", "/v2/repository/models/{model}/unload", handlers.unload),
@@ -176,6 +178,13 @@ class _Handlers:
     async def load(self, http: HttpRequest) -> Response:
         await self.repository.load(http.path_params["model"])
         return self._json({})
+
+    async def configure(self, http: HttpRequest) -> Response:
+        name = http.path_params["model"]
+        self.plane.router(name)
+        given = codec.parse(await body.read(http.receive, body.headers(http.scope), self.plane))
+        found = await self.repository.change(name, given)
+        return self._json({"name": name, "version": str(found.number), "config": asdict(found.config)})
 
     async def unload(self, http: HttpRequest) -> Response:
         await self.repository.unload(http.path_params["model"])

@@ -104,10 +104,11 @@ class Listener(uvicorn.Server):
 
     def __init__(self, plane: Plane, app: Any) -> None:
         self.plane, settings = plane, plane.settings
+        self._protocol = bounded(settings)
         super().__init__(
             uvicorn.Config(
                 app,
-                http=bounded(settings),
+                http=self._protocol,
                 ssl_certfile=settings.tls_cert or None,
                 ssl_keyfile=settings.tls_key or None,
                 ws="none",
@@ -126,6 +127,16 @@ class Listener(uvicorn.Server):
     def capture_signals(self) -> Generator[None, None, None]:
         """None: the service has its own handlers, and uvicorn would raise the signal again after a clean end."""
         yield
+
+    def adjust(self, settings: Settings) -> None:
+        """From now on these bounds hold, for open connections too; new ones get the certificate that lies there now.
+
+        Raises BadSettings for a certificate that does not work; the old one stays then.
+        """
+        if self.config.ssl is not None:
+            certificate(settings)
+            self.config.ssl.load_cert_chain(settings.tls_cert, settings.tls_key or None)
+        self._protocol.settings = settings
 
     async def drain(self) -> None:
         """Accept no more; let every reply say 'close'; then have idle connections closed."""

@@ -60,6 +60,11 @@ def _paths(plane: Plane) -> Schema:
             **model,
         },
     }
+    paths["/v2/models/{model}/config"] = {
+        "get": _operation("Triton's configuration", {"type": "object"}, 404, 503),
+        "post": _operation("Serve it otherwise", _ref("Configured"), 400, 404, 408, 413, 500, 503, body=_ref("Config")),
+        **model,
+    }
     for verb in ("load", "unload"):
         paths[f"/v2/repository/models/{{model}}/{verb}"] = {
             "post": _operation(f"{verb.title()} a model of the registry", {"type": "object"}, 400, 404, 503),
@@ -69,7 +74,8 @@ def _paths(plane: Plane) -> Schema:
         at = f"/v2/models/{{model}}{where}"
         paths[at] = {"get": _operation("Inputs and outputs", _ref("Model"), 404, 503), **given}
         paths[f"{at}/ready"] = {"get": _operation("Whether it answers", {"type": "object"}, 404, 503), **given}
-        paths[f"{at}/config"] = {"get": _operation("Triton's configuration", {"type": "object"}, 404, 503), **given}
+        config = {"get": _operation("Triton's configuration", {"type": "object"}, 404, 503), **given}
+        paths.setdefault(f"{at}/config", config)
         paths[f"{at}/stats"] = {"get": _operation("What it has done", _ref("Statistics"), 404, 503), **given}
         paths[f"{at}/infer"] = {"post": _operation("Ask", _ref("Reply"), *ASKING, body=_ref("Ask")), **given}
     return paths
@@ -131,6 +137,16 @@ def _object(needed: tuple[str, ...] = (), **properties: Schema) -> Schema:
     return {"type": "object", "properties": properties, "required": list(needed)}
 
 
+def _or_null(schema: Schema) -> Schema:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def _whole(most: int) -> Schema:
+    return {"type": "integer", "minimum": 1, "maximum": most}
+
+
+_TEXT: Schema = {"type": "string", "minLength": 1}
+_SECONDS: Schema = {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 86_400}
 _DATATYPE: Schema = {"type": "string", "enum": list(codec.DATATYPES)}
 _TENSOR = _object(
     ("name", "shape", "datatype"),
@@ -170,6 +186,23 @@ SCHEMAS: Schema = {
     "Instances": _object(("instances",), instances=_list({}, 1)),
     "Predictions": _object(("predictions",), predictions={"type": "array"}),
     "Labels": _object(("labels",), labels={"type": "object"}),
+    "Config": {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {
+            "engine": _TEXT,
+            "device": _TEXT,
+            "precision": _or_null(_TEXT),
+            "threads": _or_null(_whole(1024)),
+            "workers": _whole(256),
+            "max_batch": _whole(65_536),
+            "max_wait": {"type": "number", "minimum": 0, "exclusiveMaximum": 86_400},
+            "in_process": {"type": "boolean"},
+            "run_timeout": _SECONDS,
+            "p99": _or_null(_SECONDS),
+        },
+    },
+    "Configured": _object(("name", "version", "config"), name=TEXT, version=TEXT, config={"type": "object"}),
     "Index": _object(ready={"type": "boolean"}),
     "Row": _object(("name", "version", "state"), name=TEXT, version=TEXT, state=TEXT, reason=TEXT),
     "Statistics": _object(("model_stats",), model_stats=_list({"type": "object"})),

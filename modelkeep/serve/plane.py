@@ -67,6 +67,11 @@ class Plane:
         self._routers: dict[str, Router] = {}
         self._watch()
 
+    def adjust(self, settings: Settings) -> None:
+        """From now on these bounds hold; what was accepted under the old ones stays accepted."""
+        self.settings = settings
+        self.limits.max_requests, self.limits.max_bytes = settings.max_queue_requests, settings.max_queue_bytes
+
     # ── what is served ───────────────────────────────────────────────────────────────────────────────────────────
 
     @property

@@ -5,11 +5,17 @@ What is served is named in the registry, never by a path: a request cannot bring
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from modelkeep.errors import NotFound, Unsupported
+from modelkeep.serve import live
+from modelkeep.serve.loaded import Loaded
 from modelkeep.serve.plane import Plane
 
+Change = Callable[[str, Mapping[str, Any]], Awaitable[Loaded]]
+"""Serves a model with other ServeConfig fields; gives the version that answers with them."""
 READY, AWAY = "READY", "UNAVAILABLE"
 
 
@@ -27,10 +33,13 @@ class Followed(Protocol):
 
 
 class Repository:
-    """The models that a server could answer for. Without ``source`` they are fixed, as of a bare file."""
+    """The models that a server could answer for. Without ``source`` they are fixed, as of a bare file, and without
+    ``change`` so is how they are served.
+    """
 
-    def __init__(self, source: Followed | None = None) -> None:
-        self._source = source
+    def __init__(self, source: Followed | None = None, change: Change | None = None) -> None:
+        self._source, self._change = source, change
+        self._changing: set[asyncio.Future[Loaded]] = set()
 
     async def index(self, plane: Plane) -> list[dict[str, str]]:
         """A row for each version, with its state, and the reason where it is not ready."""
@@ -44,6 +53,19 @@ class Repository:
     async def unload(self, name: str) -> None:
         """See Followed.leave. Raises Unsupported where the models are fixed."""
         await self._known(name).leave(name)
+
+    async def change(self, name: str, given: Mapping[str, Any]) -> Loaded:
+        """Serve it with these fields of its ServeConfig; whoever asked may leave meanwhile, it is done all the same.
+
+        Raises NotFound, BadInput, Unsupported, and why it cannot be loaded so; nothing has changed then.
+        """
+        fields = live.changes(given)
+        if self._change is None:
+            raise Unsupported(f"this server was given '{name}' as it is, so that it stays so")
+        task = asyncio.ensure_future(self._change(name, fields))
+        self._changing.add(task)
+        task.add_done_callback(self._changing.discard)
+        return await asyncio.shield(task)
 
     def _known(self, name: str) -> Followed:
         if self._source is None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 import socket
 import sys
@@ -21,10 +22,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from modelkeep import stages
 from modelkeep.data import labels
 from modelkeep.data.traffic import TrafficLog
+from modelkeep.errors import ModelkeepError, NotReady, Unsupported
 from modelkeep.model import engines, formats
-from modelkeep.serve import http
+from modelkeep.serve import http, live
 from modelkeep.serve.access import AccessLog
-from modelkeep.serve.crew import Crew
 from modelkeep.serve.door import Door
 from modelkeep.serve.follow import Follower
 from modelkeep.serve.listener import Listener, gate, listen, safely, url_of
@@ -32,7 +33,6 @@ from modelkeep.serve.loaded import Loaded, bring, give_up
 from modelkeep.serve.plane import SWITCH, Plane
 from modelkeep.serve.repository import Repository
 from modelkeep.serve.router import Router
-from modelkeep.serve.warm import Paces
 from modelkeep.settings import Settings
 from modelkeep.types import Model, Runner, ServeConfig
 
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from modelkeep.serve.tracing import Tracing
 
 OnReady = Callable[[str], None]
+Reread = Callable[[], Settings]
+log = logging.getLogger(__name__)
 
 
 class Source(Protocol):
@@ -50,6 +52,12 @@ class Source(Protocol):
 
     async def begin(self, plane: Plane) -> None:
         """Make the plane ready. Raises what keeps it from that."""
+
+    async def change(self, name: str, fields: Mapping[str, Any]) -> Loaded:
+        """Serve a model with these ServeConfig fields, losing no request. Raises why not; nothing has changed then."""
+
+    async def again(self) -> None:
+        """Read anew where the versions come from."""
 
     async def end(self) -> None:
         """Bring nothing more."""
@@ -60,28 +68,59 @@ class Fixed:
 
     def __init__(self, models: Mapping[str, Model | Runner], configs: Mapping[str, ServeConfig] | None = None) -> None:
         self.models, self.configs = dict(models), dict(configs or {})
+        self._changing = asyncio.Lock()
+        self._plane: Plane
 
     async def begin(self, plane: Plane) -> None:
         """Load and warm up, one after the other."""
+        self._plane = plane
         for name in self.models:
             plane.expect(name)
         for name, model in self.models.items():
             config = self.configs.get(name)
-            paces: Paces = []
-            runner: Runner | Crew
             if isinstance(model, Model):
-                config = config or engines.default_config(model.format)
-                runner, paces = await asyncio.to_thread(bring, model, config)
-                format_, names = model.format, model.labels
+                live = await self._load(name, model, config or engines.default_config(model.format))
             else:
-                runner, config, format_, names = model, config or ServeConfig(), "", ()
-            live = Loaded(
-                name, 1, runner, config=config, metrics=plane.metrics, format=format_, labels=names, paces=paces
-            )
+                live = Loaded(name, 1, model, config=config or ServeConfig(), metrics=plane.metrics)
             plane.swap(Router(name, live))
 
+    async def change(self, name: str, fields: Mapping[str, Any]) -> Loaded:
+        """See Source. Raises Unsupported for a Runner, which nobody can load once more."""
+        async with self._changing:
+            old, model = self._plane.find(name), self.models[name]
+            config = replace(old.config, **fields)
+            if config == old.config:
+                return old
+            if not isinstance(model, Model):
+                raise Unsupported(f"'{name}' was given to this server in memory, so that it stays as it is")
+            fresh = await self._load(name, model, config)
+            if self._plane.stopping:
+                await fresh.close()
+                raise NotReady("the server is stopping")
+            self._plane.swap(Router(name, fresh))
+            await old.close()
+            return fresh
+
+    async def again(self) -> None:
+        """Nothing can have changed."""
+
     async def end(self) -> None:
-        """Nothing to do."""
+        """Once a change that was begun is done."""
+        async with self._changing:
+            pass
+
+    async def _load(self, name: str, model: Model, config: ServeConfig) -> Loaded:
+        runner, paces = await asyncio.to_thread(bring, model, config)
+        return Loaded(
+            name,
+            1,
+            runner,
+            config=config,
+            metrics=self._plane.metrics,
+            format=model.format,
+            labels=model.labels,
+            paces=paces,
+        )
 
 
 def serve_file(
@@ -92,8 +131,10 @@ def serve_file(
     config: ServeConfig | None = None,
     options: Mapping[str, Any] | None = None,
     on_ready: OnReady | None = None,
+    reread: Reread | None = None,
 ) -> None:
-    """Answer for one bare model file, without a registry, until a signal. ``options`` are ServeConfig fields.
+    """Answer for one bare model file, without a registry, until a signal. ``options`` are ServeConfig fields; SIGHUP
+    takes the bounds (live.BOUNDS) that ``reread`` gives then.
 
     Raises PortInUse, NotFound, BadModel, Untrusted, MissingExtra, Unsupported; KeyboardInterrupt at a second signal.
     """
@@ -101,7 +142,7 @@ def serve_file(
     with safely(settings) as sock, tempfile.TemporaryDirectory(prefix="modelkeep-") as room:
         model = formats.adopt(path, Path(room))
         config = replace(config or engines.default_config(model.format), **(options or {}))
-        _block(Service(Fixed({name: model}, {name: config}), settings, sock), on_ready)
+        _block(Service(Fixed({name: model}, {name: config}), settings, sock, reread=reread), on_ready)
 
 
 def serve_registry(
@@ -113,43 +154,55 @@ def serve_registry(
     options: Mapping[str, Any] | None = None,
     machine: str,
     on_ready: OnReady | None = None,
+    reread: Reread | None = None,
 ) -> None:
     """Answer for models of a registry, following its routes, until a signal; traffic is kept in ``home/traffic.db``.
 
     ``configs`` are settings by model name, before what tune stored for ``machine``; ``options`` are single fields,
-    before both. Raises PortInUse, NotFound, NotReady, or why no version can be loaded.
+    before both. SIGHUP takes the bounds (live.BOUNDS) that ``reread`` gives then, and reads the registry anew.
+    Raises PortInUse, NotFound, NotReady, or why no version can be loaded.
     """
     with safely(settings) as sock:
         source = Follower(registry, names, machine=machine, configs=configs, options=options)
-        _block(Service(source, settings, sock, traffic=settings.home / "traffic.db"), on_ready)
+        _block(Service(source, settings, sock, traffic=settings.home / "traffic.db", reread=reread), on_ready)
 
 
 class Service:
     """A source, a plane and a listener, from start to stop. ``traffic`` is the file that exchanges are kept in."""
 
-    def __init__(self, source: Source, settings: Settings, sock: socket.socket, *, traffic: Path | None = None) -> None:
+    def __init__(
+        self,
+        source: Source,
+        settings: Settings,
+        sock: socket.socket,
+        *,
+        traffic: Path | None = None,
+        reread: Reread | None = None,
+    ) -> None:
         self.source, self.settings, self.sock = source, settings, sock
-        self.traffic = traffic
-        self.repository = Repository(source if isinstance(source, Follower) else None)
+        self.traffic, self.reread = traffic, reread
+        self.repository = Repository(source if isinstance(source, Follower) else None, source.change)
         self.plane: Plane
+        self._log: TrafficLog | None = None
         self._listener: Listener
 
     async def run(self, stop: asyncio.Event, on_ready: OnReady | None = None) -> None:
         """Until ``stop`` is set; then answer what was accepted, and end. Raises what keeps the source from starting."""
         settings = self.settings
-        log = None
+        kept = None
         if self.traffic is not None and settings.capture_share > 0:
-            log = TrafficLog(
+            kept = TrafficLog(
                 self.traffic,
                 share=settings.capture_share,
                 max_rows=settings.capture_rows,
                 max_bytes=settings.capture_bytes,
             )
-        self.plane = Plane(settings, traffic=log)
+        self._log = kept
+        self.plane = Plane(settings, traffic=kept)
         self.keys = gate(settings)
         watching = _observers(self.plane)
         grpc = await _grpc(self.plane, self.keys, self.repository)
-        app = http.app(self.plane, label=_labeller(log), repository=self.repository)
+        app = http.app(self.plane, label=_labeller(kept), repository=self.repository)
         self._listener = Listener(self.plane, Door(app, self.keys, self.plane))
         serving = asyncio.create_task(self._listener.serve(sockets=[self.sock]))
         try:
@@ -164,8 +217,27 @@ class Service:
             await serving
             await self.source.end()
             await self.plane.close()
-            for one in (*watching, *([log] if log else [])):
+            for one in (*watching, *([kept] if kept else [])):
                 await asyncio.to_thread(one.close)
+
+    async def again(self) -> None:
+        """What SIGHUP asks for: read settings and source anew, and say in the log what came of it. Never raises."""
+        try:
+            if self.reread is not None:
+                self._adjust(await asyncio.to_thread(self.reread))
+            await self.source.again()
+        except Exception as error:  # noqa: BLE001 - whatever cannot be read, what is loaded goes on answering
+            said = error if isinstance(error, ModelkeepError) else f"{type(error).__name__}: {error}"
+            log.warning("not everything could be read anew, and what was in force stays: %s", said)
+
+    def _adjust(self, fresh: Settings) -> None:
+        if names := live.fixed(self.settings, fresh):
+            log.warning("these settings take effect at a start only: %s", ", ".join(names))
+        settings = replace(self.plane.settings, **live.bounds(fresh))
+        self._listener.adjust(settings)
+        self.plane.adjust(settings)
+        if self._log is not None:
+            self._log.share = settings.capture_share
 
     async def _begin(self, stop: asyncio.Event) -> bool:
         """Whether the source started before somebody wanted to stop."""
@@ -185,11 +257,13 @@ def _observers(plane: Plane) -> list[AccessLog | Tracing]:
     settings = plane.settings
     found: list[AccessLog | Tracing] = []
     if settings.access_log:
-        log = AccessLog(settings.access_log, settings.access_log_bytes)
+        lines = AccessLog(settings.access_log, settings.access_log_bytes)
         plane.metrics.watch(
-            "modelkeep_access_log_dropped_total", "Lines that could not be written", lambda: [({}, float(log.dropped))]
+            "modelkeep_access_log_dropped_total",
+            "Lines that could not be written",
+            lambda: [({}, float(lines.dropped))],
         )
-        found.append(log)
+        found.append(lines)
     if settings.traces:
         from modelkeep.serve.tracing import Tracing
 
@@ -210,13 +284,13 @@ async def _grpc(plane: Plane, keys: Gate, repository: Repository) -> Endpoint | 
     return endpoint
 
 
-def _labeller(log: TrafficLog | None) -> http.Labeller | None:
-    if log is None:
+def _labeller(kept: TrafficLog | None) -> http.Labeller | None:
+    if kept is None:
         return None
 
     def label(model: str, given: dict[str, Any]) -> int:
-        log.flush(1.0)  # the request that a label belongs to may have been answered a moment ago
-        return labels.record(log.path, model, given)
+        kept.flush(1.0)  # the request that a label belongs to may have been answered a moment ago
+        return labels.record(kept.path, model, given)
 
     return label
 
@@ -227,6 +301,7 @@ def _block(service: Service, on_ready: OnReady | None) -> None:
 
     async def main() -> None:
         stop, task = asyncio.Event(), asyncio.current_task()
+        again: set[asyncio.Task[None]] = set()
 
         def signalled() -> None:
             if stop.is_set() and task is not None:
@@ -234,9 +309,17 @@ def _block(service: Service, on_ready: OnReady | None) -> None:
             stop.set()
             give_up()
 
-        with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C raises KeyboardInterrupt there
+        def hung_up() -> None:
+            if hasattr(service, "plane") and not stop.is_set():
+                again.add(one := asyncio.ensure_future(service.again()))
+                one.add_done_callback(again.discard)
+
+        with contextlib.suppress(
+            NotImplementedError, AttributeError
+        ):  # Windows has no SIGHUP, and Ctrl-C raises KeyboardInterrupt there
             for number in (signal.SIGINT, signal.SIGTERM):
                 asyncio.get_running_loop().add_signal_handler(number, signalled)
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hung_up)
         await service.run(stop, on_ready)
 
     try:
