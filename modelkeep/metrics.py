@@ -81,10 +81,14 @@ class VersionSeries:
     compute: Histogram
     batch: Histogram
     invalid: Counter
+    hits: Counter
+    misses: Counter
     _class: Callable[[str], Counter]
     _classes: dict[str, Counter] = field(default_factory=dict)
     runs: dict[int, Total] = field(default_factory=dict)
     waited: Total = field(default_factory=Total)
+    cached: Total = field(default_factory=Total)
+    uncached: Total = field(default_factory=Total)
 
     def ran(self, rows: int, seconds: float) -> None:
         """One run of so many rows; sizes beyond the first MAX_SIZES count as the largest of them."""
@@ -97,6 +101,16 @@ class VersionSeries:
         """A request waited so long for a free worker."""
         self.queue.observe(seconds)
         self.waited.add(seconds)
+
+    def hit(self, seconds: float) -> None:
+        """A request was answered from the cache, after so long a look."""
+        self.hits.inc()
+        self.cached.add(seconds)
+
+    def missed(self, seconds: float) -> None:
+        """The cache was asked in vain."""
+        self.misses.inc()
+        self.uncached.add(seconds)
 
     def answered(self, name: str, times: int) -> None:
         """So many rows were predicted to be of this class."""
@@ -117,6 +131,8 @@ class Metrics:
         self._requests = self._counter("requests", "Requests by what they came to", *one, "track", "outcome")
         self._rejections = self._counter("rejections", "Requests turned away", "reason")
         self._invalid = self._counter("output_invalid", "Rows of output that hold NaN or infinity", *one)
+        self._hits = self._counter("cache_hits", "Requests answered from the cache", *one)
+        self._misses = self._counter("cache_misses", "Requests whose answer the cache did not have", *one)
         self._classes = self._counter("output_class", "Rows by predicted class", *one, "class")
         self._duration = self._seconds("request", "From the request parsed to its answer ready", *one, "track")
         self._queue = self._seconds("queue", "A request's wait for a free worker", *one)
@@ -152,6 +168,8 @@ class Metrics:
                 self._child(self._compute, *key),
                 self._child(self._batch, *key),
                 self._child(self._invalid, *key),
+                self._child(self._hits, *key),
+                self._child(self._misses, *key),
                 lambda name: self._child(self._classes, *key, name),
             )
         return series

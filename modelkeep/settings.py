@@ -27,6 +27,7 @@ class Settings:
     of API keys, by default inside home; where it is there, every route asks for one. ``anonymous`` lets a server
     without keys listen beyond this machine. ``tls_cert`` and ``tls_key`` are PEM files. ``access_log`` is a file
     (``-``: stderr), which begins anew at ``access_log_bytes``; ``traces`` an OTLP/HTTP URL, or ``console``.
+    ``cache_bytes`` is room for answers that were given before; 0 runs every request.
     """
 
     home: Path = Path(".modelkeep")
@@ -43,6 +44,7 @@ class Settings:
     access_log: str = ""
     access_log_bytes: int = 64 * 1024**2
     traces: str = ""
+    cache_bytes: int = 0
     max_queue_requests: int = 1024
     max_queue_bytes: int = 256 * 1024**2
     max_body_bytes: int = 64 * 1024**2

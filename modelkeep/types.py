@@ -327,7 +327,9 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """Its answer, stamped with the version that gave it. ``timings`` are seconds by stage (queue, compute)."""
+    """Its answer, stamped with the version that gave it. ``timings`` are seconds by stage: queue and compute,
+    or cache where the answer was known.
+    """
 
     id: str
     model: str

@@ -156,6 +156,20 @@ def share(text: str) -> float:
     raise click.BadParameter(f"'{text}' is no share; write 0.02, 2% or 2pp")
 
 
+def room(text: str) -> int:
+    """'64mb', '512kb', '1gb' or plain bytes → bytes, in steps of 1024. Raises click.BadParameter."""
+    for unit, factor in (("kb", 1024), ("mb", 1024**2), ("gb", 1024**3), ("b", 1), ("", 1)):
+        if text.lower().endswith(unit):
+            try:
+                value = float(text.lower().removesuffix(unit)) * factor
+            except ValueError:
+                break
+            if 0 <= value < float("inf"):
+                return int(value)
+            break
+    raise click.BadParameter(f"'{text}' is no size; write 512kb, 64mb or 1gb")
+
+
 class Duration(click.ParamType[float]):
     """A time on the command line."""
 
@@ -176,6 +190,17 @@ class Share(click.ParamType[float]):
         return value if isinstance(value, float) else share(str(value))
 
 
+class Room(click.ParamType[int]):
+    """A size on the command line."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Bytes."""
+        return value if isinstance(value, int) else room(str(value))
+
+
 DURATION = Duration()
+ROOM = Room()
 SHARE = Share()
 FILE = click.Path(path_type=Path)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from modelkeep.cli.output import DURATION, FILE, say
+from modelkeep.cli.output import DURATION, FILE, ROOM, say
 
 if TYPE_CHECKING:
     from modelkeep.settings import Settings
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 @click.option("--p99", type=DURATION, help="Promise: what would take longer as things are is refused (default: none).")
 @click.option("--max-batch", type=click.IntRange(1, 65536), help="Rows of one run.")
 @click.option("--max-wait", type=DURATION, help="How long a batch may wait for company (default 0: never).")
+@click.option("--cache", type=ROOM, help="Room for answers to questions that come again (64mb; default 0: none).")
 @click.option("--capture", type=click.FloatRange(0, 1), help="Share of requests kept for monitor (default 1; 0: none).")
 @click.option("--name", help="For a bare file: the model's name in the URL (default: the file's).")
 def serve(
@@ -52,6 +53,7 @@ def serve(
     access_log: str | None,
     traces: str | None,
     capture: float | None,
+    cache: int | None,
     name: str | None,
     **given: Any,
 ) -> None:
@@ -65,7 +67,8 @@ def serve(
     from modelkeep.serve import server
 
     changes: dict[str, Any] = {"host": host, "port": port, "grpc_port": grpc_port, "capture_share": capture}
-    changes |= {"keys": keys, "anonymous": anonymous, "access_log": access_log, "traces": traces}
+    changes |= {"cache_bytes": cache}
+    changes |= {"cache_bytes": cache, "keys": keys, "anonymous": anonymous, "access_log": access_log, "traces": traces}
     changes |= {"tls_cert": tls_cert and str(tls_cert), "tls_key": tls_key and str(tls_key)}
     changes = {key: value for key, value in changes.items() if value is not None}
 

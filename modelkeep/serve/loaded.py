@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,9 @@ from modelkeep.types import Model, Runner, ServeConfig, Signature
 
 if TYPE_CHECKING:
     from modelkeep.types import Arrays
+
+
+_SERIAL = itertools.count()
 
 
 class Loaded:
@@ -37,6 +41,7 @@ class Loaded:
     ) -> None:
         self.name, self.number, self.config, self.format = name, number, config, format
         self.labels = labels
+        self.serial = next(_SERIAL)
         self.signature = runner.signature
         self._plain = _plain(self.signature)
         self.series = metrics.version(name, number)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from modelkeep.data.traffic import Exchange
 from modelkeep.errors import BadInput, ModelkeepError, NotFound, NotReady, Overloaded, TooLate, Wrong
 from modelkeep.metrics import Metrics
+from modelkeep.serve.cache import Cache, question
 from modelkeep.serve.limits import Limits
 from modelkeep.serve.loaded import Loaded
 from modelkeep.serve.router import STICKY, Router
@@ -60,6 +61,7 @@ class Plane:
         self.settings, self.traffic = settings, traffic
         self.metrics = metrics or Metrics()
         self.limits = Limits(settings.max_queue_requests, settings.max_queue_bytes, self.metrics.rejected)
+        self.cache = Cache(settings.cache_bytes)
         self.stopping = False
         self.shadows_dropped = 0
         self.observers: list[Callable[[Told], None]] = []
@@ -71,6 +73,7 @@ class Plane:
         """From now on these bounds hold; what was accepted under the old ones stays accepted."""
         self.settings = settings
         self.limits.max_requests, self.limits.max_bytes = settings.max_queue_requests, settings.max_queue_bytes
+        self.cache.bound(settings.cache_bytes)
 
     # ── what is served ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -172,6 +175,22 @@ class Plane:
 
     async def _answer(self, request: Request, router: Router, target: Loaded, parameters: Mapping[str, Any]) -> Reply:
         _check(request, target)
+        if not self.cache.max_bytes:
+            return await self._run(request, router, target, parameters)
+        began = time.monotonic()
+        asked = question(request, target, parameters)
+        outputs, seconds = self.cache.get(asked), time.monotonic() - began
+        if outputs is None:
+            reply = await self._run(request, router, target, parameters)
+            target.series.missed(seconds)
+            self.cache.put(asked, reply.outputs)
+            return reply
+        target.series.hit(seconds)
+        if router.shadow is not None and router.shadow is not target:
+            self._shadow(request, router.shadow, parameters, _size(request.inputs))
+        return Reply(request.id, request.model, target.number, outputs, {"cache": seconds})
+
+    async def _run(self, request: Request, router: Router, target: Loaded, parameters: Mapping[str, Any]) -> Reply:
         size = _size(request.inputs)
         batcher = target.batcher
         if why := batcher.crew.trouble:
@@ -264,6 +283,7 @@ class Plane:
             "Workers that are there, busy or not",
             lambda: self._each(lambda batcher: batcher.crew.alive),
         )
+        watch("modelkeep_cache_bytes", "Bytes of answers that are kept", lambda: [({}, float(self.cache.bytes))])
         watch(
             "modelkeep_traffic_dropped_total",
             "Exchanges that could not be written and were dropped",

@@ -25,7 +25,7 @@ def _one(metrics: Metrics, name: str, number: int) -> dict[str, Any]:
     tracks, series = metrics.tracks(name, number), metrics.version(name, number)
     answered, failed = _sum(t.answered for t in tracks), _sum(t.failed for t in tracks)
     runs = sorted(series.runs.items())
-    compute, nothing = _sum(total for _, total in runs), Total(answered.count)
+    compute, nothing = _sum(total for _, total in runs), Total(answered.count - series.cached.count)
     return {
         "name": name,
         "version": str(number),
@@ -39,8 +39,8 @@ def _one(metrics: Metrics, name: str, number: int) -> dict[str, Any]:
             "compute_input": _told(nothing),
             "compute_infer": _told(compute),
             "compute_output": _told(nothing),
-            "cache_hit": _told(Total()),
-            "cache_miss": _told(Total()),
+            "cache_hit": _told(series.cached),
+            "cache_miss": _told(series.uncached),
         },
         "batch_stats": [
             {

@@ -31,6 +31,19 @@ def test_shares_are_read(text: str, share: float) -> None:
     assert output.share(text) == pytest.approx(share)
 
 
+@pytest.mark.parametrize(
+    ("text", "size"), [("64mb", 64 * 1024**2), ("0.5kb", 512), ("1GB", 1024**3), ("12b", 12), ("12", 12), ("0", 0)]
+)
+def test_sizes_are_read(text: str, size: int) -> None:
+    assert output.room(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "mb", "-1", "much", "nan", "inf"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="write 512kb, 64mb or 1gb"):
+        output.room(text)
+
+
 @pytest.mark.parametrize("text", ["", "2", "101%", "-1%", "few", "nan"])
 def test_what_is_no_share_is_refused(text: str) -> None:
     with pytest.raises(click.BadParameter, match=r"write 0\.02, 2% or 2pp"):

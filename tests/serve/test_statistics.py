@@ -11,6 +11,7 @@ import pytest
 from modelkeep.errors import NotFound
 from modelkeep.serve import statistics
 from modelkeep.serve.server import Running
+from modelkeep.settings import Settings
 
 
 def ask(client: httpx.Client, rows: int, value: float = 1.0) -> int:
@@ -39,6 +40,17 @@ def test_what_was_answered_and_what_failed_is_counted_apart(fakes: SimpleNamespa
     assert 0 < stats["compute_infer"]["ns"] < stats["success"]["ns"]
     assert [(b["batch_size"], b["compute_infer"]["count"]) for b in m["batch_stats"]] == [(1, 2), (3, 1)]
     assert m["last_inference"] > 1.7e12  # milliseconds since 1970
+
+
+def test_what_the_cache_knew_is_counted_apart_from_what_ran(fakes: SimpleNamespace) -> None:
+    running = Running({"m": fakes.Fake()}, settings=Settings(cache_bytes=10_000))
+    with running, httpx.Client(base_url=running.url, timeout=20) as client:
+        assert [ask(client, rows) for rows in (1, 1, 3, 1)] == [200] * 4
+        (m,) = statistics.of(running.plane)
+    stats = m["inference_stats"]
+    assert (stats["success"]["count"], m["execution_count"], stats["compute_input"]["count"]) == (4, 2, 2)
+    assert (stats["cache_hit"]["count"], stats["cache_miss"]["count"]) == (2, 2)
+    assert 0 < stats["cache_hit"]["ns"] < stats["success"]["ns"]
 
 
 def test_a_version_that_was_never_asked(fakes: SimpleNamespace) -> None:
