@@ -12,23 +12,20 @@ and the most, for requests in JSON and in binary.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
-from typing import Any
 
-import numpy as np
+from load import asked, closed, cpu, perceptron
 
-WIDTH, CLASSES, CONNECTIONS = 784, 10, 32
+CONNECTIONS = 32
 SERVER = """
 import os, sys
 os.sched_setaffinity(0, {int(sys.argv[1])})
@@ -39,102 +36,6 @@ options = {"threads": 1, "in_process": sys.argv[3] == "thread"}
 told = lambda url: print(url, flush=True)
 serve_file(Path(sys.argv[2]), Settings(port=0), name="mlp", options=options, on_ready=told)
 """
-
-
-def perceptron(path: Path, hidden: int) -> Path:
-    """An ONNX file with seeded weights."""
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
-
-    rng = np.random.default_rng(0)
-    sizes = {"w1": (WIDTH, hidden), "b1": (hidden,), "w2": (hidden, CLASSES), "b2": (CLASSES,)}
-    weights = [numpy_helper.from_array(rng.standard_normal(s).astype(np.float32) / 28, n) for n, s in sizes.items()]
-    nodes = [
-        helper.make_node("Gemm", ["x", "w1", "b1"], ["h"]),
-        helper.make_node("Relu", ["h"], ["r"]),
-        helper.make_node("Gemm", ["r", "w2", "b2"], ["y"]),
-    ]
-    value = helper.make_tensor_value_info
-    x, y = value("x", TensorProto.FLOAT, [None, WIDTH]), value("y", TensorProto.FLOAT, [None, CLASSES])
-    graph = helper.make_graph(nodes, "mlp", [x], [y], weights)
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
-    return path
-
-
-def requests() -> dict[str, bytes]:
-    """One HTTP request of one row in each form."""
-    row = np.random.default_rng(1).random((1, WIDTH)).astype(np.float32)
-    tensor: dict[str, Any] = {"name": "x", "shape": [1, WIDTH], "datatype": "FP32"}
-    plain = json.dumps({"inputs": [{**tensor, "data": [round(float(v), 4) for v in row[0]]}]}).encode()
-    head = json.dumps(
-        {
-            "inputs": [{**tensor, "parameters": {"binary_data_size": row.nbytes}}],
-            "parameters": {"binary_data_output": True},
-        }
-    ).encode()
-    forms = {"JSON": ("", plain), "binary": (f"inference-header-content-length: {len(head)}\r\n", head + row.tobytes())}
-    return {
-        form: f"POST /v2/models/mlp/infer HTTP/1.1\r\nhost: x\r\n{extra}content-length: {len(body)}\r\n\r\n".encode()
-        + body
-        for form, (extra, body) in forms.items()
-    }
-
-
-class Client(asyncio.Protocol):
-    """Sends the request again as soon as it is answered, until ``until``."""
-
-    def __init__(self, request: bytes, until: float, latencies: list[float]) -> None:
-        self.request, self.until, self.latencies = request, until, latencies
-        self.done = asyncio.get_running_loop().create_future()
-        self.buffer = b""
-
-    def connection_made(self, transport: Any) -> None:
-        self.transport = transport
-        self.send()
-
-    def send(self) -> None:
-        self.sent = time.perf_counter()
-        self.transport.write(self.request)
-
-    def data_received(self, data: bytes) -> None:
-        self.buffer += data
-        head, found, body = self.buffer.partition(b"\r\n\r\n")
-        if not found or len(body) < int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0]):
-            return
-        assert head.startswith(b"HTTP/1.1 200"), self.buffer
-        now = time.perf_counter()
-        self.latencies.append(now - self.sent)
-        self.buffer = b""
-        if now < self.until:
-            self.send()
-        else:
-            self.transport.close()
-            self.done.set_result(None)
-
-
-def load(port: int, request: bytes, connections: int, seconds: float) -> list[float]:
-    """Latencies of a closed loop."""
-    import uvloop
-
-    async def main() -> list[float]:
-        latencies: list[float] = []
-        loop, until = asyncio.get_running_loop(), time.perf_counter() + seconds
-        made = [
-            await loop.create_connection(lambda: Client(request, until, latencies), "127.0.0.1", port)
-            for _ in range(connections)
-        ]
-        await asyncio.gather(*(client.done for _, client in made))
-        return latencies
-
-    return uvloop.run(main())
-
-
-def cpu(pid: int) -> float:
-    """Seconds that a process and those below it have computed."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    below = Path(f"/proc/{pid}/task").glob("*/children")
-    ticks = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    return ticks + sum(cpu(int(child)) for file in below for child in file.read_text().split())
 
 
 @contextmanager
@@ -157,12 +58,12 @@ def measure(file: Path, rounds: int, seconds: float) -> dict[str, dict[str, list
     found: dict[str, dict[str, list[float]]] = {}
     with serving(file, "process", cores[0]) as process, serving(file, "thread", cores[0]) as thread:
         for number in range(-1, rounds):  # the first is thrown away
-            for form, request in requests().items():
+            for form, request in asked().items():
                 for how, (port, pid) in (("process", process), ("thread", thread)):
                     before = cpu(pid)
-                    busy = sorted(load(port, request, CONNECTIONS, seconds))
+                    busy = closed(port, request, CONNECTIONS, seconds)
                     spent = cpu(pid) - before
-                    lone = sorted(load(port, request, 1, seconds / 2))
+                    lone = closed(port, request, 1, seconds / 2)
                     numbers = {
                         "requests/s": len(busy) / seconds,
                         "p50 ms": 1e3 * busy[len(busy) // 2],
@@ -193,7 +94,7 @@ def main() -> None:
     for what, numbers in found.items():
         cells = [f"{n} {median(numbers[n]):.3g} ({min(numbers[n]):.3g} to {max(numbers[n]):.3g})" for n in names]
         print(f"{what:<16}" + "  ".join(cells))
-    for form in requests():
+    for form in asked():
         for name in ("requests/s", "CPU µs"):
             pairs = zip(found[f"{form} process"][name], found[f"{form} thread"][name], strict=True)
             ratios = [p / t for p, t in pairs]
