@@ -25,7 +25,7 @@ from zoo.outcome import Cell, Outcome
 if TYPE_CHECKING:
     from zoo.row import Row
 
-FROM = {"openvino": "onnx", "torch": "onnx"}
+FROM = {"openvino": "onnx", "torch": "onnx", "tensorflow": "onnx"}
 """These begin with what another target made; the others with the model as it was added."""
 
 

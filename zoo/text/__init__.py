@@ -57,6 +57,7 @@ ROWS = (
         "bert",
         TINY_BERT,
         targets=(*BACK, "tensorflow"),
+        small=True,
     ),
     _folder("gpt2", "GPT-2, 12 layers of 768", "GPT2LMHeadModel", "gpt2", {}),
     _cached("gpt2-cache", "GPT-2, 12 layers of 768", "gpt2", {}),

@@ -22,8 +22,11 @@ class Cached(nn.Module):
         logits [rows, new, vocabulary] and present, the next ``past``: [rows, layers, 2, heads, old + new, width].
         """
         old, new = past.shape[4], input_ids.shape[1]
-        cache = DynamicCache([(layer[:, 0], layer[:, 1]) for layer in past.unbind(1)])
+        layers = past.unbind(1)
+        if len(layers) != self.decoder.config.num_hidden_layers:
+            raise ValueError(f"the past is of {len(layers)} layers, which this decoder has not")
+        cache = DynamicCache([(keys, values) for keys, values in (layer.unbind(1) for layer in layers)])
         places = torch.arange(old, old + new, device=past.device).unsqueeze(0)
         answer = self.decoder(input_ids, past_key_values=cache, position_ids=places, use_cache=True)
-        layers = [torch.stack((layer.keys, layer.values), 1) for layer in answer.past_key_values.layers]
-        return {"logits": answer.logits, "present": torch.stack(layers, 1)}
+        present = [torch.stack((layer.keys, layer.values), 1) for layer in answer.past_key_values.layers]
+        return {"logits": answer.logits, "present": torch.stack(present, 1)}

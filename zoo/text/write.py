@@ -56,6 +56,8 @@ def _rows(kind: str, settings: Any) -> dict[str, np.ndarray[Any, Any]]:
     mask = np.ones((ROWS, LENGTH), np.int64)
     mask[: ROWS // 2, -3:] = 0
     rows = {"input_ids": inputs.tokens(ROWS, LENGTH, text.vocab_size), "attention_mask": mask}
+    if kind == "bert":
+        rows["token_type_ids"] = np.repeat([[0, 1]], ROWS, 0).repeat([4, LENGTH - 4], 1)
     if kind == "clip":
         rows["pixel_values"] = inputs.pictures(ROWS, settings.vision_config.image_size)
     return rows
