@@ -278,16 +278,18 @@ def noisy(answers: Arrays, again: Arrays, rule: Tolerance) -> bool:
 
 
 def _divergence(x: Array, y: Array) -> Array:
-    """Kullback–Leibler divergence of each row of ``y`` from ``x``, in nats, both as distributions or as logits."""
-    p, q = _log_shares(x), _log_shares(y)
+    """Kullback–Leibler divergence, by row, of ``y`` from ``x``, in nats, both being what ``x`` is, shares or logits."""
+    shares = bool((x >= 0).all()) and np.allclose(x.sum(1), 1, atol=1e-3)
+    p, q = _log_shares(x, shares=shares), _log_shares(y, shares=shares)
     with np.errstate(invalid="ignore", over="ignore"):
         parts = np.where(np.exp(p) > 0, np.exp(p) * (p - q), 0.0)
     return np.maximum(parts.sum(1), 0.0)  # type: ignore[no-any-return]
 
 
-def _log_shares(x: Array) -> Array:
+def _log_shares(x: Array, *, shares: bool) -> Array:
+    """A share below the rounding of float32 counts as that: 1 - 0.9999999 may well be 0, or less."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        if (x >= 0).all() and np.allclose(x.sum(1), 1, atol=1e-3):
-            return np.log(x)
+        if shares:
+            return np.log(np.maximum(x, np.finfo(np.float32).eps))
         shifted = x - x.max(1, keepdims=True)
         return shifted - np.log(np.exp(shifted).sum(1, keepdims=True))  # type: ignore[no-any-return]

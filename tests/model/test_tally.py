@@ -60,6 +60,14 @@ def test_another_distribution_is_told() -> None:
     assert "output 'y' is another distribution: divergence" in seen.verdict()
 
 
+def test_a_certain_class_is_the_same_distribution_whatever_rounding_makes_of_the_others() -> None:
+    want = np.tile([[1.0, 0.0], [0.9999996, 4e-7]], (50, 1))
+    got = np.tile([[1.0 + 2e-7, -2e-7], [1.0, 0.0]], (50, 1))
+    seen = tally()
+    assert seen.check("y", want, got, "all") == ""
+    assert seen.outputs["y"].divergence / seen.outputs["y"].diverged < 1e-6
+
+
 def test_a_direction_that_changes_is_told() -> None:
     small = SCORES * 1e-5  # every difference is within atol
     seen = Tally(TOLERANCES["float32"])
