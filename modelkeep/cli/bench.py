@@ -7,7 +7,20 @@ from typing import Any
 
 import click
 
-from modelkeep.cli.output import DURATION, FILE, as_json, dump, open_keep, plain, progress, say, seconds, size, table
+from modelkeep.cli.output import (
+    DURATION,
+    FILE,
+    SOME_TIME,
+    as_json,
+    dump,
+    open_keep,
+    plain,
+    progress,
+    say,
+    seconds,
+    size,
+    table,
+)
 
 SCENARIOS = ("single", "server", "offline")
 SETTINGS = (
@@ -18,7 +31,7 @@ SETTINGS = (
     click.option("--workers", type=click.IntRange(1, 1024), help="Runs at a time."),
     click.option("--max-batch", type=click.IntRange(1, 65536), help="Rows of one run."),
     click.option("--in-process", is_flag=True, default=None, help="Workers are threads and not processes."),
-    click.option("--run-timeout", type=DURATION, help="A run of this length is taken for hung."),
+    click.option("--run-timeout", type=SOME_TIME, help="A run of this length is taken for hung."),
     click.option("--max-wait", type=DURATION, help="How long a batch may wait for company."),
 )
 
@@ -33,10 +46,10 @@ def settings(command: Any) -> Any:
 @click.command(epilog="Example: modelkeep bench digits@2 --p99 20ms --vs digits@1")
 @click.argument("ref")
 @click.option("--scenario", type=click.Choice([*SCENARIOS, "all"]), default="all", show_default=True)
-@click.option("--p99", type=DURATION, default="50ms", show_default=True, help="The promise that server must keep.")
-@click.option("--duration", type=DURATION, default="10s", show_default=True, help="Time to measure each scenario.")
+@click.option("--p99", type=SOME_TIME, default="50ms", show_default=True, help="The promise that server must keep.")
+@click.option("--duration", type=SOME_TIME, default="10s", show_default=True, help="Time to measure each scenario.")
 @click.option(
-    "--budget", type=DURATION, default="2m", show_default=True, help="Time that a scenario may take to be sure."
+    "--budget", type=SOME_TIME, default="2m", show_default=True, help="Time that a scenario may take to be sure."
 )
 @click.option("--vs", "versus", metavar="REF2", help="A second version, measured in turns with the first.")
 @click.option("--rounds", type=click.IntRange(2, 100), default=9, show_default=True, help="Turns with REF2.")

@@ -6,7 +6,7 @@ import time
 
 import click
 
-from modelkeep.cli.output import as_json, dump, say, table
+from modelkeep.cli.output import Finite, as_json, dump, say, table
 
 SCOPES = ("infer", "read", "admin")
 
@@ -14,7 +14,7 @@ SCOPES = ("infer", "read", "admin")
 @click.command(epilog="Example: modelkeep keys --add web --scope infer --rate 100")
 @click.option("--add", metavar="NAME", help="Make a key and show it, once: only its hash is kept.")
 @click.option("--scope", "scopes", multiple=True, type=click.Choice(SCOPES), help="What it may; give one or several.")
-@click.option("--rate", type=click.FloatRange(min=0), default=0.0, help="Requests a second (default: no bound).")
+@click.option("--rate", type=Finite(0), default=0.0, help="Requests a second (default: no bound).")
 @click.option("--revoke", metavar="NAME", help="Refuse a key from now on.")
 @as_json
 def keys(add: str | None, scopes: tuple[str, ...], rate: float, revoke: str | None, json_: bool) -> None:
@@ -37,6 +37,11 @@ def keys(add: str | None, scopes: tuple[str, ...], rate: float, revoke: str | No
         say(token)
         click.echo(f"key '{add}' may {', '.join(scopes)}; it is shown this once: {ring.path} holds its hash", err=True)
         return None
+    if not there and ring.path.exists():
+        return say(
+            f"no keys are left, so the service refuses everybody: add one, or remove {ring.path} for a service that "
+            "asks for none and listens on this machine only"
+        )
     if not there:
         return say("no keys: the service asks for none, and listens on this machine only")
     return table(

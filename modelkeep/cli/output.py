@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -171,13 +172,30 @@ def room(text: str) -> int:
 
 
 class Duration(click.ParamType[float]):
-    """A time on the command line."""
+    """A time on the command line; ``positive`` where none at all makes no sense."""
 
     name = "time"
 
+    def __init__(self, *, positive: bool = False) -> None:
+        self.positive = positive
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Seconds."""
-        return value if isinstance(value, float) else duration(str(value))
+        found = value if isinstance(value, float) else duration(str(value))
+        if self.positive and not found:
+            raise click.BadParameter("it must be more than 0; write 20ms, 5s, 2m or 1h")
+        return found
+
+
+class Finite(click.FloatRange):
+    """A number within bounds; neither nan, which is within all of them, nor infinity."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """See FloatRange."""
+        found: float = super().convert(value, param, ctx)
+        if not isfinite(found):
+            raise click.BadParameter(f"'{value}' is no number that can be used here")
+        return found
 
 
 class Share(click.ParamType[float]):
@@ -202,5 +220,6 @@ class Room(click.ParamType[int]):
 
 DURATION = Duration()
 ROOM = Room()
+SOME_TIME = Duration(positive=True)
 SHARE = Share()
 FILE = click.Path(path_type=Path)

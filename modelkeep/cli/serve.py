@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from modelkeep.cli.output import DURATION, FILE, ROOM, say
+from modelkeep.cli.output import DURATION, FILE, ROOM, SOME_TIME, say
 
 if TYPE_CHECKING:
     from modelkeep.settings import Settings
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 @click.option(
     "--in-process", is_flag=True, default=None, help="Run the engine in the server: no copies, no protection."
 )
-@click.option("--run-timeout", type=DURATION, help="A run of this length is taken for hung (default 10s).")
-@click.option("--p99", type=DURATION, help="Promise: what would take longer as things are is refused (default: none).")
+@click.option("--run-timeout", type=SOME_TIME, help="A run of this length is taken for hung (default 10s).")
+@click.option("--p99", type=SOME_TIME, help="Promise: what would take longer as things are is refused (default: none).")
 @click.option("--max-batch", type=click.IntRange(1, 65536), help="Rows of one run.")
 @click.option("--max-wait", type=DURATION, help="How long a batch may wait for company (default 0: never).")
 @click.option("--cache", type=ROOM, help="Room for answers to questions that come again (64mb; default 0: none).")

@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from modelkeep.cli.output import DURATION, FILE, SHARE, as_json, dump, open_keep, progress, say, seconds, size, table
+from modelkeep.cli.output import (
+    FILE,
+    SHARE,
+    SOME_TIME,
+    Finite,
+    as_json,
+    dump,
+    open_keep,
+    progress,
+    say,
+    seconds,
+    size,
+    table,
+)
 
 if TYPE_CHECKING:
     from modelkeep.types import Report
@@ -16,16 +29,16 @@ if TYPE_CHECKING:
 
 @click.command(epilog="Example: modelkeep tune digits@2 --p99 20ms --budget 30s")
 @click.argument("ref")
-@click.option("--p99", type=DURATION, default="50ms", show_default=True, help="The latency that was promised.")
-@click.option("--min-throughput", type=click.FloatRange(0), default=0.0, help="Requests a second that were promised.")
+@click.option("--p99", type=SOME_TIME, default="50ms", show_default=True, help="The latency that was promised.")
+@click.option("--min-throughput", type=Finite(0), default=0.0, help="Requests a second that were promised.")
 @click.option("--max-accuracy-drop", type=SHARE, help="Admit bf16 and fp16 by accuracy on --data (paired, 95 %).")
 @click.option("--data", type=FILE, help="Labelled rows for --max-accuracy-drop.")
-@click.option("--budget", type=DURATION, default="1m", show_default=True, help="Time to spend, loading included.")
+@click.option("--budget", type=SOME_TIME, default="1m", show_default=True, help="Time to spend, loading included.")
 @click.option("--concurrency", type=click.IntRange(1, 1024), default=16, show_default=True, help="Requests in flight.")
 @click.option("--fresh", is_flag=True, help="Measure anew what was measured on this machine before.")
 @click.option("--all", "all_", is_flag=True, help="Show every setting, not only the Pareto front.")
 @click.option("--explain", is_flag=True, help="Say what the hardware gives, for whoever chooses a machine.")
-@click.option("--price-per-hour", type=click.FloatRange(0, min_open=True), help="Of this machine: gives costs.")
+@click.option("--price-per-hour", type=Finite(0, min_open=True), help="Of this machine: gives costs.")
 @as_json
 def tune(
     ref: str,
@@ -100,9 +113,11 @@ def _say(report: Report) -> None:
     for why, labels in _refused(found["refused"]).items():
         say(f"left out: {', '.join(labels)}: {why}")
     if other := found["other"]:
+        from modelkeep.tune.results import Gain
+
         gain = other["gain"]
         say(
-            f"{other['of']} does better: {gain['ratio']:.2f}× the winner ({gain['low']:.2f} to {gain['high']:.2f}), "
+            f"{other['of']} does better: {Gain(**gain)} the winner, "
             f"with {_label(other)}; its settings are stored; let it take over with: modelkeep rollout {other['of']}"
         )
 

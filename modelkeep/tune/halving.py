@@ -2,8 +2,8 @@
 
 An entrant leaves the race when it is *beaten*: the upper bound of its throughput, as a ratio to the leader's in the
 rounds that both had, lies below 1. The bound is Student's, of a spread that all pairs of the race share, and it is
-Bonferroni's over every look at every rival, so that peeking costs nothing: with 95 % confidence no beaten entrant was
-better than the one that beat it. Or it is *halved*, which claims nothing: the time goes to those that look better.
+Bonferroni's over every look at every rival, so that peeking costs nothing: with 95 % confidence the best was not
+called beaten. Or it is *halved*, which claims nothing: the time goes to those that look better.
 """
 
 from __future__ import annotations
@@ -87,7 +87,8 @@ class Race:
     async def halve(self, entrants: Sequence[Entrant], keep: int = FINALISTS) -> list[Entrant]:
         """Measure all, drop the beaten, keep the better half, until at most ``keep`` are left. The best first."""
         left = list(entrants)
-        looks = RACES * math.ceil(math.log2(max(len(left), 2))) * max(len(left) - 1, 1)
+        rounds = max(math.ceil(math.log2(max(len(left), 2))), LONG + 1)  # _told_apart may ask for so many
+        looks = RACES * rounds * max(len(left) - 1, 1)
         while True:
             whole = await self.rounds.measure(left, self.seconds)
             left = sorted((e for e in left if e in self.rounds.windows and e not in self.rounds.refused), key=self.rank)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from modelkeep import evidence
+from modelkeep.tune import claims
 from modelkeep.tune.bench import doubt
 from modelkeep.tune.halving import Race
 from modelkeep.tune.rounds import Entrant
@@ -24,17 +26,29 @@ SHORT = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 
 @dataclass(frozen=True)
 class Gain:
-    """Throughput over another setting's: the median of so many pairs, and its interval."""
+    """Throughput over another setting's: the median of so many pairs, and its interval of 95 % or more.
+
+    No interval where the pairs are too few for one.
+    """
 
     ratio: float = 1.0
-    low: float = 1.0
-    high: float = 1.0
+    low: float | None = None
+    high: float | None = None
     pairs: int = 0
+
+    @classmethod
+    def of(cls, ratios: Sequence[float]) -> Gain:
+        """Of one ratio for each pair."""
+        found = claims.median(ratios)
+        return cls(found.median, found.low, found.high, found.n)
 
     def __str__(self) -> str:
         if not self.pairs:
             return f"{self.ratio:.2f}× (not measured in pairs)"
-        return f"{self.ratio:.2f}× ({self.low:.2f} to {self.high:.2f})"
+        if self.low is None or self.high is None:
+            few = f"{self.pairs} pair{'s' if self.pairs != 1 else ''}, {evidence.SIGN_TEST_LEAST} needed"
+            return f"{self.ratio:.2f}× (interval not claimed: {few}; a longer --budget has room for them)"
+        return f"{self.ratio:.2f}× ({self.low:.2f} to {self.high:.2f}, n = {self.pairs} pairs)"
 
 
 @dataclass(frozen=True)
@@ -165,16 +179,17 @@ def because(race: Race, winner: Entrant) -> list[str]:
     found = []
     for what, axes in _AXES.items():
         pairs = [
-            (mine, other, float(np.exp(np.mean(np.log(ratios)))))
+            (float(np.exp(np.mean(np.log(ratios)))), len(ratios), other)
             for mine in race.rounds.windows
             for other in race.rounds.windows
             if _tells(winner, mine, other, axes) and (ratios := race.rounds.ratios(mine, other))
         ]
         if not pairs:
             continue
-        _, other, gain = min(pairs, key=lambda pair: pair[2])
+        gain, n, other = min(pairs, key=lambda pair: pair[0])
         if gain >= TELLING:
-            found.append(f"{_VALUE[what](winner.config)} gives {gain:.2f}× {_VALUE[what](other.config)}")
+            rounds = f"{n} round{'s' if n != 1 else ''}"
+            found.append(f"{_VALUE[what](winner.config)} gives {gain:.2f}× {_VALUE[what](other.config)} ({rounds})")
     return found
 
 

@@ -162,6 +162,21 @@ class Rounds:
         self._record(found)
         return len(found) == len([e for e in wanted if e not in self.refused])
 
+    def recall(self, may: Callable[[Entrant], bool], apart: Callable[[Sequence[Entrant]], bool]) -> None:
+        """Take in all else that is known of those who ``may`` win, so that a short search does not undo a long one.
+
+        Rounds of those that ``apart`` names stay where they are, for a measurement that asks for them.
+        """
+        left = []
+        for known in self._known:
+            there = [window.entrant for window in known]
+            if apart(there) or not all(map(may, there)):
+                left.append(known)
+                continue
+            self.reused += len(known)
+            self._record(known)
+        self._known = left
+
     def _record(self, found: Sequence[Window]) -> None:
         self.number += 1
         for window in found:

@@ -41,7 +41,7 @@ PROVING = 0.75
 """Share of the budget after which what is left goes to the pairs with the naive setting."""
 PAIRS = 9
 """Of so many ratios, the median lies between the second smallest and the second largest with 96 % confidence, whatever
-their distribution (the interval of the sign test)."""
+their distribution (evidence.median_interval)."""
 FEWEST = 3
 """Pairs that are measured even where the time is up."""
 TRIED = 3
@@ -162,6 +162,8 @@ class Tune:
         for entrant in ahead:
             if entrant != naive:
                 await race.climb(entrant, spaces[entrant.of])
+        admitted_ways = {*ways, _way(naive)}
+        rounds.recall(lambda e: _way(e) in admitted_ways, lambda pair: _proves(pair, naive))
         rounds.end = max(rounds.end + self.budget * (1 - PROVING), time.monotonic() + 4 * FEWEST * race.seconds)
         searched = rounds.made + rounds.reused
         winner, gain = await self._prove(race, naive)
@@ -198,13 +200,12 @@ class Tune:
         for _ in range(PAIRS):
             if not await race.rounds.measure((other, entrant), race.seconds):
                 break
-        ratios = sorted(race.rounds.ratios(entrant, other)[before:])
+        ratios = race.rounds.ratios(entrant, other)[before:]
         if not ratios:  # the time was up
             mine, theirs = (race.rounds.measured(e).throughput for e in (entrant, other))
             ratio = mine / max(theirs, 1e-9)
-            return Gain(ratio, ratio, ratio)
-        spare = int(len(ratios) == PAIRS)
-        return Gain(float(np.median(ratios)), ratios[spare], ratios[-1 - spare], len(ratios))
+            return Gain(ratio)
+        return Gain.of(ratios)
 
     async def _relief(self, race: Race, entrant: Entrant) -> tuple[int, float] | None:
         """Requests in flight, halved until the promise is kept, and the throughput then; None where it never is."""
@@ -219,6 +220,11 @@ class Tune:
 
 def _way(entrant: Entrant) -> tuple[str, str, str | None]:
     return entrant.of, entrant.config.engine, entrant.config.precision
+
+
+def _proves(entrants: Sequence[Entrant], naive: Entrant) -> bool:
+    """Whether these are a pair as the proof at the end measures them."""
+    return len(entrants) == 2 and (naive in entrants or entrants[0].of != entrants[1].of)
 
 
 def _memory(arm: Entrant, models: Mapping[str, Model]) -> float:

@@ -9,7 +9,7 @@ import click
 import numpy as np
 import pytest
 
-from modelkeep.cli import output
+from modelkeep.cli import main, output
 from modelkeep.types import Report
 
 
@@ -73,3 +73,32 @@ def test_everything_becomes_json(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_table_keeps_whole_lines_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
     output.table("t", ("a", "b"), [("x" * 60, "y" * 60)])
     assert "x" * 60 in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("tune", "m", "--p99", "0"), "it must be more than 0"),
+        (("tune", "m", "--budget", "0s"), "it must be more than 0"),
+        (("bench", "m", "--duration", "0"), "it must be more than 0"),
+        (("serve", "m", "--run-timeout", "0ms"), "it must be more than 0"),
+        (("tune", "m", "--min-throughput", "nan"), "no number that can be used"),
+        (("tune", "m", "--price-per-hour", "inf"), "no number that can be used"),
+        (("keys", "--add", "a", "--scope", "read", "--rate", "nan"), "no number that can be used"),
+    ],
+)
+def test_no_time_and_no_number_are_refused_by_their_option(
+    words: tuple[str, ...],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["modelkeep", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    err = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert said in err
+    assert words[-2] in err

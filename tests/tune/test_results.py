@@ -40,7 +40,7 @@ def test_the_report_of_a_promise_that_is_kept(outcome: Outcome) -> None:
     report = results.report(outcome, Tune(price_per_hour=3.6), 225)
     assert report.ok is True
     assert report.why.startswith("openvino bf16, 2 threads, max batch 16: 1080 requests/s, p99 20 ms, keeps")
-    assert "10.80× (10.00 to 12.00) the naive setting" in report.why
+    assert "10.80× (10.00 to 12.00, n = 9 pairs) the naive setting" in report.why
     assert report.numbers["measurements"] == {
         "made": 7,
         "reused": 0,
@@ -65,16 +65,16 @@ def test_the_report_of_one_that_is_not(outcome: Outcome) -> None:
 
 def test_each_choice_says_what_it_gains_over_the_next_best(outcome: Outcome) -> None:
     assert results.because(outcome.race, outcome.winner) == [
-        "openvino bf16 gives 2.00× onnxruntime",
-        "bf16 gives 1.82× the model's own precision",
-        "2 threads gives 1.50× 1 thread",
-        "max batch 16 gives 1.20× max batch 8",
+        "openvino bf16 gives 2.00× onnxruntime (1 round)",
+        "bf16 gives 1.82× the model's own precision (1 round)",
+        "2 threads gives 1.50× 1 thread (1 round)",
+        "max batch 16 gives 1.20× max batch 8 (1 round)",
     ]
 
 
 def test_an_engine_is_compared_in_the_precision_that_the_other_has(outcome: Outcome) -> None:
     race = outcome.race
-    assert "openvino bf16 gives 2.00× onnxruntime" in results.because(race, BF16)
+    assert "openvino bf16 gives 2.00× onnxruntime (1 round)" in results.because(race, BF16)
 
 
 def test_the_front_is_what_nothing_beats_in_all_three(outcome: Outcome) -> None:
@@ -109,5 +109,10 @@ def test_a_setting_in_a_few_words() -> None:
 
 def test_what_a_million_costs() -> None:
     assert per_million(3.6, 1000) == pytest.approx(1.0)
-    assert str(Gain(2.0, 1.9, 2.1, 9)) == "2.00× (1.90 to 2.10)"
-    assert "not measured in pairs" in str(Gain(2.0, 2.0, 2.0))
+
+
+def test_a_gain_says_its_pairs_and_claims_no_interval_of_few() -> None:
+    assert str(Gain(2.0, 1.9, 2.1, 9)) == "2.00× (1.90 to 2.10, n = 9 pairs)"
+    assert "not measured in pairs" in str(Gain(2.0))
+    assert Gain.of([3.0, 1.0, 2.0, 9.0, 4.0, 5.0, 6.0, 8.0, 7.0]) == Gain(5.0, 2.0, 8.0, 9)
+    assert "2.00× (interval not claimed: 1 pair, 6 needed" in str(Gain.of([2.0]))

@@ -133,6 +133,22 @@ def test_of_a_round_that_is_known_in_part_the_rest_is_measured_with_the_best_of_
     assert again.ratios(C, A) == [], "they were never measured side by side"
 
 
+def test_what_is_known_and_was_not_asked_for_is_recalled_but_pairs_set_apart(lab: Any, measuring: Measuring) -> None:
+    kept: list[Any] = []
+    first = measuring(remember=lambda windows: kept.append(list(windows)))
+    for round_ in ((A, B, C), (A, B), (B, C)):
+        measure(first, *round_)
+    lab.windows.clear()
+    again = measuring(known=kept)
+    again.recall(lambda e: e != C, lambda pair: False)
+    assert set(again.windows) == {A, B}, "no round in which one took part that may not win"
+    again = measuring(known=kept)
+    again.recall(lambda e: True, lambda pair: set(pair) == {A, B})
+    assert (len(again.windows[A]), len(again.windows[B]), len(again.windows[C])) == (1, 2, 2)
+    assert measure(again, A, B)
+    assert not lab.windows, "the pair was still there to be asked for"
+
+
 def test_one_half_of_a_pair_is_no_pair(lab: Any, measuring: Measuring) -> None:
     kept: list[Any] = []
     measure(measuring(remember=lambda windows: kept.append(list(windows))), A)
