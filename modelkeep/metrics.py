@@ -83,6 +83,7 @@ class VersionSeries:
     invalid: Counter
     hits: Counter
     misses: Counter
+    positions: Callable[[str], Counter]
     _class: Callable[[str], Counter]
     _classes: dict[str, Counter] = field(default_factory=dict)
     runs: dict[int, Total] = field(default_factory=dict)
@@ -101,6 +102,11 @@ class VersionSeries:
         """A request waited so long for a free worker."""
         self.queue.observe(seconds)
         self.waited.add(seconds)
+
+    def padded(self, content: int, padding: int) -> None:
+        """A run had so many positions of sequences, and so many that were added to make them equally long."""
+        self.positions("content").inc(content)
+        self.positions("padding").inc(padding)
 
     def hit(self, seconds: float) -> None:
         """A request was answered from the cache, after so long a look."""
@@ -133,6 +139,7 @@ class Metrics:
         self._invalid = self._counter("output_invalid", "Rows of output that hold NaN or infinity", *one)
         self._hits = self._counter("cache_hits", "Requests answered from the cache", *one)
         self._misses = self._counter("cache_misses", "Requests whose answer the cache did not have", *one)
+        self._positions = self._counter("positions", "Positions of sequences, and of their padding", *one, "kind")
         self._classes = self._counter("output_class", "Rows by predicted class", *one, "class")
         self._duration = self._seconds("request", "From the request parsed to its answer ready", *one, "track")
         self._queue = self._seconds("queue", "A request's wait for a free worker", *one)
@@ -170,6 +177,7 @@ class Metrics:
                 self._child(self._invalid, *key),
                 self._child(self._hits, *key),
                 self._child(self._misses, *key),
+                lambda kind: self._child(self._positions, *key, kind),
                 lambda name: self._child(self._classes, *key, name),
             )
         return series

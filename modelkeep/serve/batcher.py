@@ -18,6 +18,7 @@ from modelkeep import stages
 from modelkeep.errors import ModelkeepError, TooLate
 from modelkeep.serve.crew import Answer, Batch, Crew, Pending
 from modelkeep.serve.limits import Pace
+from modelkeep.serve.ragged import bucket
 from modelkeep.serve.runs import Part, Seen
 from modelkeep.serve.suspects import Suspects
 from modelkeep.serve.threads import Threads
@@ -41,19 +42,27 @@ class _Group:
     rows: int = 0
 
 
-def joinable(inputs: Arrays, parameters: Mapping[str, Any]) -> Hashable:
-    """Equal for requests that may share a run. Strings of any length are one dtype."""
+def joinable(inputs: Arrays, parameters: Mapping[str, Any], ragged: Mapping[str, int] | None = None) -> Hashable:
+    """Equal for requests that may share a run. Strings of any length are one dtype; of an axis in ``ragged``, by input,
+    only the bucket counts.
+    """
     tensors = tuple(
-        (n, "str" if a.dtype.kind in "OUS" else a.dtype.str, a.shape[1:]) for n, a in sorted(inputs.items())
+        (n, "str" if a.dtype.kind in "OUS" else a.dtype.str, _shape(a.shape, ragged.get(n) if ragged else None))
+        for n, a in sorted(inputs.items())
     )
     # the type is part of it: True == 1 == 1.0 in Python, and a model may tell them apart
     return tensors, tuple((k, type(v).__name__, repr(v)) for k, v in sorted(parameters.items()))
 
 
+def _shape(shape: tuple[int, ...], axis: int | None) -> tuple[Hashable, ...]:
+    return shape[1:] if axis is None else (*shape[1:axis], ("up to", bucket(shape[axis])), *shape[axis + 1 :])
+
+
 class Batcher:
     """The queue of one loaded version, and the Host of its workers: a Crew, or threads around a Runner.
 
-    ``name`` goes into error sentences. ``watch`` is told of each good run, ``died`` the kind of each worker's end.
+    ``name`` goes into error sentences. ``watch`` is told of each good run, ``died`` the kind of each worker's end,
+    ``padded`` the positions of sequences in a run, and those that were added.
     """
 
     def __init__(
@@ -63,6 +72,7 @@ class Batcher:
         *,
         name: str,
         watch: Callable[[Seen], None] | None = None,
+        padded: Callable[[int, int], None] | None = None,
         died: Callable[[str], None] | None = None,
     ) -> None:
         self.config, self.name = config, name
@@ -70,7 +80,8 @@ class Batcher:
         self.waiting = self.waiting_rows = 0
         self.crew: Crew = runner if isinstance(runner, Crew) else Threads(runner, config.workers)
         self._batched = runner.signature.batched
-        self._watch, self._died = watch, died
+        self._ragged = self.crew.ragged
+        self._watch, self._died, self._padded = watch, died, padded
         self._loop = asyncio.get_running_loop()
         self._groups: OrderedDict[Hashable, _Group] = OrderedDict()
         self._running: set[Batch] = set()
@@ -89,8 +100,10 @@ class Batcher:
         """Queue a request; its ``answer`` fails with TooLate at the deadline. Whoever stops waiting calls ``drop``."""
         now = time.monotonic()
         rows = len(next(iter(inputs.values()))) if self._batched and inputs else 1
-        key = joinable(inputs, parameters) if self._batched else object()
-        pending = Pending(inputs, rows, key, now, deadline, self._loop.create_future())
+        length = self._ragged.length(inputs) if self._ragged is not None else 0
+        axes = self._ragged.inputs if self._ragged is not None and length else None
+        key = joinable(inputs, parameters, axes) if self._batched else object()
+        pending = Pending(inputs, rows, key, now, deadline, self._loop.create_future(), length=length)
         if self._suspects and (why := self._suspects.known(inputs, now)):
             pending.answer.set_exception(self._failed(why))
             return pending
@@ -186,8 +199,16 @@ class Batcher:
             if key is None:
                 break
             if requests := self._take(key, now):
-                self._start(Batch(requests, now))
+                self._start(self._batch(requests, now))
         self._rest()
+
+    def _batch(self, requests: list[Pending], now: float) -> Batch:
+        lengths = {p.length for p in requests}
+        batch = Batch(requests, now, self._ragged if len(lengths) > 1 else None)
+        if self._ragged is not None and self._padded is not None:
+            content = sum(p.rows * p.length for p in requests)
+            self._padded(content, sum(p.rows for p in requests) * max(lengths) - content)
+        return batch
 
     def _start(self, batch: Batch) -> None:
         self._running.add(batch)
@@ -260,7 +281,13 @@ class Batcher:
             if part.stop - part.start > 1:
                 outputs = {name: array[at : at + pending.rows] for name, array in outputs.items()}
                 at += pending.rows
-            self._answer(pending, part.error or Answer(outputs, batch.started - pending.queued, seconds))
+            error: Exception | None = part.error
+            if error is None and batch.padding is not None:
+                try:
+                    outputs = batch.padding.cut(outputs, pending.length, batch.length)
+                except ModelkeepError as odd:
+                    error = self._failed(str(odd))
+            self._answer(pending, error or Answer(outputs, batch.started - pending.queued, seconds))
 
     def lost(self, batch: Batch | None, kind: str, why: str) -> None:
         """See Host: whoever was in this run is tried once more, alone; who then ends a worker again has failed."""

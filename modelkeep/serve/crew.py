@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from modelkeep.serve.limits import Pace
+from modelkeep.serve.ragged import Ragged
 from modelkeep.serve.runs import Part
 from modelkeep.types import Signature
 
@@ -28,7 +29,8 @@ class Answer:
 class Pending:
     """A request in the queue or in a run. ``answer`` is a future of Answer; ``guilt`` grows where its worker ended.
 
-    ``stage`` is its time in the queue, where a profile is taken (stages.py).
+    ``stage`` is its time in the queue, where a profile is taken (stages.py). ``length`` is that of its sequences, where
+    they may be padded.
     """
 
     inputs: Arrays
@@ -40,18 +42,31 @@ class Pending:
     timer: asyncio.TimerHandle | None = None
     guilt: float = 0.0
     stage: Any = None
+    length: int = 0
 
 
 @dataclass(eq=False, slots=True)
 class Batch:
-    """Requests that share a run, which was given to a worker at ``started`` (time.monotonic)."""
+    """Requests that share a run, which was given to a worker at ``started`` (time.monotonic). ``padding`` says how,
+    where their sequences are not of one length.
+    """
 
     requests: list[Pending]
     started: float
+    padding: Ragged | None = None
+
+    @property
+    def length(self) -> int:
+        """Of the longest sequence: what the others are padded to."""
+        return max(p.length for p in self.requests)
 
     def pieces(self) -> dict[str, list[Array]]:
         """By input, what is to be joined."""
-        return {name: [p.inputs[name] for p in self.requests] for name in self.requests[0].inputs}
+        names = list(self.requests[0].inputs)
+        if (padding := self.padding) is None:
+            return {name: [p.inputs[name] for p in self.requests] for name in names}
+        length = self.length
+        return {name: [padding.pad(name, p.inputs[name], length) for p in self.requests] for name in names}
 
     def rows(self) -> list[int]:
         """Of each request."""
@@ -79,6 +94,8 @@ class Crew(Protocol):
     """Some workers, each of which runs one batch at a time. All methods but ``close`` belong to the loop's thread."""
 
     signature: Signature
+    ragged: Ragged | None
+    """How requests of different lengths may share a run; None where they may not."""
 
     @property
     def free(self) -> int:

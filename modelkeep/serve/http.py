@@ -147,7 +147,10 @@ class _Handlers:
         state: dict[str, Any] = {track: v.number for track, v in tracks.items() if v is not None}
         state["weights"] = router.shares
         state["problems"] = {str(number): why for number, why in router.problems.items()}
-        return self._json({**head, "modelkeep": {**state, "version": found.number, "engine": found.config.engine}})
+        state |= {"version": found.number, "engine": found.config.engine}
+        if (ragged := found.batcher.crew.ragged) is not None:
+            state["ragged"] = ragged.axis
+        return self._json({**head, "modelkeep": state})
 
     async def config(self, http: HttpRequest) -> Response:
         found = self.plane.find(http.path_params["model"], http.path_params.get("version"))

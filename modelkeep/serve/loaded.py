@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from modelkeep.metrics import Metrics, VersionSeries
+from modelkeep.serve import ragged
 from modelkeep.serve.batcher import Batcher
 from modelkeep.serve.crew import Crew
 from modelkeep.serve.runs import Seen
+from modelkeep.serve.threads import Threads
 from modelkeep.serve.warm import Paces, warm
 from modelkeep.types import Model, Runner, ServeConfig, Signature
 
@@ -52,6 +54,7 @@ class Loaded:
             config,
             name=self.ref,
             watch=watcher(self.series, labels),
+            padded=self.series.padded,
             died=lambda kind: metrics.worker_died(name, number, kind),
         )
         for rows, seconds in paces or ():
@@ -117,13 +120,15 @@ def give_up() -> None:
         pool.give_up()
 
 
-def bring_here(model: Model, config: ServeConfig) -> tuple[Runner, Paces]:
+def bring_here(model: Model, config: ServeConfig) -> tuple[Threads, Paces]:
     """Load into this process and warm up. Raises what ``bring`` does."""
     from modelkeep.model import engines
 
     runner = engines.load(model, config)
     try:
-        return runner, warm(model, runner, config)
+        paces = warm(model, runner, config)
+        pads = ragged.tried(runner, model.path, config)
+        return Threads(runner, config.workers, ragged=ragged.of(model.signature) if pads else None), paces
     except BaseException:  # whatever it was, the runner is closed before it is raised again
         runner.close()
         raise

@@ -19,8 +19,10 @@ from pathlib import Path
 
 from modelkeep.errors import BadInput, NotReady
 from modelkeep.model import engines
+from modelkeep.serve import ragged
 from modelkeep.serve.crew import Batch, Host
 from modelkeep.serve.process import Process
+from modelkeep.serve.ragged import Ragged
 from modelkeep.serve.warm import Paces
 from modelkeep.types import Model, ServeConfig
 
@@ -41,6 +43,7 @@ class Pool:
     def __init__(self, model: Model, config: ServeConfig) -> None:
         engines.check(model, config)
         self.signature = model.signature
+        self.ragged: Ragged | None = None
         self.trouble = ""
         self._room = _room(model, config)
         if self._room is not None:
@@ -73,6 +76,8 @@ class Pool:
         finally:
             _opening.discard(pool)
         pool._idle = [process for process, _ in started]
+        if started[0][0].pads:
+            pool.ragged = ragged.of(model.signature)
         return pool, started[0][1]
 
     @property

@@ -44,6 +44,7 @@ class Process:
     def __init__(self, engine: str, modules: Sequence[str] = ()) -> None:
         self.arena = wire.Arena()
         self.seconds = 0.0
+        self.pads = False
         self.modules = list(modules)
         self.hung = self._killed = False
         self.kind = ""
@@ -87,6 +88,7 @@ class Process:
         self.modules += reply["modules"]
         if len(reply["modules"]) > MANY:
             self.seconds += reply["seconds"]
+        self.pads = bool(reply["pads"])
         return [(rows, seconds) for rows, seconds in reply["paces"]]
 
     def _send(self, head: dict[str, Any]) -> None:

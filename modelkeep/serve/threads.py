@@ -12,6 +12,7 @@ import numpy as np
 
 from modelkeep import stages
 from modelkeep.serve.crew import Batch, Host
+from modelkeep.serve.ragged import Ragged
 from modelkeep.serve.runs import Part, Runs
 from modelkeep.types import Runner
 
@@ -21,8 +22,9 @@ class Threads:
 
     trouble = ""
 
-    def __init__(self, runner: Runner, size: int) -> None:
+    def __init__(self, runner: Runner, size: int, *, ragged: Ragged | None = None) -> None:
         self.signature = runner.signature
+        self.ragged = ragged
         self.alive = size
         self.free = size
         self._runner = runner

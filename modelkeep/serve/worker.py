@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from modelkeep import extras, stages
 from modelkeep.errors import ModelkeepError
-from modelkeep.serve import wire
+from modelkeep.serve import ragged, wire
 from modelkeep.serve.runs import Part, Runs
 from modelkeep.serve.warm import warm
 from modelkeep.types import Model, Runner, ServeConfig, Signature
@@ -96,6 +96,7 @@ class _Worker:
         self._runs = Runs(runner, name=model.path.name)
         return {
             "paces": paces,
+            "pads": ragged.tried(runner, model.path, config),
             "seconds": time.monotonic() - started,
             "modules": [name for name in sys.modules if name not in before],
         }
