@@ -123,7 +123,7 @@ def read(path: Path, signature: Signature | None = None) -> Dataset:
     """
     path = Path(path)
     if not path.is_file():
-        raise NotFound(f"there is no file {path}")
+        raise NotFound(f"{path} is a folder; name a file in it" if path.is_dir() else f"there is no file {path}")
     if path.suffix == ".npz":
         dataset = _read_npz(path, signature)
     elif path.suffix == ".csv":

@@ -36,6 +36,8 @@ FOLDERS = {
 """A file or an ending that tells what a folder is, and the way from there."""
 PICKLED = b"\x02\x03\x04\x05"
 """The protocols of pickle that begin with a byte for themselves."""
+ZIP = b"PK\x03\x04"
+"""How a zip archive begins, as PyTorch's files are; what tells of its members stands at its end."""
 SAVED_MODEL = "saved_model.pb"
 """What every TensorFlow SavedModel has in its folder."""
 IR = re.compile(rb"\s*(?:<\?xml[^>]*\?>\s*)?<net\s[^>]*version=")
@@ -93,6 +95,8 @@ def _unknown(path: Path, head: bytes) -> str:
         return f"holds the weights of {xml}; add that"
     if path.suffix == ".onnx":
         return "is not an ONNX model: it is damaged, or something else under that name"
+    if head.startswith(ZIP) or (head[8:10] == b'{"' and path.suffix == ".safetensors"):
+        return "breaks off before its end, as after a copy or a download that did not finish; copy it again"
     what = "a text file" if _is_text(head) else "not a model file that modelkeep knows"
     return f"is {what}; it should be {KNOWN}"
 
@@ -127,7 +131,10 @@ def _folder(path: Path) -> str:
     for name, what in FOLDERS.items():
         if (path / name).exists() or path.suffix == name:
             raise Unsupported(f"{path} is {what}")
-    raise BadModel(f"{path} is a folder, and no Hugging Face one (it has no config.json); name the model's file inside")
+    raise BadModel(
+        f"{path} is a folder, and neither a Hugging Face one (it has no config.json) nor a SavedModel; "
+        "name the model's file inside"
+    )
 
 
 def _of_tensorflow(path: Path, head: bytes) -> str | None:

@@ -109,7 +109,8 @@ class TestRefused:
                 Untrusted,
                 "save a scikit-learn model with skops.io.dump",
             ),
-            ("m.pt", b"PK\x03\x04 torn", BadModel, "is not a model file"),
+            ("m.pt", b"PK\x03\x04 torn", BadModel, "breaks off before its end"),
+            ("m.safetensors", b'\x99\x99\0\0\0\0\0\0{"a": ', BadModel, "breaks off before its end"),
         ],
     )
     def test_each_has_its_sentence(
@@ -125,7 +126,7 @@ class TestRefused:
     def test_a_missing_file_and_a_folder(self, tmp_path: Path) -> None:
         with pytest.raises(NotFound, match=r"there is no file .*gone\.onnx"):
             detect(tmp_path / "gone.onnx")
-        with pytest.raises(BadModel, match=r"is a folder, and no Hugging Face one .*name the model's file inside"):
+        with pytest.raises(BadModel, match=r"is a folder, and neither .*name the model's file inside"):
             detect(tmp_path)
 
     def test_the_weights_of_openvino_alone(self, tmp_path: Path) -> None:
