@@ -12,7 +12,7 @@ from modelkeep.cli.output import FILE, as_json, dump, open_keep, progress, say, 
 
 @click.command(epilog="Example: modelkeep convert digits@1 --to onnx --data test.npz")
 @click.argument("ref")
-@click.option("--to", required=True, metavar="FORMAT", help="The format to convert to: onnx, openvino or torch.")
+@click.option("--to", required=True, metavar="FORMAT", help="onnx, openvino, torch, tensorflow or litert.")
 @click.option("--data", type=FILE, help="Real rows to compare on; by default the version's reference rows.")
 @click.option("--atol", type=click.FloatRange(min=0), help="Absolute tolerance of an output (default 1e-4).")
 @click.option("--rtol", type=click.FloatRange(min=0), help="Relative tolerance of an output (default 1e-3).")

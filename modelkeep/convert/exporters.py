@@ -163,11 +163,15 @@ def quiet() -> Iterator[None]:
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
-    torch._C._jit_set_onnx_log_enabled(False)  # the older exporter prints its whole graph where it fails
+    switch = torch._C._jit_set_onnx_log_enabled
+    switch(False)
+    # the older exporter always switches it on, and then prints its whole graph where it fails
+    torch._C._jit_set_onnx_log_enabled = lambda enabled: None
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
+        torch._C._jit_set_onnx_log_enabled = switch
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

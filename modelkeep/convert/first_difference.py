@@ -22,7 +22,7 @@ import torch
 
 from modelkeep.convert.exporters import exportable
 from modelkeep.convert.onnx_graph import SCOPES
-from modelkeep.model.engines.onnxruntime import open_session
+from modelkeep.model.engines.onnxruntime import SILENT, open_session
 from modelkeep.model.formats import torch as torch_format
 from modelkeep.model.tally import Tolerance
 from modelkeep.types import BATCH, Model, Signature
@@ -30,8 +30,6 @@ from modelkeep.types import BATCH, Model, Signature
 if TYPE_CHECKING:
     from modelkeep.types import Array, Arrays
 
-SILENT = 4
-"""onnxruntime's log severity: a graph that fails while it is taken apart has been judged already."""
 ROWS = 4
 """Every value between is held at once, so few rows are run."""
 

@@ -57,8 +57,11 @@ class TorchToOnnx:
 
     def run(self, model: Model, into: Path) -> tuple[Model, tuple[Report, ...]]:
         """See Step. Raises Differs with the output and layer that differ, Unsupported where no exporter can, BadInput
-        for ``dynamic`` or ``rename`` that do not fit the model; each leaves nothing at ``into``.
+        for ``dynamic``, ``rename`` or ``opset`` that cannot be; each leaves nothing at ``into``.
         """
+        newest = onnx.defs.onnx_opset_version()
+        if self.opset and self.opset > newest:
+            raise BadInput(f"there is no opset {self.opset}; the newest that is installed here is {newest}")
         rows = self.rows or folder.reference(model.path)
         rows = dataset.fit(rows, model.signature) if rows else None
         into.mkdir(parents=True, exist_ok=True)
@@ -97,7 +100,7 @@ class TorchToOnnx:
             self._note(f"exporting with {name}")
             try:
                 made, removed = self._export(exporter, model, signature, example, into)
-                report = self._prove(model, made, rows)
+                report = self._prove(model, made, example, rows)
                 return made, _told(report, name, failed, removed, made)
             except Undecided:
                 raise  # for another exporter it would be the same
@@ -109,9 +112,17 @@ class TorchToOnnx:
             raise Differs(f"the ONNX model does not answer as the PyTorch one does, so it is not kept; {told}")
         raise Unsupported(f"PyTorch cannot write this model as ONNX; {told}")
 
-    def _prove(self, model: Model, made: Model, rows: Dataset | None) -> Report:
+    def _prove(self, model: Model, made: Model, example: Arrays, rows: Dataset | None) -> Report:
+        sizes = model.signature.sizes({name: array.shape for name, array in example.items()})
         return proof.prove(
-            model, made, rows, atol=self.atol, rtol=self.rtol, rename=self.rename, progress=self.progress
+            model,
+            made,
+            rows,
+            atol=self.atol,
+            rtol=self.rtol,
+            rename=self.rename,
+            example_rows=sizes.get(BATCH, proof.EXAMPLE_ROWS),
+            progress=self.progress,
         )
 
     def _export(

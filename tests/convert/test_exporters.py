@@ -115,6 +115,13 @@ def test_a_branch_that_depends_on_values(tmp_path: Path) -> None:
         np.testing.assert_allclose(answers(graph, tmp_path, x), x[:, :, :3] * factor)
 
 
+def test_a_failure_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    module, example = Flat(nn.Linear(4, 3).eval(), named), (torch.zeros(2, 5, 4),)
+    with pytest.raises(Exception, match="Unsupported onnx_opset_version"), quiet(), exportable():
+        EXPORTERS["torchscript"](module, example, ROWS, 99)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_torchscript_goes_to_the_older_exporter_only(tmp_path: Path) -> None:
     scripted = torch.jit.script(nn.Linear(4, 3).eval())
     for name in ("dynamo", "dynamo-any-batch", "dynamo-strict", "dynamo-unoptimised", "torchscript-scripted"):

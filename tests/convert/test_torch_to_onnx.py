@@ -192,6 +192,10 @@ class TestLadder:
         _, (report,) = TorchToOnnx(opset=17).run(adopted("MLP"), tmp_path / "into")
         assert report.numbers["opset"] == 17
 
+    def test_an_opset_that_does_not_exist(self, adopted: Any, tmp_path: Path) -> None:
+        with pytest.raises(BadInput, match=r"there is no opset 99; the newest that is installed here is \d+"):
+            TorchToOnnx(opset=99).run(adopted("MLP"), tmp_path / "into")
+
     def test_where_neither_can_both_reasons_are_told(
         self, adopted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -315,6 +319,12 @@ class TestFree:
         made, (report,) = step.run(text, tmp_path / "o")
         assert [t.describe() for t in made.signature.inputs] == ["ids int64 [1, words]", "mask int64 [1, words]"]
         assert report.numbers["sizes"]["words"] != []
+
+    def test_one_more_row_than_the_example_has_is_tried(self, text: Model, tmp_path: Path) -> None:
+        example = rows(ids=np.ones((4, 5), np.int64), mask=np.ones((4, 5), np.int64))
+        step = TorchToOnnx(dynamic=("ids:0,1", "mask:0,1"), example=example)
+        _, (report,) = step.run(text, tmp_path / "o")
+        assert report.numbers["batches"] == [1, 2, 5, 7]
 
     @pytest.mark.parametrize(
         ("dynamic", "said"),

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 READY, TRIED = "ready", "tried"
-ERRORS_ONLY = 3
-"""onnxruntime's log severity: warnings are for whoever exported the model, not for whoever serves it."""
+SILENT = 4
+"""onnxruntime's log severity: what fails is raised with its reason, and need not be printed as well; warnings are for
+whoever exported the model, not for whoever serves it."""
 
 _state = onnxruntime.capi.onnxruntime_pybind11_state
 # onnxruntime's own exceptions have no common parent below Exception
@@ -79,7 +80,7 @@ def _options(config: ServeConfig) -> tuple[Any, list[Any]]:
     if wanted not in onnxruntime.get_available_providers():
         raise Unsupported(f"engine 'onnxruntime' as installed here cannot run on device '{config.device}'")
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = ERRORS_ONLY
+    options.log_severity_level = SILENT
     options.inter_op_num_threads = 1
     if config.threads:
         options.intra_op_num_threads = config.threads

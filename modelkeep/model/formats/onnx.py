@@ -47,10 +47,10 @@ def read_signature(file: Path, told: Path | None = None) -> Signature:
     """
     import onnxruntime
 
-    from modelkeep.model.engines.onnxruntime import ERRORS_ONLY, open_session
+    from modelkeep.model.engines.onnxruntime import SILENT, open_session
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = ERRORS_ONLY
+    options.log_severity_level = SILENT
     # the names are the same without it, and a big model opens sooner
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     # else it copies every weight into a layout of its own; without, weights beside the file stay mapped from the disk
