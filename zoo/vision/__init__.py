@@ -1,4 +1,7 @@
-"""Networks for pictures: what classified ImageNet from 2012 on, hand-made and found by search."""
+"""Networks for pictures: what classified ImageNet from 2012 on, hand-made and found by search.
+
+Where the size is free, pictures are smaller than those that the network was made for: the graph is the same.
+"""
 
 from zoo.row import BACK, TARGETS, Row
 
@@ -6,7 +9,7 @@ SIZE = {"image": (2, 3)}
 """Height and width are free."""
 
 
-def _timm(name: str, model: str, about: str, size: int = 224, **row: object) -> Row:
+def _timm(name: str, model: str, about: str, size: int = 128, **row: object) -> Row:
     args = {"model": model, "size": size}
     return Row(
         name,
@@ -38,21 +41,21 @@ ROWS = (
     Row(
         "googlenet",
         "vision",
-        "GoogLeNet as in its paper, auxiliary heads included, 224 pixels",
+        "GoogLeNet as in its paper, auxiliary heads included, 128 pixels",
         "zoo.vision.write:paper",
-        {"model": "googlenet", "size": 224},
+        {"model": "googlenet", "size": 128},
         SIZE,
         BACK,
     ),
-    _timm("inception-v3", "inception_v3", "Inception v3", 299),
+    _timm("inception-v3", "inception_v3", "Inception v3", 160),
     _timm("resnet-18", "resnet18", "ResNet-18", targets=(*BACK, "tensorflow")),
     _timm("resnet-50", "resnet50", "ResNet-50"),
     _timm("densenet-121", "densenet121", "DenseNet-121"),
     _timm("efficientnet-b0", "efficientnet_b0", "EfficientNet-B0"),
     _timm("mobilenet-v3", "mobilenetv3_large_100", "MobileNetV3 large"),
-    _timm("nasnet", "nasnetalarge", "NASNet-A large", 331),
-    _timm("pnasnet", "pnasnet5large", "PNASNet-5 large", 331),
+    _timm("nasnet", "nasnetalarge", "NASNet-A large", 160),
+    _timm("pnasnet", "pnasnet5large", "PNASNet-5 large", 160),
     _timm("single-path-nas", "spnasnet_100", "single-path NAS"),
     _timm("mnasnet", "mnasnet_100", "MNASNet"),
-    _timm("vit", "vit_small_patch16_224", "ViT-S/16", free={}, targets=TARGETS),
+    _timm("vit", "vit_small_patch16_224", "ViT-S/16", 224, free={}, targets=TARGETS),
 )
