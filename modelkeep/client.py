@@ -152,7 +152,10 @@ def _error(got: httpx.Response | Exception | None, url: str) -> ModelkeepError:
     if isinstance(got, httpx.TimeoutException):
         return TooLate(f"{url} gave no answer in the time allowed")
     if not isinstance(got, httpx.Response):
-        return NotReady(f"{url} cannot be reached ({got or type(got).__name__}); is the server running?")
+        mend = (
+            "give its certificate with verify=" if "CERTIFICATE_VERIFY_FAILED" in str(got) else "is the server running?"
+        )
+        return NotReady(f"{url} cannot be reached ({got or type(got).__name__}); {mend}")
     try:
         said = str(got.json()["error"])
     except (ValueError, KeyError, TypeError):

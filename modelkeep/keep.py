@@ -215,6 +215,8 @@ class Keep:
 
         subject = _subject(self, ref, setting or {})
         other = None if versus is None else _subject(self, versus, setting or {})
+        if folder is not None:
+            plots.room(folder)  # it is refused before anything is measured
         report = plan.run(subject, rows, other=other, progress=progress)
         self.registry.add_report(self.get(ref), report, who=self.who)
         return report, plots.save(report, folder or self.settings.home / "reports" / subject.name)

@@ -87,7 +87,7 @@ def bench(
         dump({**plain(report), "files": [str(file) for file in files]})
     else:
         show(report.numbers)
-        for sentence in report.why.split("; "):
+        for sentence in report.numbers["sentences"]:
             say(sentence)
         for file in files:
             say(f"  {file}")
@@ -103,8 +103,7 @@ def show(numbers: Any) -> None:
     for one in (numbers, numbers.get("versus")):
         if one is None:
             continue
-        config = ", ".join(f"{key} {value}" for key, value in one["config"].items() if value is not None)
-        table(f"{one['ref']}: {config}", plots.COLUMNS, plots.cells(one))
+        table(f"{one['ref']}: {plots.setting(one)}", plots.COLUMNS, plots.cells(one))
         memory = one["memory"]
         say(
             f"  model {size(memory['model'])} in memory, {size(memory['disk'])} on disk; "

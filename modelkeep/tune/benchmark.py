@@ -19,6 +19,7 @@ from modelkeep.types import BATCH, Model, Report, ServeConfig
 
 if TYPE_CHECKING:
     from modelkeep.data.dataset import Dataset
+    from modelkeep.tune.load import Measured
     from modelkeep.tune.served import Opened
     from modelkeep.types import Arrays
 
@@ -87,6 +88,7 @@ class Benchmark:
         else:
             why.append(f"{checked} answers under load are the answers alone")
         kept = numbers["scenarios"].get("server", {"kept": True})["kept"]
+        numbers["sentences"] = why
         data = f"{len(opened.alone)} different requests of {_source(subject.model, rows)}"
         return Report("bench", False if fault else kept, "; ".join(why), numbers, data)
 
@@ -103,7 +105,8 @@ class Benchmark:
             opened = target.open()
             for place, name in enumerate(self.scenarios, 1):
                 found, measured[name] = plan.measure(name, target, _within(progress, place, steps, subject.name))
-                faults += [f"{subject.name}, {name}: {found.fault}"] if found.fault else []
+                fault = found.fault or _unanswered(name, found.measured)
+                faults += [f"{subject.name}, {name}: {fault}"] if fault else []
         here = machine.describe()
         numbers = {
             "ref": subject.name,
@@ -184,6 +187,13 @@ def _same_inputs(a: Subject, b: Subject) -> None:
             f"{one.name} takes {', '.join(t.describe() for t in one.model.signature.inputs)}" for one in (a, b)
         )
         raise Wrong(f"{told}: the same requests cannot be sent to both")
+
+
+def _unanswered(name: str, found: Measured) -> str:
+    """How many requests got no answer, where none may be late either; empty where all did."""
+    if name == "server" or not found.errors:  # a server's count against its promise
+        return ""
+    return f"{found.errors:,} of {found.errors + len(found.latencies):,} requests got no answer: {found.trouble}"
 
 
 def _within(progress: Progress, place: int, steps: int, name: str) -> Callable[[float, float, str], None]:

@@ -91,7 +91,8 @@ class Ratio:
     def text(self) -> str:
         """``2.10 (1.98 to 2.25, n = 9)``."""
         if self.low is None or self.high is None:
-            return f"{self.median:.2f} (interval not claimed: {self.n} rounds, {evidence.SIGN_TEST_LEAST} needed)"
+            few = f"{self.n} rounds, {evidence.SIGN_TEST_LEAST} needed"
+            return f"{self.median:.2f} (interval not claimed: {few}, with more --rounds or a larger --budget)"
         return f"{self.median:.2f} ({self.low:.2f} to {self.high:.2f}, n = {self.n})"
 
 

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelkeep import extras
-from modelkeep.tune import claims, scenarios
+from modelkeep.errors import Wrong
+from modelkeep.tune import claims, results, scenarios
+from modelkeep.types import ServeConfig
 
 if TYPE_CHECKING:
     from modelkeep.types import Report
@@ -28,11 +30,19 @@ WIDE = 4.0
 TICKS = ((0.5, "50 %"), (0.9, "90 %"), (0.99, "99 %"), (0.999, "99.9 %"))
 
 
+def room(folder: Path) -> Path:
+    """That folder, made. Raises Wrong where it cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Wrong(f"reports cannot go into {folder} ({error.strerror}); give another folder") from error
+    return folder
+
+
 def save(report: Report, folder: Path) -> list[Path]:
     """Write bench-TIME.json there and, where matplotlib is installed, .png and .html of the same name."""
     stem = time.strftime("bench-%Y%m%d-%H%M%S")
-    folder.mkdir(parents=True, exist_ok=True)
-    document = folder / f"{stem}.json"
+    document = room(folder) / f"{stem}.json"
     document.write_text(json.dumps(report.to_json(), indent=2), encoding="utf-8")
     if not extras.has("matplotlib"):
         return [document]
@@ -242,7 +252,7 @@ def _svg(figure: Any) -> str:
 def _page(report: Report, title: str, drawn: str) -> str:
     numbers = report.numbers
     mark = ' class="no"' if report.ok is False else ""
-    sentences = "<br>".join(html.escape(sentence) for sentence in report.why.split("; "))
+    sentences = "<br>".join(html.escape(sentence) for sentence in numbers["sentences"])
     tables = [_table(one) for one in (numbers, *([numbers["versus"]] if "versus" in numbers else []))]
     if versus := numbers.get("versus"):
         head = ("", "ratio", "95 % interval", "rounds", "requests")
@@ -265,9 +275,15 @@ confidence); “at most” is that bound. CPU time includes what put the load on
 
 def _table(numbers: Mapping[str, Any]) -> str:
     """One version's scenarios, and what it runs with."""
-    config = ", ".join(f"{key} {value}" for key, value in numbers["config"].items() if value is not None)
     gpus = [f"<p>{html.escape(f'{name}: {told}')}</p>" for name, f in numbers["scenarios"].items() if (told := gpu(f))]
-    return _rows(f"{numbers['ref']}: {config}", COLUMNS, cells(numbers)) + "".join(gpus)
+    return _rows(f"{numbers['ref']}: {setting(numbers)}", COLUMNS, cells(numbers)) + "".join(gpus)
+
+
+def setting(numbers: Mapping[str, Any]) -> str:
+    """What one version ran with, in a few words."""
+    config = ServeConfig(**numbers["config"])
+    device = "" if config.device == "cpu" else f", on {config.device}"
+    return results.label(config) + device + (", in the server's process" if config.in_process else "")
 
 
 def cells(numbers: Mapping[str, Any]) -> list[tuple[str, ...]]:

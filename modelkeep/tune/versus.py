@@ -68,7 +68,7 @@ class Versus:
         ratios: dict[str, dict[str, list[float]]] = {
             name: {metric: [] for metric in METRICS[name]} for name in self._names(rate)
         }
-        counts = dict.fromkeys(ratios, 0)
+        fewest: dict[str, int] = {}
         end, fault, done = time.monotonic() + self.budget, "", 0
         for number in range(self.rounds):
             if number and time.monotonic() > end:
@@ -77,14 +77,14 @@ class Versus:
             found, said = self._round(start, number, rate)
             fault, done = fault or said, done + 1
             for name, pair in found.items():
-                counts[name] += min(side.n for side in pair)
+                fewest[name] = min(*(side.n for side in pair), fewest.get(name, pair[0].n))
                 for metric, values in ratios[name].items():
                     values.append(getattr(pair[0], metric) / max(getattr(pair[1], metric), 1e-9))
         numbers = {
             "rounds": done,
             "rate": rate if "server" in ratios else None,
             "ratios": {
-                name: {metric: self._claim(metric, values, counts[name]) for metric, values in by_metric.items()}
+                name: {metric: self._claim(metric, values, fewest.get(name, 0)) for metric, values in by_metric.items()}
                 for name, by_metric in ratios.items()
             },
         }
@@ -126,7 +126,7 @@ class Versus:
         return Load(seconds, seed=seed, stage="versus single")
 
     def _claim(self, metric: str, values: Sequence[float], n: int) -> dict[str, Any]:
-        """A ratio of percentiles takes as many requests of each as the percentile itself."""
+        """A ratio of percentiles takes as many requests of each, in every round, as the percentile itself."""
         needs = claims.least(claims.SHARES[metric]) if metric in claims.SHARES else 1
         ratio = asdict(claims.median(values))
         if n < needs:

@@ -59,8 +59,8 @@ def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
 def test_a_table_sentences_and_files(keep: Keep, call: Call, tmp_path: Path) -> None:
     code, out, err = call("bench", "m", "--scenario", "single", "--max-batch", "4", *QUICK)
     assert (code, err) == (0, "")
-    assert "m@1: engine onnxruntime" in out
-    assert "max_batch 4" in out
+    assert "m@1: onnxruntime" in out
+    assert "max batch 4" in out
     assert "on disk" in out
     assert "answers under load are the answers alone" in out
     files = sorted((tmp_path / ".modelkeep" / "reports" / "m@1").iterdir())
@@ -70,6 +70,13 @@ def test_a_table_sentences_and_files(keep: Keep, call: Call, tmp_path: Path) -> 
     assert code == 0
     assert "bench: single p99" in out  # the report is kept with the version
     assert keep.registry.journal("m", kind="report")
+
+
+def test_a_folder_that_cannot_be_is_refused_before_it_is_measured_for(keep: Keep, call: Call, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("taken")
+    code, _, err = call("bench", "m", "--into", str(tmp_path / "file"), "--duration", "1h")
+    assert code == 2
+    assert "reports cannot go into" in err
 
 
 def test_json_for_a_machine_and_the_tuned_setting(keep: Keep, call: Call, tmp_path: Path) -> None:

@@ -100,6 +100,21 @@ def test_a_wrong_answer_makes_it_a_no(tiny: Model, monkeypatch: pytest.MonkeyPat
     assert report.why.startswith("answers under load are not the answers alone: tiny@1, single: output 'y' differs")
 
 
+def test_requests_without_an_answer_make_it_a_no(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = benchmark.Scenarios.measure
+
+    def lossy(self: Any, name: str, target: Any, progress: Any) -> Any:
+        found, numbers = real(self, name, target, progress)
+        found.measured.errors, found.measured.trouble = 3, "the queue is full"
+        return found, numbers
+
+    monkeypatch.setattr(benchmark.Scenarios, "measure", lossy)
+    report = Benchmark(("single",), duration=0.1, budget=0.1).run(Subject("tiny@1", tiny, ONE))
+    assert report.ok is False
+    assert re.search(r"tiny@1, single: 3 of [\d,]+ requests got no answer: the queue is full", report.why)
+    assert report.numbers["sentences"] == report.why.split("; ")
+
+
 def test_two_that_take_different_requests_cannot_be_compared(tiny: Model) -> None:
     other = replace(tiny, signature=Signature((TensorSpec("z", "float32", (None, 4)),), tiny.signature.outputs))
     with pytest.raises(Wrong, match=r"a@1 takes x float32 .* and b@1 takes z float32 .*: the same requests cannot"):

@@ -63,6 +63,11 @@ def test_the_report_of_one_that_is_not(outcome: Outcome) -> None:
     assert report.numbers["price"] is None
 
 
+def test_one_that_seems_faster_than_the_chosen_says_by_how_little(outcome: Outcome) -> None:
+    verdicts = {c["config"]["max_batch"]: c["verdict"] for c in results.candidates(replace(outcome, winner=WIDE))}
+    assert verdicts[16] == "seemed faster in 1 measurement, which the proof did not try"
+
+
 def test_each_choice_says_what_it_gains_over_the_next_best(outcome: Outcome) -> None:
     assert results.because(outcome.race, outcome.winner) == [
         "openvino bf16 gives 2.00× onnxruntime (1 round)",
