@@ -127,6 +127,13 @@ def test_an_output_that_is_not_as_long_as_it_should_be_is_an_error_and_no_wrong_
     assert all("output 'each' has shape [1, 2] for sequences of 3" in str(a) for a in answers)
 
 
+def test_buckets_are_powers_of_two_and_half_steps_between() -> None:
+    assert [ragged.bucket(n) for n in (1, 8, 9, 16, 17, 24, 25, 32, 33, 48, 49, 64, 65, 97, 193)] == [
+        *(8, 8, 16, 16, 24, 24, 32, 32, 48, 48, 64, 64, 96, 128, 256)
+    ]
+    assert all(n <= ragged.bucket(n) <= max(8, 2 * n - 2) for n in range(1, 2000))
+
+
 def test_without_a_proof_lengths_stay_apart() -> None:
     model = Masked()
     run(together(model, [asked(1), asked(2), asked(1, 2)]))
@@ -166,11 +173,11 @@ def test_what_a_signature_must_show(inputs: Any, outputs: Any, able: bool) -> No
 @pytest.mark.parametrize(
     ("bounds", "tried"),
     [
-        (Bounds(), [[1, 5, 8], [33, 49, 64]]),
+        (Bounds(), [[1, 5, 8], [49, 57, 64]]),
         (Bounds(2, 10), [[2, 5, 8], [9, 10]]),
         (Bounds(8, 8), []),
         (Bounds(32, None, 32), []),
-        (Bounds(100, 512), [[100, 114, 128], [129, 165, 200]]),
+        (Bounds(100, 512), [[100, 114, 128], [193, 197, 200]]),
     ],
 )
 def test_lengths_are_tried_within_their_bounds(bounds: Bounds, tried: list[list[int]]) -> None:
