@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from modelkeep import convert, optimize, update
 from modelkeep.data import dataset, labels, traffic
 from modelkeep.data.dataset import Dataset
-from modelkeep.errors import BadData, Unsupported
+from modelkeep.errors import BadData, Unsupported, Wrong
 from modelkeep.model import engines, folder, formats, score
 from modelkeep.optimize import budget
 from modelkeep.provenance import rebuild
@@ -226,23 +226,28 @@ class Keep:
         names: Sequence[str],
         *,
         on_ready: Callable[[str], None] | None = None,
-        on_untuned: Callable[[str], None] | None = None,
+        on_setting: Callable[[str], None] | None = None,
         **options: Any,
     ) -> None:
         """Answer for these models until SIGINT or SIGTERM. A model without a live version gets its newest.
 
-        ``on_untuned`` is told of each that was not tuned on this machine.
+        ``on_setting`` is told in a sentence what each was tuned to, or that it was not tuned on this machine. Raises
+        Wrong for a version where a model's name belongs.
         """
         from modelkeep.serve import server
         from modelkeep.tune import machine
-        from modelkeep.tune.elsewhere import untuned
+        from modelkeep.tune.elsewhere import tuned, untuned
 
         here = machine.fingerprint()
         for name in names:
+            if "@" in name:
+                raise Wrong(f"serve takes a model's name and follows its route; first: modelkeep promote {name}")
             if self.registry.route(name).live is None:
                 self.promote(Ref(name, "newest"), why="served with no live version: the newest")
-            if (said := untuned(self.registry, self.get(Ref(name, "live")), here)) and on_untuned is not None:
-                on_untuned(said)
+            live = self.get(Ref(name, "live"))
+            said = untuned(self.registry, live, here) or tuned(self.registry, live, here)
+            if on_setting is not None:
+                on_setting(said)
         server.serve_registry(self.registry, names, self.settings, machine=here, on_ready=on_ready, **options)
 
     def label(self, name: str, truth: Mapping[str, Any]) -> int:

@@ -85,4 +85,4 @@ def serve(
         server.serve_file(Path(what[0]), settings, name=name, options=options, on_ready=ready, reread=read)
         return
     with Keep(settings) as keep:
-        keep.serve(what, options=options, on_ready=ready, on_untuned=partial(click.echo, err=True), reread=read)
+        keep.serve(what, options=options, on_ready=ready, on_setting=partial(click.echo, err=True), reread=read)

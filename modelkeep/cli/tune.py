@@ -110,27 +110,37 @@ def _say(report: Report) -> None:
     say(f"the naive setting ({_label(naive)}): {naive['throughput']:.4g} requests/s, p99 {seconds(naive['p99'])}{cost}")
     known = f" and {made['reused']} known from before" if made["reused"] else ""
     say(f"{made['made']} measurements made{known}, where trying all would have been {made['settings']} settings")
-    for why, labels in _refused(found["refused"]).items():
+    for why, labels in _refused(found["refused"], found["candidates"]).items():
         say(f"left out: {', '.join(labels)}: {why}")
     if other := found["other"]:
         from modelkeep.tune.results import Gain
 
-        gain = other["gain"]
+        gain = Gain(**other["gain"])
+        better = "does better" if (gain.low or 0.0) > 1.0 else "may do better, which was not shown"
         say(
-            f"{other['of']} does better: {Gain(**gain)} the winner, "
-            f"with {_label(other)}; its settings are stored; let it take over with: modelkeep rollout {other['of']}"
+            f"{other['of']} {better}: {gain} the winner, with {_label(other)}; its settings are stored; "
+            f"let it take over with: modelkeep rollout {other['of']}"
         )
 
 
-def _refused(refused: list[dict[str, Any]]) -> dict[str, list[str]]:
-    """By reason, the engines and precisions."""
+def _refused(refused: list[dict[str, Any]], measured: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """By reason, the engines and precisions; of those that were measured in other settings, that it is some only."""
     found: dict[str, list[str]] = {}
+    there = {_way(row) for row in measured}
     for one in refused:
-        words = (one["of"], one["config"]["engine"], one["config"]["precision"])
+        name = _way(one)
+        if name in there:
+            name += " in some settings"
         names = found.setdefault(one["why"], [])
-        if (name := " ".join(w for w in words if w)) not in names:
+        if name not in names:
             names.append(name)
     return found
+
+
+def _way(row: Mapping[str, Any]) -> str:
+    """The version, where it is another, with the engine and the precision."""
+    words = (row["of"], row["config"]["engine"], row["config"]["precision"])
+    return " ".join(word for word in words if word)
 
 
 def _label(row: Mapping[str, Any]) -> str:

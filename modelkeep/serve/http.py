@@ -147,7 +147,7 @@ class _Handlers:
         state: dict[str, Any] = {track: v.number for track, v in tracks.items() if v is not None}
         state["weights"] = router.shares
         state["problems"] = {str(number): why for number, why in router.problems.items()}
-        state |= {"version": found.number, "engine": found.config.engine}
+        state |= {"version": found.number, "engine": found.config.engine, "precision": found.config.precision}
         if (ragged := found.batcher.crew.ragged) is not None:
             state["ragged"] = ragged.axis
         return self._json({**head, "modelkeep": state})

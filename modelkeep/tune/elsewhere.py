@@ -1,10 +1,11 @@
-"""Settings hold where they were measured: what is said of a version that was tuned on another machine, or nowhere."""
+"""Settings hold where they were measured: what is said of a version tuned here, on another machine, or nowhere."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from modelkeep.errors import ModelkeepError
+from modelkeep.tune.results import label
 
 if TYPE_CHECKING:
     from modelkeep.registry import Registry
@@ -12,6 +13,12 @@ if TYPE_CHECKING:
 
 KIND = "untuned"
 """The journal's word for it."""
+
+
+def tuned(registry: Registry, version: Version, machine: str) -> str:
+    """A sentence with the setting, its precision first of all, where one was tuned for this fingerprint; else empty."""
+    config = registry.config(version, machine)
+    return "" if config is None else f"{version.ref} runs as it was tuned here: {label(config)}"
 
 
 def untuned(registry: Registry, version: Version, machine: str, who: str = "serve") -> str:

@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 
 from modelkeep import Keep
-from modelkeep.cli import main
+from modelkeep.cli import main, tune
 from modelkeep.data.dataset import Dataset
 from modelkeep.settings import Settings
 from modelkeep.tune import kept, machine
+from modelkeep.types import Report
 
 Run = Callable[..., tuple[int, str, str]]
 BUDGET = ("--p99", "2s", "--concurrency", "2", "--budget", "3s")
@@ -137,3 +138,38 @@ def test_serve_says_that_a_version_is_untuned_here(tmp_path: Path, home: Path) -
         server.send_signal(signal.SIGTERM)
         _, err = server.communicate(timeout=30)
     assert "n@1 is untuned on this machine; tune it with: modelkeep tune n@1" in err
+
+
+def test_serve_says_what_it_was_tuned_to_and_takes_no_version(
+    run: Run, tuned: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from modelkeep.serve import server
+
+    monkeypatch.setattr(server, "serve_registry", lambda *given, **options: None)
+    code, _, err = run("serve", "m")
+    assert code == 0
+    assert "m@1 runs as it was tuned here: " in err
+    code, _, err = run("serve", "m@1")
+    assert code == 2
+    assert "first: modelkeep promote m@1" in err
+
+
+def test_what_the_pairs_do_not_show_is_not_said(capsys: pytest.CaptureFixture[str]) -> None:
+    def row(of: str = "", engine: str = "onnxruntime", threads: int = 1) -> dict[str, Any]:
+        return {"of": of, "config": {"engine": engine, "precision": None, "threads": threads}}
+
+    numbers: dict[str, Any] = {
+        "naive": {**row(), "throughput": 100.0, "p99": 0.01},
+        "price": None,
+        "measurements": {"made": 1, "reused": 0, "settings": 9},
+        "candidates": [row(), row(engine="openvino")],
+        "refused": [{**row(engine="openvino", threads=2), "why": "the time was up"}],
+        "other": {**row(of="m@5"), "gain": {"ratio": 1.06, "low": 0.4, "high": 1.88, "pairs": 9}},
+    }
+    tune._say(Report("tune", True, "fast", numbers))
+    out = capsys.readouterr().out
+    assert "m@5 may do better, which was not shown: 1.06× (0.40 to 1.88, n = 9 pairs) the winner" in out
+    assert "left out: openvino in some settings: the time was up" in out
+    numbers["other"]["gain"] = {"ratio": 1.5, "low": 1.2, "high": 1.88, "pairs": 9}
+    tune._say(Report("tune", True, "fast", numbers))
+    assert "m@5 does better: 1.50× (1.20 to 1.88, n = 9 pairs) the winner" in capsys.readouterr().out

@@ -10,7 +10,7 @@ import pytest
 from modelkeep.errors import Busy
 from modelkeep.registry import Registry
 from modelkeep.settings import Settings
-from modelkeep.tune.elsewhere import KIND, untuned
+from modelkeep.tune.elsewhere import KIND, tuned, untuned
 from modelkeep.types import Model, Report, ServeConfig
 
 REPORT = Report("tune", True, "fast")
@@ -37,8 +37,10 @@ def test_tuned_elsewhere(registry: Registry) -> None:
 
 def test_tuned_here(registry: Registry) -> None:
     version = registry.get("m")
-    registry.set_config(version, "here", ServeConfig(), REPORT)
+    registry.set_config(version, "here", ServeConfig("openvino", precision="bfloat16", threads=2), REPORT)
+    assert tuned(registry, version, "here") == "m@1 runs as it was tuned here: openvino bf16, 2 threads, max batch 32"
     assert untuned(registry, version, "here") == ""
+    assert tuned(registry, version, "there") == ""
     assert registry.journal("m", kind=KIND) == []
 
 
