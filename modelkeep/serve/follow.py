@@ -187,7 +187,11 @@ class Follower:
                 self.changes[name] = before
                 await self._settle(name)
                 raise failed.error
-            return self._plane.find(name)
+            loaded = self._plane.find(name)
+            if fields:
+                told = ", ".join(f"{field} {value}" for field, value in fields.items())
+                await self._note(loaded.ref, "configured", f"{loaded.ref} is served with {told}", dict(fields))
+            return loaded
 
     async def again(self) -> None:
         """Read everything anew, and try again at once what could not be loaded."""
@@ -310,7 +314,7 @@ class Follower:
                 paces=paces,
             )
         except Exception as error:  # noqa: BLE001 - an engine may raise anything; the version that answers stays
-            await self._failed(name, model, version, config, error)
+            await self._failed(model, version, config, error)
         else:
             model.failures.pop(number, None)
             model.held.append(loaded)
@@ -325,9 +329,7 @@ class Follower:
         model = self.registry.checkout(version)
         return (model, *self.load(model, config))
 
-    async def _failed(
-        self, name: str, model: Followed, version: Version, config: ServeConfig, error: Exception
-    ) -> None:
+    async def _failed(self, model: Followed, version: Version, config: ServeConfig, error: Exception) -> None:
         before = model.failures.get(version.number)
         tries = before.tries + 1 if before is not None and before.config == config else 1
         pause = min(FIRST_RETRY * 2 ** (tries - 1), LONGEST_RETRY)
@@ -335,10 +337,15 @@ class Follower:
         if before is not None and str(before.error) == str(error):
             return
         log.warning("%s cannot be loaded: %s", version.ref, error)
+        why = f"{version.ref} cannot be loaded: {error}"
+        await self._note(version.ref, "load-failed", why, {"engine": config.engine})
+
+    async def _note(self, ref: str, kind: str, why: str, data: Mapping[str, Any]) -> None:
+        """An entry of the journal."""
+        name, _, number = ref.partition("@")
+        whole = {"number": int(number), "machine": self.machine, **data}
         with contextlib.suppress(Exception):  # a registry that cannot be written must not stop the server
-            data = {"number": version.number, "machine": self.machine, "engine": config.engine}
-            why = f"{version.ref} cannot be loaded: {error}"
-            await asyncio.to_thread(self.registry.note, name, "load-failed", why, data, "serve")
+            await asyncio.to_thread(self.registry.note, name, kind, why, whole, "serve")
 
     def _why_none(self) -> Exception:
         for model in self.models.values():

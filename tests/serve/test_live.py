@@ -199,7 +199,10 @@ def test_what_cannot_be_loaded_so_leaves_everything_as_it_was(world: SimpleNames
         assert configure(url).json()["config"]["max_batch"] == 9
         assert configure(url).json()["config"]["engine"] == "onnxruntime"
     assert len(world.configs) == 2, "what is equal is not loaded again"
-    assert world.registry.notes == ["m@1 cannot be loaded: no abacus can run this"]
+    assert world.registry.notes == [
+        "m@1 is served with max_batch 9",
+        "m@1 cannot be loaded: no abacus can run this",
+    ]
 
 
 def test_a_bare_model_is_loaded_beside_itself_too(tricky: Callable[..., Model]) -> None:
