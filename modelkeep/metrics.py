@@ -20,6 +20,8 @@ M = TypeVar("M", bound=MetricWrapperBase)
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OUTCOMES = ("ok", "error", "bad_input", "overloaded", "late", "cancelled")
+DEATHS = ("crash", "hang", "kill")
+"""How a worker process ended: by itself, for its long run, by somebody else."""
 REASONS = (
     "queue_full",
     "queue_bytes",
@@ -191,7 +193,7 @@ class Metrics:
         self._rejections.labels(reason).inc()
 
     def worker_died(self, model: str, version: int, kind: str) -> None:
-        """A worker process ended: by itself (``crash``), for its long run (``hang``), by somebody else (``kill``)."""
+        """A worker process ended; ``kind`` is one of DEATHS."""
         self._child(self._deaths, model, str(version), kind).inc()
 
     def loaded(self, model: str, version: int, *, format: str, engine: str, device: str) -> None:  # noqa: A002
@@ -202,6 +204,8 @@ class Metrics:
             self._retired[model].remove(key[1])
         self._forget(*key, only=self._info)
         self._child(self._info, model, str(version), format, engine, device).set(1)
+        for kind in DEATHS:  # a counter that is not there before its first event hides that one from rate()
+            self._child(self._deaths, *key, kind)
 
     def weights(self, model: str, shares: dict[str, float]) -> None:
         """How the traffic of a model is shared among tracks, as it is in force."""

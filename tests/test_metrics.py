@@ -30,6 +30,13 @@ def test_outcomes_and_reasons_are_there_at_zero(metrics: Metrics) -> None:
     assert "process_resident_memory_bytes" in text
 
 
+def test_deaths_are_there_at_zero_from_the_first_scrape_on(metrics: Metrics) -> None:
+    metrics.loaded("m", 1, format="onnx", engine="onnxruntime", device="cpu")
+    text = metrics.render().decode()
+    for kind in ("crash", "hang", "kill"):
+        assert f'modelkeep_worker_deaths_total{{kind="{kind}",model="m",version="1"}} 0.0' in text
+
+
 def test_what_is_bumped_is_read(metrics: Metrics) -> None:
     series = metrics.track("digits", 2, "canary")
     series.outcomes["ok"].inc()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -58,6 +59,7 @@ class Endpoint:
 
     def __init__(self, plane: Plane, keys: Gate | None = None, repository: Repository | None = None) -> None:
         self._settings, self._metrics, self._keys = plane.settings, plane.metrics, keys or Gate(None)
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own lines about a busy port say nothing that we do not
         self._grpc: Any = extras.need("grpc", extra="grpc")
         aio: Any = extras.need("grpc.aio", extra="grpc")
         most = plane.settings.max_body_bytes + ROOM
@@ -80,7 +82,9 @@ class Endpoint:
         try:
             bound: int = self._bind(at)
         except RuntimeError as error:
-            raise PortInUse(f"gRPC cannot listen on {at}: another program may; choose another port") from error
+            raise PortInUse(
+                f"gRPC cannot listen on {at}: another program may; give another with --grpc-port"
+            ) from error
         await self._server.start()
         return bound
 
