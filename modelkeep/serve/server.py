@@ -220,6 +220,11 @@ class Service:
             for one in (*watching, *([kept] if kept else [])):
                 await asyncio.to_thread(one.close)
 
+    @property
+    def listening(self) -> bool:
+        """Whether connections are accepted already, be it that no model is ready."""
+        return hasattr(self, "_listener") and self._listener.started
+
     async def again(self) -> None:
         """What SIGHUP asks for: read settings and source anew, and say in the log what came of it. Never raises."""
         try:
@@ -310,7 +315,7 @@ def _block(service: Service, on_ready: OnReady | None) -> None:
             give_up()
 
         def hung_up() -> None:
-            if hasattr(service, "plane") and not stop.is_set():
+            if service.listening and not stop.is_set():
                 again.add(one := asyncio.ensure_future(service.again()))
                 one.add_done_callback(again.discard)
 

@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -19,6 +20,7 @@ from typing import Any
 
 import httpx
 import pytest
+import trustme
 
 from modelkeep.errors import BadInput, BadModel, NotFound, Unsupported
 from modelkeep.serve import live
@@ -284,3 +286,28 @@ def test_sighup_reads_the_file_anew_and_the_server_lives(tmp_path: Path) -> None
     finally:
         server.kill()
         server.communicate()
+
+
+def test_a_new_certificate_is_for_new_connections_and_a_broken_one_is_left(
+    tmp_path: Path, fakes: SimpleNamespace, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "server.pem"
+
+    def renew() -> None:
+        trustme.CA().issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(file)
+
+    renew()
+    running = Running({"m": fakes.Fake()}, settings=Settings(tls_cert=str(file)))
+    with running as url:
+        port = int(url.rsplit(":", 1)[1])
+        running.service.reread = lambda: Settings(tls_cert=str(file))
+        before = ssl.get_server_certificate(("127.0.0.1", port))
+        renew()
+        assert ssl.get_server_certificate(("127.0.0.1", port)) == before, "nobody has said that there is another"
+        running.call(running.service.again())
+        after = ssl.get_server_certificate(("127.0.0.1", port))
+        assert after != before
+        file.write_text("no certificate")
+        running.call(running.service.again())
+        assert "TLS cannot use certificate" in caplog.messages[-1]
+        assert ssl.get_server_certificate(("127.0.0.1", port)) == after
