@@ -171,11 +171,14 @@ class Trouble:
         self.tally.memory.append((time.monotonic(), own, lifecycle.memory(self.pid)))
 
 
-async def again(what: Callable[[], Awaitable[None]], every: float) -> None:
+async def again(what: Callable[[], Awaitable[None]], every: float, tally: Tally) -> None:
     """Until it is cancelled, at moments that nobody can foresee."""
     while True:
         await asyncio.sleep(random.uniform(0.5, 1.5) * every)
-        await what()
+        try:
+            await what()
+        except OSError as error:  # the server took no connection, or did not answer in time
+            tally.lost.append(f"{what.__name__}: {error!r}")
 
 
 async def asking(registry: Any, server: subprocess.Popen[str], port: int, given: Any, rate: float) -> Tally:
@@ -187,7 +190,7 @@ async def asking(registry: Any, server: subprocess.Popen[str], port: int, given:
         for _ in range(given.connections)
     ]
     happening = ((trouble.kill, 10.0), (trouble.switch, 5.0), (trouble.leave, 0.5), (trouble.malform, 0.25))
-    tasks = [asyncio.create_task(again(what, every)) for what, every in (*happening, (trouble.weigh, 1.0))]
+    tasks = [asyncio.create_task(again(what, every, tally)) for what, every in (*happening, (trouble.weigh, 1.0))]
     ended, _ = await asyncio.wait(tasks, timeout=given.seconds, return_when=asyncio.FIRST_COMPLETED)
     for task in tasks:
         task.cancel()
