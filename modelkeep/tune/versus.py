@@ -151,4 +151,6 @@ def summary(name: str, other: str, numbers: Mapping[str, Any]) -> str:
                 break
     agree = numbers["answers"]
     same = "their answers agree" if agree["ok"] else f"THEIR ANSWERS DIFFER: {agree['why']}"
+    if not agree["ok"] and agree["top1_agreement"] is not None:
+        same += f"; the same class for {agree['top1_agreement']:.1%} of {agree['n']}"
     return f"{name} over {other}: {', '.join(told) or 'nothing can be claimed'}; {same}"

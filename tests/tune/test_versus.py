@@ -129,4 +129,5 @@ def test_answers_that_differ_are_said_loudly() -> None:
     assert not found["ok"]
     assert found["max_abs"] == pytest.approx(0.5)
     said = versus.summary("a@2", "a@1", {"ratios": {}, "answers": found})
+    assert said.endswith("; the same class for 100.0% of 1")
     assert "nothing can be claimed; THEIR ANSWERS DIFFER: output 'y' at 1 row differs in 1 of 2" in said
