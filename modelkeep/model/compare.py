@@ -368,9 +368,9 @@ EDGES: dict[str, Callable[[Signature, Arrays, Arrays], Arrays | None]] = {
     "ids above 255": _large(256),
     "ids above 65,535": _large(65_536),
 }
+"""Each gives extreme inputs of the same shapes, or None where there is nothing to change."""
 PERHAPS = ("ids above",)
 """Edge rows that few models can answer; that one cannot is not worth a word."""
-"""Each gives extreme inputs of the same shapes, or None where there is nothing to change."""
 
 
 def _changed(signature: Signature, two: Arrays, change: Callable[[Array, Array], Array], pool: Arrays) -> Arrays | None:

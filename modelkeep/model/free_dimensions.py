@@ -6,6 +6,7 @@ one whose size is the sum of two others (an attention mask over a cache and new 
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,6 +28,8 @@ LONGEST = 2048
 """Sequences are tried up to this length; a model that takes it is believed to take more."""
 SECONDS = 60.0
 """After this, bounds that are not found yet stay at what was tried."""
+NUMBERED = re.compile(r"[su]\d+")
+"""Names that torch.export numbers, whatever its caller called the dimension."""
 WORDS = {2: ("sequence",), 3: ("sequence", "length"), 4: ("sequence", "height", "width")}
 """What the free dimensions after the batch are called, by the number of dimensions."""
 
@@ -83,6 +86,21 @@ def fix(signature: Signature, sizes: Mapping[str, int]) -> Signature:
         return replace(one, shape=tuple(shape), axes=tuple(axes))
 
     bounds = {name: limits for name, limits in signature.bounds.items() if name not in sizes}
+    return Signature(tuple(map(spec, signature.inputs)), tuple(map(spec, signature.outputs)), bounds)
+
+
+def reworded(signature: Signature) -> Signature:
+    """The same signature with words for the free dimensions that only have a number of torch.export's as a name."""
+    known = [free for free in _known(signature) if free.places]
+    numbered = [free for free in known if NUMBERED.fullmatch(free.name)]
+    named = _named(numbered, signature, None, [free for free in known if free not in numbered])
+    words = {old.name: new.name for old, new in zip(numbered, named, strict=True)}
+
+    def spec(one: TensorSpec) -> TensorSpec:
+        axes = (name and re.sub(r"\w+", lambda found: words.get(found[0], found[0]), name) for name in one.axes)
+        return replace(one, axes=tuple(axes))
+
+    bounds = {words.get(name, name): limits for name, limits in signature.bounds.items()}
     return Signature(tuple(map(spec, signature.inputs)), tuple(map(spec, signature.outputs)), bounds)
 
 

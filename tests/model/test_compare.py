@@ -216,6 +216,18 @@ class TestEdges:
         cut = Fake(lambda ids: table(ids.astype(np.int8).astype(np.int64)), signature)
         assert "rows of the largest values" in compare(Fake(table, signature), cut, data).why
 
+    def test_ids_cast_to_8_bits_are_found_in_a_small_vocabulary_without_rows(self) -> None:
+        signature = Signature((TensorSpec("ids", "int64", (None, 4)),), ONE.outputs)
+
+        def table(ids: np.ndarray) -> np.ndarray:
+            if (ids >= 1000).any():
+                raise BadInput("there are 1,000 words")
+            return np.sin(ids[:, :3]).astype(np.float32)
+
+        cut = Fake(lambda ids: table(ids.astype(np.int8).astype(np.int64)), signature)
+        assert "rows of ids above 255 differs" in compare(Fake(table, signature), cut, None).why
+        assert compare(Fake(table, signature), Fake(table, signature), None).numbers["skipped"] == []
+
     def test_where_the_reference_itself_has_no_answer_is_told(self) -> None:
         def unit(x: np.ndarray) -> np.ndarray:
             with np.errstate(invalid="ignore"):

@@ -11,6 +11,7 @@ import torch
 
 from modelkeep.data.dataset import Dataset
 from modelkeep.errors import BadModel
+from modelkeep.model import free_dimensions
 from modelkeep.model import signature as signatures
 from modelkeep.model.copying import copied
 from modelkeep.model.formats import pt2
@@ -67,11 +68,12 @@ def read_signature(program: torch.export.ExportedProgram) -> Signature:
     outputs = [values[str(name)] for name in program.graph_signature.user_outputs]
     tree = torch.utils._pytree.tree_unflatten(outputs, program.call_spec.out_spec)
     ranges = {str(symbol): _bounds(limits) for symbol, limits in program.range_constraints.items()}
-    return signatures.from_symbols(
+    signature = signatures.from_symbols(
         [_symbols(str(name), values[str(name)]) for name in wanted],
         [_symbols(name, value) for name, value in torch_format.named(tree).items()],
         {name: limits for name, limits in ranges.items() if limits != Bounds()},
     )
+    return free_dimensions.reworded(signature)
 
 
 def _bounds(limits: Any) -> Bounds:

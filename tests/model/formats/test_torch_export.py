@@ -15,6 +15,7 @@ from modelkeep.errors import BadData, BadModel
 from modelkeep.model import engines, folder, formats
 from modelkeep.model.formats import torch as torch_format
 from modelkeep.model.formats import torch_export
+from modelkeep.types import Bounds
 
 
 class Two(nn.Module):
@@ -58,6 +59,17 @@ def test_names_come_from_the_program(tmp_path: Path) -> None:
     assert [t.describe() for t in model.signature.inputs] == ["left float32 [batch, 4]", "right float32 [batch, 3]"]
     assert [t.describe() for t in model.signature.outputs] == ["sum float32 [batch, 3]", "which int64 [batch]"]
     check(folder.read(model.path), network)
+
+
+def test_free_dimensions_have_words_and_not_numbers(tmp_path: Path) -> None:
+    free = {0: torch.export.Dim("n"), 2: torch.export.Dim("h", min=8, max=64), 3: torch.export.Dim("w")}
+    network = nn.Conv2d(3, 2, 3, padding=1).eval()
+    program = torch.export.export(network, (torch.ones(2, 3, 9, 12),), dynamic_shapes=(free,))
+    torch.export.save(program, tmp_path / "m.pt2")
+    signature = formats.adopt(tmp_path / "m.pt2", tmp_path / "into").signature
+    assert signature.inputs[0].describe() == "input float32 [batch, 3, height, width]"
+    assert signature.outputs[0].describe() == "output float32 [batch, 2, height, width]"
+    assert signature.bounds["height"] == Bounds(8, 64)
 
 
 def test_a_program_exported_with_keywords_is_called_so(tmp_path: Path) -> None:
