@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -72,7 +72,10 @@ def prove(
             progress=progress,
         )
     if report.ok:
-        return replace(report, why=f"{report.why}{_told(report)}")
+        limits = {name: made.signature.bounds.get(name) for name in made.signature.free}
+        free = {name: list(bounds) if bounds else None for name, bounds in limits.items()}
+        why = f"{report.why}; {_free(made.signature)}{_told(report)}"
+        return replace(report, why=why, numbers={**report.numbers, "free": free})
     if report.numbers["undecided"]:
         raise Undecided(f"nothing can be told of the {made.format} model: {report.why}")
     layer = _first_layer(reference, made, failed, names, rule_for(precision, atol, rtol)) if failed else ""
@@ -178,8 +181,8 @@ def _told(report: Report) -> str:
     return f"{tried}{skipped}"
 
 
-def sizes(signature: Signature) -> Iterator[str]:
-    """One phrase for each free dimension: its name and its bounds."""
-    for name in signature.free:
-        limits = signature.bounds.get(name)
-        yield f"{name} ({limits.describe()})" if limits else name
+def _free(signature: Signature) -> str:
+    """The names of the free dimensions, each with its bounds."""
+    limits = {name: signature.bounds.get(name) for name in signature.free}
+    told = (f"{name} ({bounds.describe()})" if bounds else name for name, bounds in limits.items())
+    return f"free: {', '.join(told)}" if limits else "nothing is free"

@@ -278,7 +278,6 @@ def _same_signature(want: Signature, got: Signature) -> None:
 def _told(report: Report, exporter: str, failed: Mapping[str, str], removed: Mapping[str, int], made: Model) -> Report:
     """What the comparison found, and how the file came about."""
     opset = onnx_format.opset(made.main)
-    limits = {name: made.signature.bounds.get(name) for name in made.signature.free}
     numbers = {
         **report.numbers,
         "exporter": exporter,
@@ -286,12 +285,10 @@ def _told(report: Report, exporter: str, failed: Mapping[str, str], removed: Map
         "bytes": made.size,
         "failed": dict(failed),
         "removed": dict(removed),
-        "free": {name: list(bounds) if bounds else None for name, bounds in limits.items()},
     }
-    free = f"; free: {', '.join(proof.sizes(made.signature))}" if limits else "; nothing is free"
     gone = f"; removed: {', '.join(f'{n} {what}' for what, n in removed.items())}" if removed else ""
     after = "".join(f"; tried before: {reason}" for reason in _reasons(failed))
-    return replace(report, why=f"{report.why} (exporter {exporter}, opset {opset}){free}{gone}{after}", numbers=numbers)
+    return replace(report, why=f"{report.why} (exporter {exporter}, opset {opset}){gone}{after}", numbers=numbers)
 
 
 def _reasons(failed: Mapping[str, str]) -> Iterator[str]:

@@ -27,6 +27,8 @@ def test_a_faithful_model_is_reported_with_its_numbers(pair: tuple[Model, Model]
     report = prove(*pair, digits[1])
     assert (report.kind, report.ok) == ("compare", True)
     assert report.numbers["n"] == 597
+    assert report.numbers["free"] == {"batch": None}
+    assert "; free: batch; tried at batch 1, 2, 3, 7" in report.why
 
 
 def test_seeded_rows_stand_in_for_real_ones(pair: tuple[Model, Model]) -> None:
