@@ -63,8 +63,8 @@ class Outcome:
     ahead: Gain = Gain()
     proof: int = 0
     """Measurements, made or known, that went into the pairs at the end."""
-    relief: tuple[int, float] | None = None
-    """Where none keeps the promise: so many in flight with which the winner would, and its requests a second then."""
+    relief: tuple[int, float, int] | None = None
+    """Where none keeps the promise: so many in flight with which the winner did, its requests a second then, and n."""
 
     def throughput(self, entrant: Entrant) -> float:
         """The winner's own; the others' by what they did beside it, for the machine's mood changes between rounds."""
@@ -129,8 +129,10 @@ def _why(found: Outcome, lacks: str) -> str:
     if lacks:
         eased = ""
         if found.relief is not None:
-            eased = f"; with {found.relief[0]} in flight it would keep it, at {found.relief[1]:.4g} requests/s"
-        return f"no setting keeps {promise}; the nearest is {said}: {lacks}{eased}"
+            fewer, throughput, n = found.relief
+            eased = f"; with {fewer} in flight it kept it, at {throughput:.4g} requests/s (n = {n})"
+        own = sum(not entrant.of for entrant in race.rounds.windows)
+        return f"no setting keeps {promise}, of {own} that were measured; the nearest is {said}: {lacks}{eased}"
     told = "; ".join(because(race, winner))
     return f"{said}, keeps {promise}; {gained}" + (f", because {told}" if told else "")
 

@@ -207,13 +207,13 @@ class Tune:
             return Gain(ratio)
         return Gain.of(ratios)
 
-    async def _relief(self, race: Race, entrant: Entrant) -> tuple[int, float] | None:
-        """Requests in flight, halved until the promise is kept, and the throughput then; None where it never is."""
+    async def _relief(self, race: Race, entrant: Entrant) -> tuple[int, float, int] | None:
+        """Requests in flight, halved until the promise is kept, the throughput then and n; None where it never is."""
         fewer = self.concurrency // 2
         while fewer and not race.rounds.late:
             found = await race.rounds.at(entrant, fewer, race.seconds)
             if found.percentile(0.99) <= self.p99 and found.throughput >= self.min_throughput:
-                return fewer, found.throughput
+                return fewer, found.throughput, len(found.latencies)
             fewer //= 2
         return None
 

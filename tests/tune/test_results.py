@@ -55,11 +55,11 @@ def test_the_report_of_a_promise_that_is_kept(outcome: Outcome) -> None:
 
 
 def test_the_report_of_one_that_is_not(outcome: Outcome) -> None:
-    outcome = replace(outcome, race=replace(outcome.race, promise=Promise(0.005, 5000)), relief=(2, 50.0))
+    outcome = replace(outcome, race=replace(outcome.race, promise=Promise(0.005, 5000)), relief=(2, 50.0, 33))
     report = results.report(outcome, Tune(), 225)
     assert report.ok is False
     assert "p99 20 ms instead of 5 ms and 1.08e+03 requests/s instead of 5000" in report.why
-    assert "with 2 in flight it would keep it, at 50 requests/s" in report.why
+    assert "with 2 in flight it kept it, at 50 requests/s (n = 33)" in report.why
     assert report.numbers["price"] is None
 
 

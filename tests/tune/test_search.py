@@ -79,7 +79,7 @@ def test_no_setting_keeps_an_impossible_promise(monkeypatch: pytest.MonkeyPatch,
     field(monkeypatch, NAIVE, QUICK)
     config, report, _ = Tune(p99=1e-9, budget=0.2, concurrency=2).run(tiny)
     assert report.ok is False
-    assert report.why.startswith("no setting keeps the promise of p99 ≤ 1e-06 ms; the nearest is onnxruntime")
+    assert report.why.startswith("no setting keeps the promise of p99 ≤ 1e-06 ms, of 2 that were measured; ")
     assert "ms instead of 1e-06 ms" in report.why
     assert report.numbers["relief"] is None
     assert config in (NAIVE, QUICK)
@@ -366,10 +366,11 @@ def test_fewer_in_flight_is_what_is_offered_where_none_keeps_the_promise(
     runners(monkeypatch, lambda c: fake(slow))
     config, report, _ = Tune(p99=0.12, budget=2.0, concurrency=16).run(tiny)
     assert (config, report.ok) == (NAIVE, False)
-    fewer, throughput = report.numbers["relief"]
+    fewer, throughput, n = report.numbers["relief"]
+    assert n > 0
     assert fewer in (1, 2, 4)
     assert 10 < throughput < 50
-    assert f"with {fewer} in flight it would keep it" in report.why
+    assert f"with {fewer} in flight it kept it" in report.why
 
 
 def test_a_throughput_that_was_promised_is_kept_or_named(
