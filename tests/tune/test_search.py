@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -79,7 +80,10 @@ def test_no_setting_keeps_an_impossible_promise(monkeypatch: pytest.MonkeyPatch,
     field(monkeypatch, NAIVE, QUICK)
     config, report, _ = Tune(p99=1e-9, budget=0.2, concurrency=2).run(tiny)
     assert report.ok is False
-    assert report.why.startswith("no setting keeps the promise of p99 ≤ 1e-06 ms, of 2 that were measured; ")
+    assert re.match(
+        r"no setting keeps the promise of p99 ≤ 1e-06 ms, of [12] that were measured; the nearest is onnxruntime",
+        report.why,
+    )
     assert "ms instead of 1e-06 ms" in report.why
     assert report.numbers["relief"] is None
     assert config in (NAIVE, QUICK)
