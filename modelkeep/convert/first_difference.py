@@ -57,8 +57,10 @@ def torch_onnx(reference: Model, made: Model, old_inputs: Arrays, new_inputs: Ar
     with _opened(made) as (session, values):
         answers = dict(zip(values, session.run(list(values), dict(new)), strict=True))
     agreed, unseen = "", list[str]()
-    for layer in layers:
+    for number, layer in enumerate(layers):
         value = _match(layer, values, answers)
+        if value is not None and _folded(layer, value, layers[number + 1 :], rule):
+            value = None
         gap = None if value is None else _beyond(layer.answer, value, rule)
         if gap is not None:
             unless = f", unless it is {_either(unseen)} before it, which the graph does not show" if unseen else ""
@@ -71,6 +73,13 @@ def torch_onnx(reference: Model, made: Model, old_inputs: Arrays, new_inputs: Ar
     if agreed:
         return f"all layers that could be compared agree, so what differs comes after '{agreed}'"
     return "no layer could be matched with a node of the graph, so any of them may be the first that differs"
+
+
+def _folded(layer: Layer, value: Array, later: list[Layer], rule: Tolerance) -> bool:
+    """Whether the value is a later layer's answer: an exporter folded that one (a batch norm) into this."""
+    return _beyond(layer.answer, value, rule) is not None and any(
+        other.answer.shape == value.shape and _beyond(other.answer, value, rule) is None for other in later
+    )
 
 
 def _fused(reference: Model, inputs: Arrays, rule: Tolerance) -> bool:

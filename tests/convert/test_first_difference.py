@@ -12,6 +12,8 @@ import pytest
 import torch
 from onnx import numpy_helper
 
+from modelkeep.convert import torch_to_onnx
+from modelkeep.convert.exporters import EXPORTERS
 from modelkeep.convert.first_difference import torch_onnx
 from modelkeep.convert.torch_to_onnx import TorchToOnnx
 from modelkeep.data.dataset import Dataset
@@ -95,3 +97,36 @@ def test_only_a_few_rows_are_run(pair: tuple[Model, Model, dict[str, Any]], tmp_
     source, made, _ = pair
     many = {"x": np.random.default_rng(1).standard_normal((5000, 6)).astype(np.float32)}
     assert "'two'" in torch_onnx(source, wrong(made, tmp_path, (8, 7)), many, many, RULE)
+
+
+FOLDS = """
+from torch import nn
+
+
+class Folds(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.head = nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(self.norm(self.conv(x)).relu().mean((2, 3)))
+"""
+
+
+def test_a_batch_norm_folded_into_a_convolution_is_not_blamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "folds.py").write_text(FOLDS, encoding="utf-8")
+    namespace: dict[str, Any] = {}
+    exec(FOLDS, namespace)
+    torch.manual_seed(0)
+    net = namespace["Folds"]()
+    torch.nn.init.normal_(net.norm.weight)
+    torch.save(net.state_dict(), tmp_path / "w.pt")
+    inputs = {"x": np.random.default_rng(0).standard_normal((5, 2, 6, 6)).astype(np.float32)}
+    source = formats.adopt(
+        tmp_path / "w.pt", tmp_path / "model", factory="folds:Folds", data=Dataset(inputs, None, "rows")
+    )
+    monkeypatch.setattr(torch_to_onnx, "EXPORTERS", {"torchscript": EXPORTERS["torchscript"]})
+    made, _ = TorchToOnnx().run(source, tmp_path / "onnx")
+    (tmp_path / "wrong").mkdir()
+    told = torch_onnx(source, wrong(made, tmp_path / "wrong", (3, 4)), inputs, inputs, RULE)
+    assert "the first layer that differs is 'head' (Linear)" in told
