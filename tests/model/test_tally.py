@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -88,3 +90,22 @@ def test_text_and_whole_numbers_have_no_noise() -> None:
     seen = tally()
     seen.heard("y", np.array([1, 2]), np.array([1, 3]))
     assert seen.outputs == {}
+
+
+@pytest.mark.parametrize(
+    ("runs", "constant"),
+    [
+        ([np.array([[1, 2, 3]] * 4)], True),  # unequal inside a row, and every row the same
+        ([np.array([[1, 2, 3]] * 4), np.array([[1, 2, 3]])], True),
+        ([np.array([[1, 2, 3], [1, 2, 4]])], False),
+        ([np.array([[1, 2, 3]]), np.array([[1, 2, 4]])], False),  # one row at a time
+        ([np.array(["cat"] * 3, object)], True),
+        ([np.array(["cat", "dog"], object)], False),
+        ([np.array([[1, 2]]), np.array([[1, 2, 3]])], False),
+    ],
+)
+def test_an_exact_output_varies_only_where_its_rows_do(runs: list[Any], constant: bool) -> None:
+    seen = tally()
+    for answer in runs:
+        assert seen.check("y", answer, answer.copy(), "all") == ""
+    assert (seen.constant() == ["y"]) is constant
