@@ -24,6 +24,12 @@ def pictures(rows: int, size: int, channels: int = 3, seed: int = 0) -> Array:
     return made.astype(np.float32)
 
 
+def with_extremes(rows: Array) -> Array:
+    """``rows``, and after them the constant ones that a proof tries too (modelkeep.model.compare.EDGES)."""
+    values = (0, 1, rows.min(), rows.max())
+    return np.concatenate([rows, *(np.full_like(rows[:1], value) for value in values)])
+
+
 def tokens(rows: int, length: int, vocabulary: int, seed: int = 0) -> Array:
     """[rows, length], int64, none of them 0."""
     return np.random.default_rng(seed).integers(1, vocabulary, (rows, length))

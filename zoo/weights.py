@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from zoo.inputs import with_extremes
+
 SEED = 0
 SPREAD = 0.25
 """The standard deviation that each output gets from row to row."""
@@ -25,14 +27,17 @@ def seeded(build: Callable[..., nn.Module], *args: Any, **kwargs: Any) -> nn.Mod
 
 
 def calibrate(module: nn.Module, inputs: Mapping[str, np.ndarray[Any, Any]]) -> nn.Module:
-    """Gives each BatchNorm, one after the other, the mean and variance of what it sees on ``inputs``; in eval mode.
+    """Gives each BatchNorm, one after the other, the mean and variance of what it sees; in eval mode.
+
+    It sees ``inputs`` and constant pictures: a deep network that has seen none answers them with thousands, in which
+    float32 has rounding errors beyond any tolerance.
 
     A channel that hardly varies counts as one that varies a tenth as much as its layer's mean, for it would be blown
     up otherwise, rounding errors and all; training leaves no such channel.
     """
     norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     hooks = [norm.register_forward_pre_hook(_observe) for norm in norms]
-    _run(module.eval(), inputs)
+    _run(module.eval(), {name: with_extremes(array) for name, array in inputs.items()})
     for hook in hooks:
         hook.remove()
     return module

@@ -42,11 +42,22 @@ def test_each_batch_norm_has_seen_its_own_input() -> None:
         if isinstance(layer, nn.BatchNorm2d):
             layer.register_forward_hook(lambda layer, x, y, name=name: seen.__setitem__(name, y))
     with torch.no_grad():
-        module(torch.from_numpy(rows["image"]))
+        module(torch.from_numpy(inputs.with_extremes(rows["image"])))
     assert len(seen) == 8
     for answer in seen.values():
         assert float(answer.mean().abs()) < 1e-4
         assert 0.2 < float(answer.std()) < 1.2
+
+
+def test_constant_pictures_are_not_blown_up() -> None:
+    rows = {"image": inputs.pictures(8, 16)}
+    module = weights.seeded(deep)
+    weights.spread(weights.calibrate(module, rows), module[-1], rows)  # type: ignore[index]
+    there = inputs.with_extremes(rows["image"])[8:]
+    assert [float(picture.min()) for picture in there[:2]] == [0, 1]
+    assert [float(picture.max()) for picture in there[2:]] == [rows["image"].min(), rows["image"].max()]
+    with torch.no_grad():
+        assert float(module(torch.from_numpy(there)).abs().max()) < 40 * weights.SPREAD
 
 
 def test_a_transformer_becomes_lively() -> None:

@@ -85,13 +85,13 @@ MODELS: dict[str, Callable[[], Made]] = {
 
 
 def saved(folder: Path, *, model: str) -> Source:
-    """The model of this name, seeded, its BatchNorm statistics those of the rows."""
+    """The model of this name, seeded, its BatchNorm statistics those of the rows and of constant ones."""
     keras.utils.set_random_seed(weights.SEED)
     made, rows = MODELS[model]()
     for layer in made._flatten_layers():
         if isinstance(layer, layers.BatchNormalization):
             layer.momentum = 0.0
-    made(next(iter(rows.values())), training=True)
+    made(inputs.with_extremes(next(iter(rows.values()))), training=True)
     made.save(folder / "model.keras")
     return Source(folder / "model.keras", rows)
 
