@@ -53,6 +53,11 @@ def networks(into: Path) -> None:
     x = layers.GlobalAveragePooling2D(keepdims=True)(x) * x
     x = layers.Dropout(0.2)(layers.Flatten()(x))
     keras.Model(image, layers.Dense(4, name="scores")(x)).save(into / "cnn.keras")
+    x = any_size = keras.Input((None, None, 3), name="image")
+    for _ in range(2):
+        x = layers.MaxPooling2D()(layers.Conv2D(8, 3, padding="same", activation="gelu")(x))
+    x = layers.Dense(4, name="scores")(layers.GlobalAveragePooling2D()(x))
+    keras.Model(any_size, x).save(into / "any_size.keras")
     keras.Model(words, layers.Lambda(lambda t: t * 2)(words)).save(into / "code.keras")
     keras.Model(words, Own()(words)).save(into / "own.keras")
 

@@ -70,6 +70,27 @@ def discover(
     return _signature(probe, [*known, *named], only)
 
 
+def raised(run: Run, inputs: Arrays, signature: Signature) -> Signature:
+    """The signature with the smallest size that the model takes of each free dimension, besides the batch.
+
+    For a file that says what is free and not from where on: a Keras network for pictures of any size that halves them
+    twice cannot take three pixels. ``inputs`` are rows that the model takes. What answers NaN does not count as taken.
+    """
+
+    def told(arrays: Arrays) -> Mapping[str, Array]:
+        answers = run(arrays)
+        if any(answer.dtype.kind == "f" and np.isnan(answer).any() for answer in answers.values()):
+            raise ValueError("it answers NaN")
+        return answers
+
+    probe, bounds = _Probe(told, inputs, signature), dict(signature.bounds)
+    for free in _known(signature):
+        size = probe.size(free.places[0]) if free.places else 0
+        if size and probe.takes(free, size) and (low := probe.edge(free, size, free.bounds.low)) > free.bounds.low:
+            bounds[free.name] = free.bounds._replace(low=low)
+    return replace(signature, bounds=bounds)
+
+
 def fix(signature: Signature, sizes: Mapping[str, int]) -> Signature:
     """The same signature with these free dimensions fixed, in sums too, at the sizes given by name."""
 
@@ -226,7 +247,7 @@ class _Probe:
     def bounded(self, free: Free) -> Free:
         """With the smallest and the largest size that the model takes, as far as they are looked for."""
         size, step = self.size(free.places[0]), free.bounds.step
-        low = self._edge(free, size, 0 if _past(free) else step)
+        low = self.edge(free, size, 0 if _past(free) else step)
         highest = size * 2 if len(self.inputs[free.places[0].input].shape) > 3 and not _past(free) else LONGEST
         good, bad = size, None
         while good < highest and bad is None and self._in_time():
@@ -237,7 +258,7 @@ class _Probe:
         high = None if bad is None and good >= highest else self._between(free, good, bad or good)
         return replace(free, bounds=Bounds(low, high, step))
 
-    def _edge(self, free: Free, size: int, lowest: int) -> int:
+    def edge(self, free: Free, size: int, lowest: int) -> int:
         """The smallest size that is taken."""
         if lowest >= size or self.takes(free, lowest):
             return min(lowest, size)

@@ -10,8 +10,10 @@ import onnx
 import pytest
 
 from modelkeep.convert.tensorflow_to_onnx import TensorflowToOnnx
+from modelkeep.data.dataset import Dataset
 from modelkeep.errors import Unsupported
-from modelkeep.model import engines, formats
+from modelkeep.model import engines, folder, formats
+from modelkeep.types import Bounds
 
 KINDS = {
     "net.keras": {"x": (6,)},
@@ -44,6 +46,19 @@ def test_each_kind_of_network_keeps_its_answers(name: str, tensorflow_files: Pat
             want, found = a.run(rows), b.run(rows)
             for output, answer in want.items():
                 np.testing.assert_allclose(found[output], answer, rtol=1e-4, atol=1e-4)
+
+
+def test_a_size_that_is_free_begins_where_the_model_takes_it(tensorflow_files: Path, tmp_path: Path) -> None:
+    """Pictures that are halved twice, and the exact GELU, which tf2onnx does not know by itself."""
+    source = formats.adopt(tensorflow_files / "any_size.keras", tmp_path / "adopted")
+    rows = Dataset({"image": np.random.default_rng(0).normal(size=(8, 12, 16, 3)).astype(np.float32)}, None, "pictures")
+    made, (report,) = TensorflowToOnnx(rows=rows).run(source, tmp_path / "made")
+    height, width = source.signature.inputs[0].axes[1:3]
+    assert made.signature.bounds == {height: Bounds(4), width: Bounds(4)}
+    assert folder.read(made.path).signature == made.signature
+    assert f"; free: batch, {height} (4 or more), {width} (4 or more)" in report.why
+    assert report.numbers["sizes"] == {height: [4, 8, 13, 24], width: [4, 10, 17, 32]}
+    assert not report.numbers["skipped"]
 
 
 def test_an_older_opset_on_demand_and_none_that_there_is_not(tensorflow_files: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from modelkeep.errors import Unsupported
-from modelkeep.model.free_dimensions import discover, fix
+from modelkeep.model.free_dimensions import discover, fix, raised
 from modelkeep.types import Bounds, Signature, TensorSpec
 
 Function = Callable[..., np.ndarray | dict[str, np.ndarray]]
@@ -159,6 +159,32 @@ def test_what_is_known_already_is_kept() -> None:
     signature = discover(lambda arrays: {"y": arrays["x"]}, {"x": ids(2, 5)}, known)
     assert signature.bounds == {"words": Bounds(2, 9)}
     assert [t.axes for t in (*signature.inputs, *signature.outputs)] == [("batch", "words")] * 2
+
+
+def image(height: int | None, width: int | None, bounds: dict[str, Bounds]) -> Signature:
+    spec = TensorSpec("image", "float32", (None, height, width), ("batch", None if height else "height", "width"))
+    return Signature((spec,), (TensorSpec("y", "float32", (None,), ("batch",)),), bounds)
+
+
+def halved(arrays: Any) -> dict[str, np.ndarray]:
+    """A network that halves a picture three times one way, and averages what is left the other way."""
+    if arrays["image"].shape[1] < 8:
+        raise ValueError("negative dimension")
+    with np.errstate(all="ignore"):
+        kept = arrays["image"][:, 0, 4:]
+        return {"y": kept.sum(1) / np.float32(kept.shape[1])}
+
+
+def test_what_is_free_begins_at_the_smallest_size_that_is_taken() -> None:
+    signature = raised(halved, {"image": floats(1, 20, 20)}, image(None, None, {}))
+    assert signature == image(None, None, {"height": Bounds(8), "width": Bounds(5)})
+
+
+def test_a_beginning_that_is_known_or_cannot_be_told_stays() -> None:
+    known = image(None, None, {"height": Bounds(10, 30, 2)})
+    assert raised(halved, {"image": floats(1, 20, 20)}, known).bounds == {**known.bounds, "width": Bounds(5)}
+    assert raised(halved, {"image": floats(1, 4, 20)}, image(None, None, {})) == image(None, None, {})
+    assert raised(halved, {"image": floats(1, 20, 20)}, image(20, None, {})).bounds == {"width": Bounds(5)}
 
 
 def test_free_dimensions_can_be_fixed_again() -> None:

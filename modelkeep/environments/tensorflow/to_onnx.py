@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import tensorflow as tf
 import tf2onnx
+from tf2onnx.handler import tf_op
 
 from modelkeep.environments.tensorflow import models
 from modelkeep.environments.worker import first_line
@@ -56,6 +58,22 @@ def convert(
                 size.dim_param = name
     onnx.save(proto, into)
     return {"exporter": "tf2onnx", "version": tf2onnx.__version__, "tensorflow": tf.__version__}, {}
+
+
+@tf_op("Erfc")
+class _Erfc:
+    """What tf2onnx does not know by itself and the exact GELU of Keras 3 is made of: erfc(x) = 1 - erf(x)."""
+
+    @classmethod
+    def version_9(cls, ctx: Any, node: Any, **_: Any) -> None:
+        """From ONNX's opset 9 on, the first with Erf."""
+        (x,), (y,) = node.input, node.output
+        its = {"dtypes": [ctx.get_dtype(y)], "shapes": [ctx.get_shape(y)]}
+        ctx.remove_node(node.name)
+        one = np.array(1, tf2onnx.utils.map_onnx_to_numpy_type(ctx.get_dtype(x)))
+        erf = ctx.make_node("Erf", [x], **its)
+        less = [ctx.make_const(tf2onnx.utils.make_name("one"), one).output[0], erf.output[0]]
+        ctx.make_node("Sub", less, name=node.name, outputs=[y], **its)
 
 
 def _strangers(graph: onnx.GraphProto) -> Iterator[str]:
