@@ -175,7 +175,19 @@ def test_the_registry_offers_no_way_to_change_or_delete_a_version() -> None:
     verbs = {name for name in vars(Registry) if not name.startswith("_")}
     assert verbs == {
         *("open", "close", "add", "get", "names", "versions", "checkout", "add_report", "reports", "set_config"),
-        *("config", "route", "set_route", "promote", "rollback", "alias", "set_alias", "note", "journal", "revision"),
+        *(
+            "config",
+            "machines",
+            "route",
+            "set_route",
+            "promote",
+            "rollback",
+            "alias",
+            "set_alias",
+            "note",
+            "journal",
+            "revision",
+        ),
     }
 
 
