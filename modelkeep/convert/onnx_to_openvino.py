@@ -9,6 +9,7 @@ import onnx
 
 from modelkeep.convert import onnx_ml
 from modelkeep.convert.proof import prove
+from modelkeep.convert.smallest import smallest
 from modelkeep.data.dataset import Dataset
 from modelkeep.errors import Unsupported
 from modelkeep.model import folder
@@ -44,8 +45,9 @@ class OnnxToOpenVino:
             _same_free(model.signature, openvino_format.read_signature(graph, model.main))
             files = openvino_format.save(graph, into, half=self.precision == "float16")
             (into / STANDARD).unlink(missing_ok=True)
-            made = replace(model, path=into, format="openvino", files=files, options={})
             rows = self.rows or folder.reference(model.path)
+            made = replace(model, path=into, format="openvino", files=files, options={})
+            made = replace(made, signature=smallest(model, rows))
             report = prove(model, made, rows, precision=self.precision, atol=self.atol, rtol=self.rtol)
             folder.copy_reference(model.path, into)
             return folder.write(made), (replace(report, numbers={**report.numbers, "precision": self.precision}),)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from modelkeep.convert.proof import prove
+from modelkeep.convert.smallest import smallest
 from modelkeep.data.dataset import Dataset
 from modelkeep.errors import Unsupported
 from modelkeep.model import folder
@@ -70,6 +71,7 @@ def proven(
     model: Model, made: Model, rows: Dataset | None, made_with: dict[str, Any], atol: float | None, rtol: float | None
 ) -> tuple[Model, tuple[Report, ...]]:
     """The whole folder of ``made`` once it answers as ``model``, and the report of it. Raises Differs."""
+    made = replace(made, signature=smallest(model, rows))
     report = prove(model, made, rows, atol=atol, rtol=rtol)
     folder.copy_reference(model.path, made.path)
     numbers = {**report.numbers, **made_with, "bytes": made.size}

@@ -16,6 +16,7 @@ import torch
 
 from modelkeep.convert.onnx_source import graph, operators, write
 from modelkeep.convert.proof import prove
+from modelkeep.convert.smallest import smallest
 from modelkeep.data.dataset import Dataset
 from modelkeep.errors import Unsupported
 from modelkeep.model import folder
@@ -50,8 +51,9 @@ class OnnxToTorch:
             raise Unsupported(f"'{text[0]}' is text, which PyTorch has no tensors of; keep the model as ONNX")
         with whole(into):
             source = write.write(graph.read(model.main, operators.KNOWN))
-            made = _saved(source, model, into)
-            report = prove(model, made, self.rows or folder.reference(model.path), atol=self.atol, rtol=self.rtol)
+            rows = self.rows or folder.reference(model.path)
+            made = replace(_saved(source, model, into), signature=smallest(model, rows))
+            report = prove(model, made, rows, atol=self.atol, rtol=self.rtol)
             folder.copy_reference(model.path, into)
             return folder.write(made), (_told(report, made),)
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from modelkeep.convert.proof import prove
-from modelkeep.data import dataset
+from modelkeep.convert.smallest import smallest
 from modelkeep.data.dataset import Dataset
 from modelkeep.errors import Unsupported
-from modelkeep.model import engines, folder, free_dimensions
-from modelkeep.model import signature as signatures
+from modelkeep.model import folder
 from modelkeep.model.engines import tensorflow
 from modelkeep.model.formats import onnx as onnx_format
 from modelkeep.model.whole import whole
-from modelkeep.types import BATCH, Model, Report, Signature
+from modelkeep.types import Model, Report, Signature
 
 OPSET = 18
 """The newest that tf2onnx writes."""
@@ -46,7 +44,7 @@ class TensorflowToOnnx:
         with whole(into):
             made, numbers = self._write(model, into, opset)
             rows = self.rows or folder.reference(model.path)
-            made = replace(made, signature=_raised(model, rows))
+            made = replace(made, signature=smallest(model, rows))
             report = prove(model, made, rows, atol=self.atol, rtol=self.rtol)
             folder.copy_reference(model.path, into)
             why = f"{report.why} (exporter tf2onnx, opset {opset})"
@@ -60,16 +58,6 @@ class TensorflowToOnnx:
         _same_free(model.signature, onnx_format.read_signature(file))
         made = replace(model, path=into, format="onnx", files=(onnx_format.MAIN,), options={})
         return made, {**told, "opset": opset, "bytes": made.size}
-
-
-def _raised(model: Model, rows: Dataset | None) -> Signature:
-    """Its signature; what it leaves free begins at the smallest size that it takes, which its file does not say."""
-    signature = model.signature
-    if set(signature.free) <= {BATCH} or not signature.batched:
-        return signature
-    some = dataset.fit(rows, signature).inputs if rows else signatures.example(signature)
-    with contextlib.closing(engines.load(model)) as runner:
-        return free_dimensions.raised(runner.run, {name: array[:1] for name, array in some.items()}, signature)
 
 
 def _same_free(want: Signature, got: Signature) -> None:
