@@ -215,14 +215,19 @@ class _Probe:
     def ignores(self, free: Free) -> bool:
         """Whether what is added changes no answer at all: the model then takes more, and does not look at it.
 
-        What is added is of the other row and, being floats, far larger: a maximum does not change by repetition.
+        What is added is of the other row and, being floats, far larger: a maximum does not change by repetition. Twice
+        the size is tried besides one step more, for layers without padding may drop the last pixel.
         """
         self._shapes({}, 2)
-        usual, more = self.last, self.moved(free, self.size(free.places[0]) + free.bounds.step)
-        for factor in (100, -100):
-            grown = _Probe(self.run, {**self.inputs, **self._grown(more, factor)}, self.signature)
-            if grown.shapes({}) is None or any(not np.array_equal(usual[n], x) for n, x in grown.last.items()):
-                return False
+        usual, size = self.last, self.size(free.places[0])
+        for larger in (size + free.bounds.step, 2 * size):
+            more = self.moved(free, larger)
+            for factor in (100, -100):
+                grown = _Probe(self.run, {**self.inputs, **self._grown(more, factor)}, self.signature)
+                if grown.shapes({}) is None:
+                    return larger != size + free.bounds.step  # it takes a step more, and not twice the size
+                if any(not np.array_equal(usual[name], answer) for name, answer in grown.last.items()):
+                    return False
         return True
 
     def _grown(self, more: Mapping[Place, int], factor: int) -> dict[str, Array]:

@@ -133,6 +133,15 @@ def test_a_maximum_over_points_is_free_though_repeating_them_changes_nothing() -
     assert found(lambda points: (points @ floats(4, 4)).max(1), points=points).free == ("batch", "sequence")
 
 
+def test_a_picture_is_free_though_strides_drop_its_last_pixel() -> None:
+    """Every other pixel of an even width: one more changes nothing, and twice as many do."""
+
+    def strided(image: np.ndarray) -> np.ndarray:
+        return image[:, :, : image.shape[2] // 2 * 2 : 2].sum((1, 2))
+
+    assert found(strided, image=floats(2, 3, 8)).free == ("batch", "sequence", "length")
+
+
 class TestAskedFor:
     def test_only_these_are_free(self) -> None:
         def mean(words: np.ndarray, image: np.ndarray) -> np.ndarray:
