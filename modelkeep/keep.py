@@ -250,8 +250,8 @@ class Keep:
                 on_setting(said)
         server.serve_registry(self.registry, names, self.settings, machine=here, on_ready=on_ready, **options)
 
-    def label(self, name: str, truth: Mapping[str, Any]) -> int:
-        """Truth by request id; returns how many match a captured request."""
+    def label(self, name: str, truth: Mapping[str, Any]) -> labels.Recorded:
+        """Truth by request id; says how many match a captured request."""
         self.registry.versions(name)
         return labels.record(self.traffic, name, truth)
 

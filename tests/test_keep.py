@@ -219,7 +219,7 @@ def test_a_damaged_file_is_refused_by_name(keep: Keep, added: str, digits: tuple
 def test_labels_of_nothing_say_how_to_give_some(keep: Keep, added: str) -> None:
     with pytest.raises(BadData, match="modelkeep label digits FILE"):
         keep.labelled("digits")
-    assert keep.label("digits", {"unknown": 3}) == 0
+    assert keep.label("digits", {"unknown": 3}).matched == 0
     with pytest.raises(NotFound):
         keep.label("nobody", {"id": 1})
 

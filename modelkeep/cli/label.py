@@ -2,24 +2,64 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from modelkeep.cli.output import FILE, as_json, dump, open_keep, say
+from modelkeep.cli.output import FILE, as_json, dump, open_keep, say, seconds
+
+if TYPE_CHECKING:
+    from modelkeep.data.label_files import Truth
+    from modelkeep.data.labels import Lag, Recorded
 
 
-@click.command()
+@click.command(epilog="Examples: modelkeep label digits truth.csv    modelkeep label digits")
 @click.argument("name")
-@click.argument("source", type=FILE)
+@click.argument("source", type=FILE, required=False)
 @as_json
-def label(name: str, source: Path, json_: bool) -> None:
-    """Join the truth in SOURCE (csv with columns id,label, or JSON lines) with the answered requests of NAME."""
-    from modelkeep.data import labels
+def label(name: str, source: Path | None, json_: bool) -> None:
+    """Join the truth in SOURCE (.csv or .parquet with columns id,label, or JSON lines) with the answers of NAME.
 
-    truth = labels.read_file(source)
+    Then, and without SOURCE, say how many answers have a label and how late these came.
+    """
+    from modelkeep.data import label_files, labels
+
+    truth = label_files.read(source) if source else None
     with open_keep() as keep:
-        matched = keep.label(name, truth)
+        recorded = keep.label(name, truth.labels if truth else {})
+        lag = labels.lag(keep.traffic, name)
     if json_:
-        return dump({"labels": len(truth), "matched": matched})
-    return say(f"{len(truth)} labels, {matched} of them for requests that were captured")
+        told: dict[str, Any] = {"lag": {**asdict(lag), "coverage": lag.coverage}}
+        if truth is not None:
+            told = {"labels": recorded.given, "repeated": truth.repeated, **recorded.numbers(), **told}
+        return dump(told)
+    if truth is not None:
+        _say_recorded(recorded, truth, lag)
+    return _say_lag(name, lag)
+
+
+def _say_recorded(recorded: Recorded, truth: Truth, lag: Lag) -> None:
+    same = recorded.given - recorded.new - recorded.changed
+    say(f"{recorded.given} labels: {recorded.new} new, {recorded.changed} changed, {same} known already")
+    if truth.repeated:
+        say(f"{truth.repeated} rows have an id that comes again further down, where the label counts")
+    say(f"{recorded.matched} belong to a captured request")
+    if recorded.unmatched:
+        told = ", ".join(recorded.examples) + (", …" if recorded.unmatched > len(recorded.examples) else "")
+        why = (
+            "never asked here" if lag.complete else "never asked here, or asked so long ago that the capture lost them"
+        )
+        say(f"{recorded.unmatched} do not ({told}): {why}")
+
+
+def _say_lag(name: str, lag: Lag) -> None:
+    if lag.since is None or lag.coverage is None:
+        return say(f"no answer of {name} is captured, so there is nothing to join labels with")
+    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(lag.since))
+    say(f"{lag.labelled} of {lag.answers} answers since {since} have a label: {lag.coverage:.1%}")
+    if lag.median is not None and lag.p90 is not None:
+        say(f"labels come {seconds(lag.median)} after the answer (median), 90 % within {seconds(lag.p90)}, n {lag.n}")
+    return None

@@ -18,7 +18,7 @@ CREATE INDEX IF NOT EXISTS by_id ON exchanges (model, id);
 CREATE INDEX IF NOT EXISTS by_seq ON exchanges (model, version, seq);
 CREATE TABLE IF NOT EXISTS labels (
     row INTEGER PRIMARY KEY AUTOINCREMENT, model TEXT NOT NULL, id TEXT NOT NULL, label TEXT NOT NULL, at REAL NOT NULL,
-    UNIQUE (model, id));
+    answered REAL, UNIQUE (model, id));
 """
 
 
@@ -33,13 +33,25 @@ def connect(path: Path) -> sqlite3.Connection:
         database = sqlite3.connect(path, timeout=10.0)
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = NORMAL")
-        if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'labels'").fetchone():
+        made = database.execute("SELECT sql FROM sqlite_master WHERE name = 'labels'").fetchone()
+        if made is None:
             database.executescript(SCHEMA)
+        elif "answered" not in made[0]:
+            _grow(database)
     except (sqlite3.Error, OSError) as error:
         if database is not None:
             database.close()
         raise trouble(path, error) from error
     return database
+
+
+def _grow(database: sqlite3.Connection) -> None:
+    """A file from before labels knew when their requests were answered."""
+    try:
+        database.execute("ALTER TABLE labels ADD COLUMN answered REAL")
+    except sqlite3.OperationalError as error:
+        if "duplicate column" not in str(error):  # another process was quicker
+            raise
 
 
 def trouble(path: Path, error: Exception) -> ModelkeepError:

@@ -96,7 +96,8 @@ def concat(a: Dataset, b: Dataset) -> Dataset:
 def from_exchanges(exchanges: Sequence[Exchange], source: str = "captured traffic") -> Dataset:
     """Captured requests as rows, in their order; labelled where every one of them is.
 
-    A request whose inputs were not kept, or whose labels are not one a row, is left out. BadData when none is left.
+    A request whose inputs were not kept, or whose labels are not one a row, is left out, and so is a row whose label is
+    None. BadData when none is left.
     """
     kept = [e for e in exchanges if e.inputs]
     labelled = bool(kept) and all(e.label is not None for e in kept)
@@ -109,8 +110,11 @@ def from_exchanges(exchanges: Sequence[Exchange], source: str = "captured traffi
         inputs = {name: np.concatenate([e.inputs[name] for e in kept]) for name in names}  # type: ignore[index]
     except (KeyError, ValueError) as error:
         raise BadData(f"the requests of {source} differ in their inputs, so they cannot be rows of one set") from error
-    labels = np.concatenate([np.reshape(e.label, -1) for e in kept]) if labelled else None
-    return Dataset(inputs, None if labels is None else _truth(labels, source), source)
+    if not labelled:
+        return Dataset(inputs, None, source)
+    labels = np.concatenate([np.reshape(e.label, -1) for e in kept])
+    known = np.array([label is not None for label in labels.tolist()])
+    return Dataset({name: array[known] for name, array in inputs.items()}, _truth(labels[known], source), source)
 
 
 def read(path: Path, signature: Signature | None = None) -> Dataset:

@@ -1,39 +1,102 @@
-"""Truth that arrives late: labels by request id, in the same file as the captured requests."""
+"""Truth that arrives late: labels by request id, in the same file as the captured requests, and how late they are."""
 
 from __future__ import annotations
 
-import csv
+import itertools
 import json
+import sqlite3
 import time
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modelkeep.data.capture import connect, number
+import numpy as np
+
+from modelkeep.data.capture import connect, number, trouble
 from modelkeep.errors import BadData
 
 MAX_LABELS = 200_000
 """The oldest go first."""
+MAX_TEXT = 64 * 1024
+"""Characters of one id, and of one label as JSON."""
+AT_A_TIME = 5_000
+"""Labels of one transaction: between two, the server's own writes get their turn."""
+NAMED = 3
+"""Ids without a request that are told by name."""
+NEWEST = 10_000
+"""Labels whose lag is told."""
 
 
-def record(path: Path, model: str, labels: Mapping[str, Any], at: float | None = None) -> int:
-    """Keep the truth of these requests: a label, or a list with one a row of the request. Saying it twice is harmless.
+@dataclass(frozen=True)
+class Recorded:
+    """What became of the labels that were handed in, in numbers of request ids.
 
-    Returns how many belong to a captured request; the others are kept too, for a request that is still being written.
-    Raises BadData for a label that is no number, text, bool, or list of these.
+    ``new`` had no label before and ``changed`` had another, which counts no more; ``matched`` are ids of captured
+    requests and ``unmatched`` are not, with ``examples`` of these.
+    """
+
+    given: int = 0
+    new: int = 0
+    changed: int = 0
+    matched: int = 0
+    examples: tuple[str, ...] = ()
+
+    @property
+    def unmatched(self) -> int:
+        """Ids of no captured request: never answered here, not written yet, or no longer kept."""
+        return self.given - self.matched
+
+    def numbers(self) -> dict[str, int]:
+        """What the route answers."""
+        names = ("new", "changed", "matched", "unmatched")
+        return {name: getattr(self, name) for name in names}
+
+
+def record(path: Path, model: str, labels: Mapping[str, Any], at: float | None = None) -> Recorded:
+    """Keep the truth of these requests: a label, or a list with one a row of the request, None where it is not known.
+
+    The last label of a request is the one that counts; its time stays that of the first. Those without a captured
+    request are kept too, for one that is still being written. Raises BadData for a label that is no number, text, bool,
+    or list of these; then none is kept.
     """
     now = time.time() if at is None else at
-    rows = [(model, request, _as_json(request, label), now) for request, label in labels.items()]
-    with closing(connect(path)) as database, database:
-        database.executemany(
-            "INSERT INTO labels (model, id, label, at) VALUES (?, ?, ?, ?) "
-            "ON CONFLICT (model, id) DO UPDATE SET label = excluded.label",
-            rows,
-        )
+    rows = iter([(_id(request), _as_json(request, label)) for request, label in labels.items()])
+    found = Recorded(given=len(labels))
+    with closing(connect(path)) as database:
+        try:
+            while lot := list(itertools.islice(rows, AT_A_TIME)):
+                found = _record(database, model, lot, now, found)
+        except sqlite3.Error as error:
+            raise trouble(path, error) from error
+    return found
+
+
+def _record(
+    database: sqlite3.Connection, model: str, lot: list[tuple[str, str]], now: float, found: Recorded
+) -> Recorded:
+    new, changed, matched, examples = found.new, found.changed, found.matched, found.examples
+    with database:
+        database.execute("BEGIN IMMEDIATE")
+        for request, label in lot:
+            key = (model, request)
+            before = database.execute("SELECT label FROM labels WHERE model = ? AND id = ?", key).fetchone()
+            answered = database.execute(
+                "SELECT MAX(at) FROM exchanges WHERE model = ? AND id = ? AND track != 'shadow'", key
+            ).fetchone()[0]
+            database.execute(
+                "INSERT INTO labels (model, id, label, at, answered) VALUES (?, ?, ?, ?, ?) ON CONFLICT (model, id) "
+                "DO UPDATE SET label = excluded.label, answered = COALESCE(answered, excluded.answered)",
+                (*key, label, now, answered),
+            )
+            new += before is None
+            changed += before is not None and before[0] != label
+            matched += answered is not None
+            if answered is None and len(examples) < NAMED:
+                examples = (*examples, request)
         database.execute("DELETE FROM labels WHERE row <= (SELECT MAX(row) FROM labels) - ?", (MAX_LABELS,))
-        find = "SELECT EXISTS (SELECT 1 FROM exchanges WHERE model = ? AND id = ?)"
-        return sum(database.execute(find, (model, request)).fetchone()[0] for _, request, *_ in rows)
+    return Recorded(found.given, new, changed, matched, examples)
 
 
 def read(path: Path, model: str, *, after: int = 0) -> list[tuple[int, str, Any]]:
@@ -52,58 +115,75 @@ def newest(path: Path) -> int:
     return number(path, "SELECT MAX(row) FROM labels")
 
 
+@dataclass(frozen=True)
+class Lag:
+    """How complete the truth of a model is, and how late it comes.
+
+    ``answers`` are the captured answers that are kept, shadows left out, the oldest of ``since`` (epoch seconds), and
+    ``labelled`` those whose truth has come. ``labels`` are all that are kept; ``unmatched`` of them never met a
+    captured request. ``median`` and ``p90`` are seconds from the answer to its label, over the newest ``n`` labels,
+    None where there are none. ``complete`` is whether no row of the capture has had to go yet: only then is an id that
+    is not found one that never was answered.
+    """
+
+    answers: int = 0
+    labelled: int = 0
+    labels: int = 0
+    unmatched: int = 0
+    n: int = 0
+    median: float | None = None
+    p90: float | None = None
+    since: float | None = None
+    complete: bool = True
+
+    @property
+    def coverage(self) -> float | None:
+        """The share of the answers whose truth has come; None where there are none."""
+        return self.labelled / self.answers if self.answers else None
+
+
+def lag(path: Path, model: str) -> Lag:
+    """The Lag of a model as it is now. Reads every captured row of it: tens of milliseconds, so not for every look."""
+    if not path.is_file():
+        return Lag()
+    with closing(connect(path)) as database:
+        try:
+            answers, labelled, since = database.execute(
+                "SELECT COUNT(*), COUNT(l.row), MIN(e.at) FROM exchanges e "
+                "LEFT JOIN labels l ON l.model = e.model AND l.id = e.id "
+                "WHERE e.model = ? AND e.outcome = 'ok' AND e.track != 'shadow'",
+                (model,),
+            ).fetchone()
+            labels, unmatched = database.execute(
+                "SELECT COUNT(*), SUM(answered IS NULL AND NOT EXISTS (SELECT 1 FROM exchanges e WHERE "
+                "e.model = l.model AND e.id = l.id AND e.track != 'shadow')) FROM labels l WHERE model = ?",
+                (model,),
+            ).fetchone()
+            late = "SELECT at - answered FROM labels WHERE model = ? AND answered NOT NULL ORDER BY row DESC LIMIT ?"
+            waits = [max(0.0, seconds) for (seconds,) in database.execute(late, (model, NEWEST))]
+            first = database.execute("SELECT MIN(row) FROM exchanges").fetchone()[0]
+        except sqlite3.Error as error:
+            raise trouble(path, error) from error
+    median, p90 = np.quantile(waits, (0.5, 0.9)).tolist() if waits else (None, None)
+    return Lag(answers, labelled, labels, unmatched or 0, len(waits), median, p90, since, first in (None, 1))
+
+
+def _id(request: Any) -> str:
+    if not isinstance(request, str) or not request or len(request) > MAX_TEXT:
+        raise BadData(f"a request id is a text of 1 to {MAX_TEXT} characters, and not {str(request)[:40]!r}")
+    return request
+
+
 def _as_json(request: str, label: Any) -> str:
     plain = label.tolist() if hasattr(label, "tolist") else label
     each = plain if isinstance(plain, list) else [plain]
-    if not each or any(not isinstance(one, str | int | float) or one != one for one in each):
-        raise BadData(f"the label of request '{request}' is {label!r}; give a number, a text, or a list with one a row")
-    return json.dumps(plain)
-
-
-def read_file(path: Path) -> dict[str, Any]:
-    """Request id → label, from a csv with the columns id and label, or JSON lines with these keys. Raises BadData."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise BadData(f"there is no file {path}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadData(f"{path} cannot be read as text: {error}") from error
-    found = _from_lines(path, text) if text.lstrip().startswith("{") else _from_csv(path, text)
-    if not found:
-        raise BadData(f"{path} holds no labels; give a csv with columns id,label or JSON lines with these keys")
-    return found
-
-
-def _from_csv(path: Path, text: str) -> dict[str, Any]:
-    rows = csv.DictReader(text.splitlines())
-    if not {"id", "label"} <= set(rows.fieldnames or ()):
-        raise BadData(f"{path} has the columns {', '.join(rows.fieldnames or ()) or 'none'}; it needs id and label")
-    found: dict[str, Any] = {}
-    for at, row in enumerate(rows, start=2):
-        if not row["id"] or not row["label"]:
-            raise BadData(f"{path} line {at} lacks an id or a label")
-        found[row["id"]] = _number(row["label"])
-    return found
-
-
-def _number(text: str) -> Any:
-    """7 → 7, 0.5 → 0.5, cat → cat."""
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
+    known = [one for one in each if one is not None or plain is None]
+    if not known or any(not isinstance(one, str | int | float) or one != one for one in known):
+        raise BadData(
+            f"the label of request '{request}' is {str(label)[:80]}; give a number, a text, or a list with one a row "
+            "(null where a row has none)"
+        )
+    text = json.dumps(plain)
+    if len(text) > MAX_TEXT:
+        raise BadData(f"the label of request '{request}' has {len(text)} characters; {MAX_TEXT} are the most")
     return text
-
-
-def _from_lines(path: Path, text: str) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for at, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            found[str(row["id"])] = row["label"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise BadData(f'{path} line {at} is not {{"id": …, "label": …}}: {error!r}') from error
-    return found

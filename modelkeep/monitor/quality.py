@@ -32,11 +32,15 @@ def predicted(outputs: Arrays | None, model: Model) -> Array | None:
 def share_right(answers: Array | None, label: Any, names: Sequence[str] = ()) -> float | None:
     """The share of a request's rows that were answered right; None where answers and truth cannot be compared.
 
-    ``label`` is a scalar, or a list with one a row; a text is looked up in ``names``, and one that the model does not
-    know was answered wrong.
+    ``label`` is a scalar, or a list with one a row, None where a row's truth is not known; a text is looked up in
+    ``names``, and one that the model does not know was answered wrong.
     """
     truth = label if isinstance(label, list) else [label]
-    if answers is None or len(truth) != len(answers) or not truth:
+    if answers is None or len(truth) != len(answers):
+        return None
+    known_rows = [row for row, one in enumerate(truth) if one is not None]
+    answers, truth = answers[known_rows], [truth[row] for row in known_rows]
+    if not truth:
         return None
     if answers.dtype.kind in "iub":
         codes = [_code(one, names) for one in truth]

@@ -24,8 +24,8 @@ from modelkeep.serve.repository import READY, Repository
 from modelkeep.serve.router import STICKY
 from modelkeep.types import Request
 
-Labeller = Callable[[str, dict[str, Any]], int]
-"""Model and labels by request id to how many match; may block."""
+Labeller = Callable[[str, dict[str, Any]], dict[str, int]]
+"""Model and labels by request id to what became of them, in numbers; may block."""
 
 
 def app(plane: Plane, *, label: Labeller | None = None, repository: Repository | None = None) -> Starlette:
@@ -99,8 +99,7 @@ class _Handlers:
             raise BadInput('send {"labels": {"<request id>": label}}')
         if self.label is None:
             raise Unsupported("this server keeps no traffic that labels could belong to; serve from a registry")
-        matched = await asyncio.to_thread(self.label, model, given)
-        return self._json({"matched": matched})
+        return self._json(await asyncio.to_thread(self.label, model, given))
 
     # ── what is here ─────────────────────────────────────────────────────────────────────────────────────────────
 

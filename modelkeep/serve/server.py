@@ -293,9 +293,9 @@ def _labeller(kept: TrafficLog | None) -> http.Labeller | None:
     if kept is None:
         return None
 
-    def label(model: str, given: dict[str, Any]) -> int:
+    def label(model: str, given: dict[str, Any]) -> dict[str, int]:
         kept.flush(1.0)  # the request that a label belongs to may have been answered a moment ago
-        return labels.record(kept.path, model, given)
+        return labels.record(kept.path, model, given).numbers()
 
     return label
 

@@ -54,7 +54,7 @@ def test_each_verb_has_help_and_json_where_it_reports(verb: str) -> None:
 def test_each_verb_has_a_page_that_knows_its_options(verb: str) -> None:
     page = (DOCS / ("list.md" if verb == "show" else f"{verb}.md")).read_text()
     assert f"modelkeep {verb}" in page
-    ours = re.sub(r"^.*\bnsys\b.*$|`[^`]*\bbenchmarks/[^`]*`", "", page, flags=re.MULTILINE)  # another program's options
+    ours = re.sub(r"^.*\bnsys\b.*$|`[^`]*\bbenchmarks/[^`]*`", "", page, flags=re.MULTILINE)  # another program's
     documented = set(re.findall(r"--[a-z][a-z0-9-]+", ours))
     command = load(VERBS[verb][0])
     known = {name for p in command.params for name in (*p.opts, *p.secondary_opts)}

@@ -276,6 +276,14 @@ class TestTraffic:
         found = from_exchanges([kept, self.exchange(None, 1), self.exchange({"x": np.ones((2, 4))}, 9)])
         assert len(found) == 1
 
+    def test_rows_whose_truth_is_not_known_are_left_out(self) -> None:
+        two = self.exchange({"x": np.arange(12.0).reshape(3, 4)}, [4, None, 5])
+        found = from_exchanges([self.exchange({"x": np.zeros((1, 4))}, 3), two])
+        assert found.inputs["x"][:, 0].tolist() == [0.0, 0.0, 8.0]
+        assert found.labels is not None
+        assert found.labels.dtype == np.int64
+        assert found.labels.tolist() == [3, 4, 5]
+
     def test_no_labels_where_one_is_missing(self) -> None:
         exchanges = [self.exchange({"x": np.zeros((1, 4))}, 3), self.exchange({"x": np.zeros((1, 4))})]
         assert from_exchanges(exchanges).labels is None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from modelkeep.data import labels, traffic
+from modelkeep.data import capture, labels, traffic
 from modelkeep.data.traffic import Exchange, TrafficLog
 from modelkeep.errors import BadData
 
@@ -30,22 +31,23 @@ def truth(path: Path) -> dict[str, Any]:
 
 class TestRecord:
     def test_it_says_how_many_match(self, path: Path) -> None:
-        assert labels.record(path, "digits", {"a": 3, "b": "cat", "nobody": 1}) == 2
+        found = labels.record(path, "digits", {"a": 3, "b": "cat", "nobody": 1})
+        assert (found.given, found.new, found.matched, found.unmatched) == (3, 3, 2, 1)
+        assert found.examples == ("nobody",)
         assert truth(path) == {"a": 3, "b": "cat", "c": None}
 
     def test_twice_is_harmless_and_the_last_counts(self, path: Path) -> None:
-        assert labels.record(path, "digits", {"a": 3}) == 1
-        assert labels.record(path, "digits", {"a": 3}) == 1
-        assert labels.record(path, "digits", {"a": 4}) == 1
+        said = [labels.record(path, "digits", {"a": label}).numbers() for label in (3, 3, 4)]
+        assert [(one["new"], one["changed"], one["matched"]) for one in said] == [(1, 0, 1), (0, 0, 1), (0, 1, 1)]
         assert truth(path)["a"] == 4
         assert len(labels.read(path, "digits")) == 1
 
     def test_another_model_is_another_matter(self, path: Path) -> None:
-        assert labels.record(path, "other", {"a": 3}) == 0
+        assert labels.record(path, "other", {"a": 3}).matched == 0
         assert truth(path)["a"] is None
 
     def test_before_the_request_was_written(self, path: Path) -> None:
-        assert labels.record(path, "digits", {"later": 5}) == 0
+        assert labels.record(path, "digits", {"later": 5}).matched == 0
         log = TrafficLog(path)
         log.offer(Exchange("later", 9.0, "digits", 1, "live", "ok", 0.01))
         log.close()
@@ -56,7 +58,17 @@ class TestRecord:
         assert truth(path) == {"a": [1, 2], "b": [3, 4], "c": 7}
 
     def test_none_at_all(self, path: Path) -> None:
-        assert labels.record(path, "digits", {}) == 0
+        assert labels.record(path, "digits", {}) == labels.Recorded()
+
+    def test_some_rows_of_a_request(self, path: Path) -> None:
+        labels.record(path, "digits", {"a": [3, None, 1]})
+        assert truth(path)["a"] == [3, None, 1]
+
+    def test_many_go_in_lots_and_count_as_one(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(labels, "AT_A_TIME", 3)
+        found = labels.record(path, "digits", {**{f"x{i}": i for i in range(7)}, "a": 1, "b": 2})
+        assert (found.new, found.matched, found.unmatched) == (9, 2, 7)
+        assert found.examples == ("x0", "x1", "x2")
 
     def test_the_oldest_go_first(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(labels, "MAX_LABELS", 5)
@@ -64,10 +76,17 @@ class TestRecord:
         assert [request for _, request, _ in labels.read(path, "digits")] == [f"x{i}" for i in range(7, 12)]
 
     @pytest.mark.parametrize("bad", [None, {"a": 1}, [], [None], float("nan"), [[1]]])
-    def test_what_is_no_label_is_refused(self, path: Path, bad: Any) -> None:
+    def test_what_is_no_label_is_refused_with_all_beside_it(self, path: Path, bad: Any) -> None:
         with pytest.raises(BadData, match=r"the label of request 'a' is .*give a number, a text, or a list"):
-            labels.record(path, "digits", {"a": bad})
-        assert truth(path)["a"] is None
+            labels.record(path, "digits", {"b": 1, "a": bad})
+        assert truth(path) == {"a": None, "b": None, "c": None}
+
+    def test_what_is_too_long_is_refused(self, path: Path) -> None:
+        with pytest.raises(BadData, match="the label of request 'a' has 70002 characters; 65536 are the most"):
+            labels.record(path, "digits", {"a": "x" * 70_000})
+        for request in ("", "x" * 70_000, 7):
+            with pytest.raises(BadData, match="a request id is a text of 1 to 65536 characters"):
+                labels.record(path, "digits", {request: 1})  # type: ignore[dict-item]
 
 
 class TestRead:
@@ -83,45 +102,60 @@ class TestRead:
         assert labels.newest(tmp_path / "none.db") == 0
 
 
-class TestReadFile:
-    def write(self, folder: Path, text: str) -> Path:
-        file = folder / "truth"
-        file.write_text(text, encoding="utf-8")
-        return file
+class TestLag:
+    def test_nothing(self, tmp_path: Path, path: Path) -> None:
+        assert labels.lag(tmp_path / "none.db", "digits") == labels.Lag()
+        found = labels.lag(path, "digits")
+        assert (found.answers, found.labelled, found.coverage, found.median) == (3, 0, 0.0, None)
+        assert labels.lag(path, "other").coverage is None
 
-    def test_csv(self, tmp_path: Path) -> None:
-        file = self.write(tmp_path, "when,id,label\n1,a,3\n2,b,0.5\n3,c,cat\n")
-        assert labels.read_file(file) == {"a": 3, "b": 0.5, "c": "cat"}
+    def test_coverage_and_seconds_from_the_answer_to_its_label(self, path: Path) -> None:
+        labels.record(path, "digits", {"a": 1, "nobody": 1}, at=10.0)  # asked at 0
+        labels.record(path, "digits", {"b": 1}, at=31.0)  # asked at 1
+        found = labels.lag(path, "digits")
+        assert (found.answers, found.labelled, found.labels, found.unmatched) == (3, 2, 3, 1)
+        assert found.coverage == pytest.approx(2 / 3)
+        assert (found.n, found.median, found.p90, found.since) == (2, 20.0, 28.0, 0.0)
 
-    def test_json_lines(self, tmp_path: Path) -> None:
-        file = self.write(tmp_path, '{"id": "a", "label": [1, 2]}\n\n{"id": 7, "label": "cat"}\n')
-        assert labels.read_file(file) == {"a": [1, 2], "7": "cat"}
+    def test_a_correction_does_not_make_it_later(self, path: Path) -> None:
+        labels.record(path, "digits", {"a": 1}, at=10.0)
+        labels.record(path, "digits", {"a": 2}, at=1000.0)
+        assert labels.lag(path, "digits").median == 10.0
 
-    def test_a_csv_from_a_spreadsheet(self, tmp_path: Path) -> None:
-        (tmp_path / "truth").write_bytes(b"\xef\xbb\xbfid,label\r\na,3\r\n")
-        assert labels.read_file(tmp_path / "truth") == {"a": 3}
+    def test_shadows_and_failures_are_no_answers(self, path: Path) -> None:
+        log = TrafficLog(path)
+        log.offer(Exchange("d", 4.0, "digits", 2, "shadow", "ok", 0.01))
+        log.offer(Exchange("e", 5.0, "digits", 1, "live", "error", 0.01))
+        log.close()
+        assert labels.lag(path, "digits").answers == 3
+        assert labels.record(path, "digits", {"d": 1}).matched == 0
 
-    def test_missing(self, tmp_path: Path) -> None:
-        with pytest.raises(BadData, match="there is no file"):
-            labels.read_file(tmp_path / "none")
+    def test_it_outlives_the_captured_row(self, path: Path) -> None:
+        labels.record(path, "digits", {"a": 1, "b": 2}, at=10.0)
+        log = TrafficLog(path, max_rows=2)
+        log.offer(Exchange("d", 4.0, "digits", 1, "live", "ok", 0.01))
+        log.close()
+        found = labels.lag(path, "digits")
+        assert (found.answers, found.labelled, found.n, found.unmatched) == (2, 0, 2, 0)
+        assert not found.complete
+        assert labels.record(path, "digits", {"a": 1, "c": 2}).matched == 1  # a is no longer kept
 
-    def test_no_text(self, tmp_path: Path) -> None:
-        (tmp_path / "truth").write_bytes(b"\xff\xfe\x00\x81")
-        with pytest.raises(BadData, match="cannot be read as text"):
-            labels.read_file(tmp_path / "truth")
+    def test_a_label_before_its_request_is_not_without_one(self, path: Path) -> None:
+        labels.record(path, "digits", {"later": 5}, at=8.0)
+        assert labels.lag(path, "digits").unmatched == 1
+        log = TrafficLog(path)
+        log.offer(Exchange("later", 9.0, "digits", 1, "live", "ok", 0.01))
+        log.close()
+        assert (labels.lag(path, "digits").unmatched, labels.lag(path, "digits").labelled) == (0, 1)
 
-    @pytest.mark.parametrize(
-        ("text", "says"),
-        [
-            ("name,truth\na,3\n", "has the columns name, truth; it needs id and label"),
-            ("", "has the columns none; it needs id and label"),
-            ("id,label\n", "holds no labels"),
-            ("id,label\na,3\n,4\n", "line 3 lacks an id or a label"),
-            ("id,label\na\n", "line 2 lacks an id or a label"),
-            ('{"id": "a"}\n', "line 1 is not"),
-            ('{"id": "a", "label": 1}\nnonsense\n', "line 2 is not"),
-        ],
-    )
-    def test_wrong_files_are_named(self, tmp_path: Path, text: str, says: str) -> None:
-        with pytest.raises(BadData, match=f"truth {says}" if not says.startswith("holds") else says):
-            labels.read_file(self.write(tmp_path, text))
+
+def test_a_file_from_before_is_taken_over(tmp_path: Path) -> None:
+    old = tmp_path / "traffic.db"
+    database = sqlite3.connect(old)
+    database.executescript(capture.SCHEMA.replace("answered REAL, ", ""))
+    database.execute("INSERT INTO labels (model, id, label, at) VALUES ('digits', 'a', '3', 1.0)")
+    database.commit()
+    database.close()
+    assert labels.record(old, "digits", {"a": 4, "b": 5}).changed == 1
+    assert [label for _, _, label in labels.read(old, "digits")] == [4, 5]
+    assert labels.lag(old, "digits").n == 0

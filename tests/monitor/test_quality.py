@@ -61,6 +61,9 @@ class TestShareRight:
             ([1], float("nan"), (), None),
             ([1], None, (), None),
             ([], [], (), None),
+            ([1, 2, 3], [1, None, 0], (), 0.5),
+            ([1, 2], [None, "dog"], ("cat", "owl", "dog"), 1.0),
+            ([1, 2], [None, None], (), None),
         ],
     )
     def test_numbers(self, answers: list[int], label: Any, names: tuple[str, ...], share: float | None) -> None:

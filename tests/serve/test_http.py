@@ -162,7 +162,7 @@ def test_metrics_are_for_prometheus(client: httpx.Client) -> None:
 def test_labels_find_the_request_just_answered(client: httpx.Client, traffic: Path) -> None:
     asked = client.post(INFER, json=body()).json()["id"]
     reply = client.post("/v2/models/m/labels", json={"labels": {asked: 7, "never-asked": 1}})
-    assert (reply.status_code, reply.json()) == (200, {"matched": 1})
+    assert (reply.status_code, reply.json()) == (200, {"new": 2, "changed": 0, "matched": 1, "unmatched": 1})
     (kept,) = [e for e in read(traffic, "m") if e.id == asked]
     assert (kept.label, kept.version, kept.track, kept.outcome) == (7, 1, "live", "ok")
 
