@@ -30,6 +30,7 @@ REASONS = (
     "deadline_passed",
     "not_ready",
     "body_too_large",
+    "malformed",
     "key",
     "rate",
 )

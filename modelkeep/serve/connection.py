@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -14,9 +16,21 @@ GONE = "modelkeep.gone"
 """In an ASGI scope: the client has left, which is why its task is cancelled."""
 
 
-def bounded(settings: Settings) -> type[Connection]:
-    """The protocol class with the bounds of ``settings``, for uvicorn.Config(http=…)."""
-    return type("Bounded", (Connection,), {"settings": settings})
+NOISE = ("Invalid HTTP request", "Unsupported upgrade request", "No supported WebSocket library")
+"""What uvicorn logs of a client's request, a line each: any client could fill a disk with them."""
+
+
+def bounded(settings: Settings, rejected: Callable[[str], None]) -> type[Connection]:
+    """The protocol class with the bounds of ``settings``, for uvicorn.Config(http=…).
+
+    ``rejected`` is told ``malformed`` of each request that is not HTTP, in place of uvicorn's log.
+    """
+    logging.getLogger("uvicorn.error").addFilter(_quiet)
+    return type("Bounded", (Connection,), {"settings": settings, "rejected": staticmethod(rejected)})
+
+
+def _quiet(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith(NOISE)
 
 
 class Connection(HttpToolsProtocol):
@@ -25,6 +39,7 @@ class Connection(HttpToolsProtocol):
     """
 
     settings = Settings()
+    rejected: Callable[[str], None]
     _head = 0
     _in_head = False
     _task: asyncio.Task[None] | None = None
@@ -112,6 +127,7 @@ class Connection(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """What is no HTTP gets one sentence in the form of every other error."""
+        self.rejected("malformed")
         self._refuse(400, "the request is not HTTP/1.1")
 
     def _expect_head(self) -> None:

@@ -104,7 +104,7 @@ class Listener(uvicorn.Server):
 
     def __init__(self, plane: Plane, app: Any) -> None:
         self.plane, settings = plane, plane.settings
-        self._protocol = bounded(settings)
+        self._protocol = bounded(settings, plane.metrics.rejected)
         super().__init__(
             uvicorn.Config(
                 app,

@@ -134,6 +134,21 @@ def test_what_is_no_http(server: Running, said: bytes) -> None:
     assert (status, error) == (400, "the request is not HTTP/1.1")
 
 
+def test_of_what_is_no_http_nothing_is_logged_and_all_is_counted(
+    server: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = server.plane.metrics.value("modelkeep_rejections_total", reason="malformed")
+    for _ in range(5):
+        with connect(server) as sock:
+            sock.sendall(b"no http at all\r\n\r\n")
+            all_of(sock)
+    with connect(server) as sock:
+        sock.sendall(b"GET /v2/health/live HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n")
+        assert sock.recv(1000).startswith(b"HTTP/1.1 200")
+    assert server.plane.metrics.value("modelkeep_rejections_total", reason="malformed") == before + 5
+    assert caplog.messages == []
+
+
 def test_one_connection_too_many(server: Running) -> None:
     held = []
     try:
