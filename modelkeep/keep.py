@@ -68,8 +68,14 @@ class Keep:
         return self.settings.home / "traffic.db"
 
     def read_data(self, path: Path, ref: str | Ref | Version) -> Dataset:
-        """Rows from a file, fitted to the version's signature."""
-        return dataset.read(path, self.get(ref).model.signature)
+        """Rows from a file, or from the folder of a sample with the labels that came, fitted to the signature."""
+        version = self.get(ref)
+        if not Path(path).is_dir():
+            return dataset.read(path, version.model.signature)
+        from modelkeep.data import sample
+
+        truth = {request: label for _, request, label in labels.read(self.traffic, version.name)}
+        return dataset.fit(sample.rows(Path(path), version.name, truth), version.model.signature)
 
     def labelled(self, name: str, *, since: float = 0.0, limit: int | None = None) -> Dataset:
         """Captured requests whose truth has come, newest ``limit``. Raises BadData when none."""

@@ -27,7 +27,9 @@ class Settings:
     of API keys, by default inside home; where it is there, every route asks for one. ``anonymous`` lets a server
     without keys listen beyond this machine. ``tls_cert`` and ``tls_key`` are PEM files. ``access_log`` is a file
     (``-``: stderr), which begins anew at ``access_log_bytes``; ``traces`` an OTLP/HTTP URL, or ``console``.
-    ``cache_bytes`` is room for answers that were given before; 0 runs every request.
+    ``cache_bytes`` is room for answers that were given before; 0 runs every request. ``sample`` is a folder for parquet
+    files of a ``sample_share`` of the requests, with the fields of ``sample_mask`` masked (data.masks); none is kept
+    where it is empty.
     """
 
     home: Path = Path(".modelkeep")
@@ -55,6 +57,11 @@ class Settings:
     capture_share: float = 1.0
     capture_rows: int = 50_000
     capture_bytes: int = 512 * 1024**2
+    sample: str = ""
+    sample_share: float = 0.1
+    sample_bytes: int = 1024**3
+    sample_age: float = 7 * 86_400.0
+    sample_mask: str = ""
 
     @property
     def database_url(self) -> str:
@@ -65,6 +72,11 @@ class Settings:
     def store_url(self) -> str:
         """Where artifacts lie; a folder inside home unless ``store`` says otherwise."""
         return self.store or str(self.home.absolute() / "store")
+
+    @property
+    def sample_key(self) -> Path:
+        """What masked fields are hashed with; not beside the samples, which are to be shown to others."""
+        return self.home.absolute() / "sample.key"
 
     @property
     def keys_file(self) -> Path:

@@ -130,8 +130,8 @@ def size(value: float) -> str:
 
 
 def duration(text: str) -> float:
-    """'20ms', '5s', '2m', '1h' or plain seconds → seconds. Raises click.BadParameter."""
-    for unit, factor in (("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0), ("", 1.0)):
+    """'20ms', '5s', '2m', '1h', '7d' or plain seconds → seconds. Raises click.BadParameter."""
+    for unit, factor in (("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0), ("d", 86_400.0), ("", 1.0)):
         if text.endswith(unit):
             try:
                 value = float(text.removesuffix(unit)) * factor

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from modelkeep.cli.output import DURATION, FILE, ROOM, SOME_TIME, say
+from modelkeep.cli.output import DURATION, FILE, ROOM, SHARE, SOME_TIME, say
 
 if TYPE_CHECKING:
     from modelkeep.settings import Settings
@@ -40,6 +40,15 @@ if TYPE_CHECKING:
 @click.option("--max-wait", type=DURATION, help="How long a batch may wait for company (default 0: never).")
 @click.option("--cache", type=ROOM, help="Room for answers to questions that come again (64mb; default 0: none).")
 @click.option("--capture", type=click.FloatRange(0, 1), help="Share of requests kept for monitor (default 1; 0: none).")
+@click.option("--sample", type=FILE, metavar="DIR", help="Keep a sample of requests and replies there, as parquet.")
+@click.option(
+    "--sample-share", type=SHARE, help="Share of the requests in it (default 0.1; under load it takes fewer)."
+)
+@click.option("--sample-bytes", type=ROOM, help="Its size: the oldest files go first (default 1gb).")
+@click.option("--sample-age", type=SOME_TIME, help="Files go when they are older (default 7d).")
+@click.option(
+    "--sample-mask", metavar="NAMES", help="Fields left out of it, or hashed: email,hash:user_id,input.scan*."
+)
 @click.option("--name", help="For a bare file: the model's name in the URL (default: the file's).")
 def serve(
     what: tuple[str, ...],
@@ -54,6 +63,11 @@ def serve(
     traces: str | None,
     capture: float | None,
     cache: int | None,
+    sample: Path | None,
+    sample_share: float | None,
+    sample_bytes: int | None,
+    sample_age: float | None,
+    sample_mask: str | None,
     name: str | None,
     **given: Any,
 ) -> None:
@@ -67,8 +81,9 @@ def serve(
     from modelkeep.serve import server
 
     changes: dict[str, Any] = {"host": host, "port": port, "grpc_port": grpc_port, "capture_share": capture}
-    changes |= {"cache_bytes": cache}
     changes |= {"cache_bytes": cache, "keys": keys, "anonymous": anonymous, "access_log": access_log, "traces": traces}
+    changes |= {"sample": sample and str(sample), "sample_share": sample_share, "sample_bytes": sample_bytes}
+    changes |= {"sample_age": sample_age, "sample_mask": sample_mask}
     changes |= {"tls_cert": tls_cert and str(tls_cert), "tls_key": tls_key and str(tls_key)}
     changes = {key: value for key, value in changes.items() if value is not None}
 

@@ -118,7 +118,7 @@ def from_exchanges(exchanges: Sequence[Exchange], source: str = "captured traffi
 
 
 def read(path: Path, signature: Signature | None = None) -> Dataset:
-    """Rows of an .npz or a .csv file, fitted to ``signature`` where one is given.
+    """Rows of an .npz or a .csv file, or of a folder of sampled traffic, fitted to ``signature`` where one is given.
 
     In an .npz, ``labels`` (or ``label``, ``y``) is the truth and every other array is an input. In a .csv with a
     header, column ``label`` is the truth and the other columns are one float64 input [rows, columns], or, where some
@@ -126,9 +126,13 @@ def read(path: Path, signature: Signature | None = None) -> Dataset:
     Raises NotFound, or BadData with what is wrong.
     """
     path = Path(path)
-    if not path.is_file():
-        raise NotFound(f"{path} is a folder; name a file in it" if path.is_dir() else f"there is no file {path}")
-    if path.suffix == ".npz":
+    if path.is_dir():
+        from modelkeep.data import sample  # which makes datasets of its own
+
+        dataset = sample.rows(path)
+    elif not path.is_file():
+        raise NotFound(f"there is no file {path}")
+    elif path.suffix == ".npz":
         dataset = _read_npz(path, signature)
     elif path.suffix == ".csv":
         dataset = _read_csv(path, signature)

@@ -7,9 +7,9 @@ import queue
 import sqlite3
 import threading
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,7 @@ class Exchange:
 
     ``track`` is live, canary or shadow; ``outcome`` is ok, error, overloaded or late. Readers fill ``row``, ``label``
     (once the truth has come) and ``seq``: the how-manieth request of its version whose inputs were captured, else 0.
+    ``parameters`` are those of the request; a sample keeps them (data.sample), this file does not.
     """
 
     id: str
@@ -47,6 +48,7 @@ class Exchange:
     row: int = 0
     label: Any = None
     seq: int = 0
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
 class TrafficLog:

@@ -19,6 +19,7 @@ BOUNDS = (
     "request_timeout",
     "head_timeout",
     "capture_share",
+    "sample_share",
     "cache_bytes",
 )
 """Fields of Settings that take effect while the server runs; the others need a start."""

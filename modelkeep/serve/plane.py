@@ -48,7 +48,9 @@ class Told:
 class Traffic(Protocol):
     """What the plane needs of data.traffic.TrafficLog."""
 
-    dropped: int
+    @property
+    def dropped(self) -> int:
+        """Exchanges that could not be kept."""
 
     def offer(self, exchange: Exchange) -> None:
         """Never blocks, never raises."""
@@ -66,6 +68,8 @@ class Plane:
         self.shadows_dropped = 0
         self.observers: list[Callable[[Told], None]] = []
         """Told of every request that reached a version, shadows left out; none may block or raise."""
+        self.sinks: dict[str, Callable[[], int]] = {}
+        """What watches the traffic beside it, by name, and how much each has dropped."""
         self._routers: dict[str, Router] = {}
         self._watch()
 
@@ -262,6 +266,7 @@ class Plane:
                     seconds=seconds,
                     inputs=request.inputs,
                     outputs=outputs,
+                    parameters=request.parameters,
                 )
             )
 
@@ -288,6 +293,11 @@ class Plane:
             "modelkeep_traffic_dropped_total",
             "Exchanges that could not be written and were dropped",
             lambda: [({}, float(self.traffic.dropped if self.traffic else 0))],
+        )
+        watch(
+            "modelkeep_monitor_dropped_total",
+            "Requests that what watches the traffic could not take",
+            lambda: [({"sink": name}, float(read())) for name, read in self.sinks.items()],
         )
         watch(
             "modelkeep_shadow_dropped_total",

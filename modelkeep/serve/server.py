@@ -24,7 +24,7 @@ from modelkeep.data import labels
 from modelkeep.data.traffic import TrafficLog
 from modelkeep.errors import ModelkeepError, NotReady, Unsupported
 from modelkeep.model import engines, formats
-from modelkeep.serve import http, live
+from modelkeep.serve import http, live, sampling
 from modelkeep.serve.access import AccessLog
 from modelkeep.serve.door import Door
 from modelkeep.serve.follow import Follower
@@ -37,6 +37,7 @@ from modelkeep.settings import Settings
 from modelkeep.types import Model, Runner, ServeConfig
 
 if TYPE_CHECKING:
+    from modelkeep.data.sample import Sample
     from modelkeep.registry import Registry
     from modelkeep.serve.grpc import Endpoint
     from modelkeep.serve.keys import Gate
@@ -184,6 +185,8 @@ class Service:
         self.repository = Repository(source if isinstance(source, Follower) else None, source.change)
         self.plane: Plane
         self._log: TrafficLog | None = None
+        self._sample: Sample | None = None
+        self._grpc: Endpoint | None = None
         self._listener: Listener
 
     async def run(self, stop: asyncio.Event, on_ready: OnReady | None = None) -> None:
@@ -198,10 +201,13 @@ class Service:
                 max_bytes=settings.capture_bytes,
             )
         self._log = kept
-        self.plane = Plane(settings, traffic=kept)
+        self._sample = sample = sampling.begin(settings)
+        self.plane = Plane(settings, traffic=sampling.Both(kept, sample) if sample else kept)
+        if sample is not None:
+            sampling.watch(self.plane, sample)
         self.keys = gate(settings)
         watching = _observers(self.plane)
-        grpc = await _grpc(self.plane, self.keys, self.repository)
+        self._grpc = grpc = await _grpc(self.plane, self.keys, self.repository)
         app = http.app(self.plane, label=_labeller(kept), repository=self.repository)
         self._listener = Listener(self.plane, Door(app, self.keys, self.plane))
         serving = asyncio.create_task(self._listener.serve(sockets=[self.sock]))
@@ -217,8 +223,9 @@ class Service:
             await serving
             await self.source.end()
             await self.plane.close()
-            for one in (*watching, *([kept] if kept else [])):
-                await asyncio.to_thread(one.close)
+            for one in (*watching, kept, sample):
+                if one is not None:
+                    await asyncio.to_thread(one.close)
 
     @property
     def listening(self) -> bool:
@@ -240,9 +247,13 @@ class Service:
             log.warning("these settings take effect at a start only: %s", ", ".join(names))
         settings = replace(self.plane.settings, **live.bounds(fresh))
         self._listener.adjust(settings)
+        if self._grpc is not None:
+            self._grpc.adjust(settings)
         self.plane.adjust(settings)
         if self._log is not None:
             self._log.share = settings.capture_share
+        if self._sample is not None:
+            self._sample.share = settings.sample_share
 
     async def _begin(self, stop: asyncio.Event) -> bool:
         """Whether the source started before somebody wanted to stop."""

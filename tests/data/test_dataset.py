@@ -192,7 +192,7 @@ class TestCsv:
 
 class TestFiles:
     def test_a_missing_file(self, tmp_path: Path) -> None:
-        with pytest.raises(NotFound, match="is a folder; name a file in it"):
+        with pytest.raises(NotFound, match=r"is a folder without a sample of traffic .*name a file in it"):
             read(tmp_path)
         with pytest.raises(NotFound, match=r"there is no file .*gone\.npz"):
             read(tmp_path / "gone.npz")

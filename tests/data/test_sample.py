@@ -1,0 +1,451 @@
+"""The sample: never in the way, within its bounds, nothing masked in clear, and what is kept comes back."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from modelkeep.data import dataset, sample, sample_files
+from modelkeep.data.masks import Masks
+from modelkeep.data.sample import Sample
+from modelkeep.data.traffic import Exchange
+from modelkeep.errors import BadData, BadSettings, MissingExtra, NotFound
+from modelkeep.types import Signature, TensorSpec
+
+pytest.importorskip("pyarrow")
+KEY = bytes(range(32))
+
+
+def exchange(at: int, **other: Any) -> Exchange:
+    """The ``at``-th of some requests to digits@1."""
+    plain: dict[str, Any] = {"id": f"r{at}", "at": 1000.5 + at, "model": "digits", "version": 1, "track": "live"}
+    arrays = {"inputs": {"x": np.full((1, 4), at, "float32")}, "outputs": {"y": np.array([at])}}
+    return Exchange(**{**plain, "outcome": "ok", "seconds": 0.01, **arrays, **other})
+
+
+Open = Callable[..., Sample]
+
+
+@pytest.fixture(autouse=True)
+def unpaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a slow machine the writer would take fewer than a test hands in."""
+    monkeypatch.setattr(sample, "CPU", 1e9)
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[Open]:
+    made: list[Sample] = []
+
+    def open_(**options: Any) -> Sample:
+        made.append(Sample(tmp_path / "sample", **{"share": 1.0, **options}))
+        return made[-1]
+
+    yield open_
+    for one in made:
+        one.close()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "sample"
+
+
+def fill(one: Sample, exchanges: list[Exchange]) -> None:
+    for given in exchanges:
+        one.offer(given)
+    assert one.flush()
+
+
+class TestRoundTrip:
+    def test_what_went_in_comes_out(self, opened: Open, folder: Path) -> None:
+        inputs = {
+            "x": np.arange(6, dtype="float32").reshape(2, 3),
+            "half": np.array([[0.5]], "float16"),
+            "flags": np.array([True, False]),
+            "big": np.array([2**63], "uint64"),
+            "words": np.array([["é", ""], ["b", "c"]], dtype=object),
+            "none": np.zeros((0, 4), "int8"),
+            "one": np.array(3, "int64"),
+        }
+        given = exchange(3, inputs=inputs, track="canary", seconds=0.25, version=7, parameters={"t": 0.5, "on": True})
+        fill(opened(), [given])
+        (got,) = sample.read(folder)
+        for name in ("id", "at", "model", "version", "track", "outcome", "seconds", "parameters"):
+            assert getattr(got, name) == getattr(given, name)
+        assert got.inputs is not None
+        assert set(got.inputs) == set(inputs)
+        for name, array in inputs.items():
+            assert got.inputs[name].dtype == array.dtype
+            np.testing.assert_array_equal(got.inputs[name], array)
+        np.testing.assert_array_equal(got.outputs["y"], [3])  # type: ignore[index]
+
+    def test_without_an_answer_and_with_some_of_the_outputs(self, opened: Open, folder: Path) -> None:
+        failed = exchange(1, outcome="error", outputs=None)
+        fill(opened(), [exchange(0), failed, exchange(2, outputs={"z": np.array(["a"], dtype=object)})])
+        first, second, third = sample.read(folder)
+        assert second.outputs is None
+        assert (list(first.outputs or ()), list(third.outputs or ())) == (["y"], ["z"])
+
+    def test_other_dtypes_go_to_another_file(self, opened: Open, folder: Path) -> None:
+        fill(opened(), [exchange(0), exchange(1, outputs={"y": np.array([0.5])}), exchange(2)])
+        assert [e.outputs["y"].dtype.name for e in sample.read(folder)] == ["int64", "float64", "int64"]  # type: ignore[index]
+        assert len(sample_files.files(folder)) == 3
+
+    def test_versions_and_models_have_files_of_their_own(self, opened: Open, folder: Path) -> None:
+        fill(opened(), [exchange(0), exchange(1, version=2), exchange(2, model="../odd name"), exchange(3, model=".b")])
+        assert sorted(p.name for p in folder.iterdir()) == ["%2E.%2Fodd%20name", "%2Eb", "digits"]
+        assert [e.id for e in sample.read(folder, "digits")] == ["r0", "r1"]
+        assert [e.id for e in sample.read(folder, "../odd name")] == ["r2"]
+        assert [e.id for e in sample.read(folder / "digits")] == ["r0", "r1"]
+        with pytest.raises(BadData, match=r"holds samples of .*; name the folder of one of them"):
+            sample.read(folder)
+        with pytest.raises(NotFound, match="without a sample of traffic"):
+            sample.read(folder / "none")
+
+    def test_the_newest_where_there_are_more(self, opened: Open, folder: Path) -> None:
+        one = opened()
+        for start in (0, 5, 10):
+            fill(one, [exchange(i) for i in range(start, start + 5)])
+        assert [e.id for e in sample.read(folder, limit=7)] == [f"r{i}" for i in range(8, 15)]
+
+    def test_other_readers_know_the_columns(self, opened: Open, folder: Path) -> None:
+        pandas = pytest.importorskip("pandas")
+        fill(opened(share=1.0), [exchange(i) for i in range(3)])
+        frame = pandas.read_parquet(folder / "digits")
+        assert list(frame.columns[:9]) == [
+            *("id", "at", "model", "version", "track", "outcome", "seconds", "share", "parameters")
+        ]
+        assert frame["input.x"].iloc[2].tolist() == [2, 2, 2, 2]
+        assert frame["shape.input.x"].iloc[2].tolist() == [1, 4]
+        assert str(frame["at"].iloc[0]) == "1970-01-01 00:16:40.500000+00:00"
+        assert frame["share"].tolist() == [1.0, 1.0, 1.0]
+
+
+class TestRows:
+    SIGNATURE = Signature((TensorSpec("x", "float32", (None, 4)),), (TensorSpec("y", "int64", (None,)),))
+
+    def test_a_folder_is_data_for_the_other_verbs(self, opened: Open, folder: Path) -> None:
+        fill(opened(), [exchange(0), exchange(1, outcome="error", outputs=None), exchange(2, track="shadow")])
+        found = dataset.read(folder, self.SIGNATURE)
+        assert found.inputs["x"].tolist() == [[0, 0, 0, 0]]
+        assert found.labels is None
+        assert found.source == f"the sample in {folder}"
+
+    def test_labels_are_joined(self, opened: Open, folder: Path) -> None:
+        fill(opened(), [exchange(i) for i in range(4)])
+        found = sample.rows(folder, "digits", {"r1": 7, "r3": [8], "x": 1})
+        assert found.labels is not None
+        assert (found.inputs["x"][:, 0].tolist(), found.labels.tolist()) == ([1, 3], [7, 8])
+        assert sample.rows(folder, "digits", {"x": 1}).labels is None
+
+    def test_what_was_masked_is_missed(self, opened: Open, folder: Path) -> None:
+        given = {"x": np.zeros((1, 4), "float32"), "age": np.zeros((1, 1), "float32")}
+        fill(opened(masks=Masks("age")), [exchange(0, inputs=given)])
+        both = Signature((*self.SIGNATURE.inputs, TensorSpec("age", "float32", (None, 1))), self.SIGNATURE.outputs)
+        with pytest.raises(BadData, match="the model also takes age"):
+            dataset.read(folder, both)
+
+    def test_a_folder_without_one(self, tmp_path: Path) -> None:
+        with pytest.raises(NotFound, match="is a folder without a sample of traffic"):
+            dataset.read(tmp_path)
+
+    def test_a_damaged_file_is_named(self, opened: Open, folder: Path) -> None:
+        fill(opened(), [exchange(0)])
+        (file,) = sample_files.files(folder)
+        file.write_bytes(file.read_bytes()[:100])
+        with pytest.raises(BadData, match=rf"{file.name} is not a file of sampled traffic"):
+            sample.read(folder)
+
+
+class TestMasks:
+    def test_nothing_of_it_is_in_the_files(self, opened: Open, folder: Path) -> None:
+        secret = {"email": np.array([["ann@example.org"]], dtype=object), "user": np.array([987654321], "int64")}
+        masks = Masks("email, hash:user*, hash:request.id, output.y, parameter.token", KEY)
+        given = exchange(
+            0, id="ann-1", inputs={**secret, "x": np.ones((1, 1))}, outputs={"y": np.array(["ann"], object)}
+        )
+        given = exchange(
+            0,
+            id="ann-1",
+            inputs=given.inputs,
+            outputs=given.outputs,
+            parameters={"token": "s3cret", "user_name": "ann", "user_score": 0.5, "t": 1},
+        )
+        fill(opened(masks=masks), [given])
+        (file,) = sample_files.files(folder)
+        pyarrow = pytest.importorskip("pyarrow.parquet")
+        text = str(pyarrow.read_table(file).to_pydict()) + str(pyarrow.read_schema(file).metadata)
+        for word in ("ann", "example.org", "987654321", "s3cret", "0.5"):
+            assert word not in text.replace("0.01", "")
+            assert word.encode() not in file.read_bytes()
+        (got,) = sample.read(folder)
+        assert got.id == masks.hashed("ann-1")
+        assert got.outputs is None
+        assert got.parameters == {"user_name": masks.hashed("ann"), "t": 1}
+        assert got.inputs is not None
+        assert sorted(got.inputs) == ["user", "x"]
+        assert got.inputs["user"].tolist() == [masks.hashed(987654321)]
+
+    def test_private_parameters_are_never_kept(self, opened: Open, folder: Path) -> None:
+        fill(opened(private=("who",)), [exchange(0, parameters={"who": "ann", "t": 1})])
+        assert sample.read(folder)[0].parameters == {"t": 1}
+
+    def test_a_mask_that_fits_nothing_is_said(
+        self, opened: Open, folder: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with caplog.at_level(logging.WARNING):
+            one = opened(masks=Masks("emial, x"))
+            fill(one, [exchange(0)])
+            fill(one, [exchange(1)])
+        assert caplog.messages == ["sample_mask emial fits no field of digits: it has input.x, output.y, request.id"]
+
+
+class TestBounds:
+    def test_a_share_of_the_requests_by_id(self, opened: Open, folder: Path) -> None:
+        fill(opened(share=0.3), [exchange(i) for i in range(400)])
+        found = sample.read(folder)
+        assert 80 < len(found) < 160
+        assert opened().dropped == 0
+
+    def test_the_oldest_files_go_first(self, opened: Open, folder: Path) -> None:
+        one = opened(max_bytes=40_000)
+        rng = np.random.default_rng(0)
+        for i in range(12):
+            fill(one, [exchange(i, inputs={"x": rng.random((1, 1000))})])
+        assert sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) <= 40_000
+        found = sample.read(folder)
+        assert found[-1].id == "r11"
+        assert 2 <= len(found) <= 5
+
+    def test_files_go_when_they_are_too_old_and_others_stay(self, opened: Open, folder: Path) -> None:
+        one = opened(max_age=3600.0)
+        fill(one, [exchange(0)])
+        (old,) = sample_files.files(folder)
+        (folder / "digits" / "mine.parquet").write_bytes(b"mine")
+        left = folder / "digits" / f".{old.name}.part"
+        left.write_bytes(b"half")
+        for path in (old, left, folder / "digits" / "mine.parquet"):
+            os.utime(path, (time.time() - 7200, time.time() - 7200))
+        fill(one, [exchange(1)])
+        assert [e.id for e in sample.read(folder)] == ["r1"]
+        assert not left.exists()
+        assert (folder / "digits" / "mine.parquet").exists()
+
+    def test_a_file_is_written_at_its_size_without_being_asked(
+        self, opened: Open, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sample, "FILE_ROWS", 5)
+        one = opened()
+        for i in range(12):
+            one.offer(exchange(i))
+        until = time.monotonic() + 20
+        while one.written < 10 and time.monotonic() < until:
+            time.sleep(0.01)
+        assert one.written == 10
+        assert len(sample.read(folder)) == 10
+
+    def test_a_file_is_written_at_its_age(self, opened: Open, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sample, "FILE_SECONDS", 0.0)
+        one = opened()
+        one.offer(exchange(0))
+        until = time.monotonic() + 20
+        while not one.written and time.monotonic() < until:
+            time.sleep(0.01)
+        assert [e.id for e in sample.read(folder)] == ["r0"]
+
+    def test_many_versions_do_not_gather_without_end(
+        self, opened: Open, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sample, "MAX_GROUPS", 3)
+        one = opened()
+        fill(one, [exchange(i, version=i) for i in range(8)])
+        assert [e.version for e in sample.read(folder)] == list(range(8))
+
+    @pytest.mark.parametrize("given", [{"share": 0.0}, {"share": 1.5}, {"max_bytes": 0}, {"max_age": 0.0}])
+    def test_numbers_that_make_no_sense(self, folder: Path, given: dict[str, Any]) -> None:
+        with pytest.raises(BadSettings, match="keeps nothing"):
+            Sample(folder, **given)
+
+
+class TestTrouble:
+    def test_a_stuck_disk_costs_samples_and_no_time(
+        self, opened: Open, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sample, "WAITING_ROWS", 10)
+        stuck, go_on = threading.Event(), threading.Event()
+        store = sample_files.store
+
+        def slow(*given: Any) -> Path:
+            stuck.set()
+            assert go_on.wait(20)
+            return store(*given)
+
+        monkeypatch.setattr(sample_files, "store", slow)
+        one = opened()
+        one.offer(exchange(0))
+        assert not one.flush(0.01)
+        assert stuck.wait(20)
+        began = time.perf_counter()
+        for i in range(1, 1001):
+            one.offer(exchange(i))
+        assert time.perf_counter() - began < 0.5
+        assert one.dropped == 990
+        go_on.set()
+        assert one.flush(20)
+        assert one.written == 11
+        assert one.written + one.dropped == 1001
+
+    def test_a_full_disk_costs_samples_leaves_nothing_and_passes(
+        self, opened: Open, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        one = opened()
+        with monkeypatch.context() as patch, caplog.at_level(logging.WARNING):
+
+            def full(*_: object) -> None:
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+            patch.setattr(os, "fsync", full)
+            fill(one, [exchange(0), exchange(1)])
+            fill(one, [exchange(2)])
+        assert one.dropped == 3
+        assert caplog.messages == [f"a sample of digits@1 was lost: {OSError(errno.ENOSPC, 'No space left on device')}"]
+        assert list((folder / "digits").iterdir()) == []
+        fill(one, [exchange(3)])
+        assert [e.id for e in sample.read(folder)] == ["r3"]
+
+    def test_a_request_that_cannot_be_kept_is_the_only_one_lost(self, opened: Open, folder: Path) -> None:
+        odd = exchange(1, inputs={"x": object()}, outputs=None)
+        one = opened()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sample, "_nbytes", lambda _: 0)
+            fill(one, [exchange(0), odd, exchange(2)])
+        assert (one.written, one.dropped) == (2, 1)
+        assert "a request of digits cannot be sampled" in one.last_error
+
+    def test_bytes_that_wait_are_bounded(self, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sample, "WAITING_BYTES", 1000)
+        one = opened()
+        one.offer(exchange(0, inputs={"x": np.zeros(1000)}))
+        assert one.dropped == 1
+
+    def test_killed_in_the_midst_finished_files_can_be_read(self, folder: Path) -> None:
+        text = (
+            "import sys, numpy as np\n"
+            "from pathlib import Path\n"
+            "from modelkeep.data import sample\n"
+            "from modelkeep.data.traffic import Exchange\n"
+            "sample.FILE_ROWS, sample.CPU = 20, 1e9\n"
+            "one = sample.Sample(Path(sys.argv[1]), share=1.0)\n"
+            "i = 0\n"
+            "while True:\n"
+            "    x = {'x': np.full((1, 400), i, 'float32')}\n"
+            "    one.offer(Exchange(f'r{i}', float(i), 'digits', 1, 'live', 'ok', 0.0, x, x))\n"
+            "    i += 1\n"
+            "    if i % 50 == 0:\n"
+            "        one.flush()\n"
+            "    if i == 200:\n"
+            "        print('go', flush=True)\n"
+        )
+        process = subprocess.Popen([sys.executable, "-c", text, str(folder)], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"go\n"
+        process.send_signal(signal.SIGKILL)
+        process.wait(20)
+        process.stdout.close()
+        found = sample.read(folder)
+        assert len(found) >= 200
+        assert all(e.inputs is not None and e.inputs["x"].shape == (1, 400) for e in found)
+        again = Sample(folder, share=1.0)
+        again.offer(exchange(10**6))
+        again.close()
+        assert sample.read(folder)[-1].id == "r1000000"
+
+    def test_after_close_offers_are_dropped(self, opened: Open, folder: Path) -> None:
+        one = opened()
+        one.offer(exchange(0))
+        one.close()
+        one.close()
+        one.offer(exchange(1))
+        assert (one.written, one.dropped) == (1, 1)
+        assert one.flush(0.1)
+
+    def test_a_place_that_cannot_be_written_is_refused_at_the_start(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("")
+        with pytest.raises(BadSettings, match=r"cannot be sampled into .*give another with --sample"):
+            Sample(tmp_path / "file" / "sample")
+
+    def test_a_disk_that_is_full_at_the_start_is_not(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def full(*_: object, **__: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "touch", full)
+            Sample(folder).close()
+
+    def test_without_pyarrow(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "pyarrow", None)
+        with pytest.raises(MissingExtra, match=r"pip install 'modelkeep\[sample\]'"):
+            Sample(folder)
+
+
+class TestPace:
+    def test_it_takes_fewer_when_it_costs_too_much_and_comes_back(
+        self, opened: Open, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        one = opened(share=0.8)
+        one.close()  # its own thread must not turn the screws too
+        monkeypatch.setattr(sample, "CPU", 0.02)
+        clock, cpu = [100.0], [0.0]
+        monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+        monkeypatch.setattr(time, "thread_time", lambda: cpu[0])
+        window = (100.0, 0.0)
+
+        def pass_(seconds: float, work: float) -> None:
+            nonlocal window
+            clock[0] += seconds
+            cpu[0] += work
+            window = one._pace(*window)
+
+        pass_(1.0, 1.0)
+        assert one.share == 0.8, "the window is not over"
+        pass_(1.0, 0.0)
+        assert one.share == pytest.approx(0.2), "not less than a quarter at a time"
+        pass_(2.0, 0.08)
+        assert one.share == pytest.approx(0.1), "twice too much: half"
+        for _ in range(10):
+            pass_(2.0, 0.001)
+        assert one.share == 0.8
+
+    def test_a_row_says_the_share_it_was_taken_at(self, opened: Open, folder: Path) -> None:
+        one = opened()
+        one.share = 0.5
+        fill(one, [exchange(i) for i in range(50)])
+        table = pytest.importorskip("pyarrow.parquet").read_table(sample_files.files(folder)[0])
+        assert set(table["share"].to_pylist()) == {0.5}
+        assert 10 < table.num_rows < 40
+
+
+def test_many_threads_may_offer(opened: Open, folder: Path) -> None:
+    one = opened()
+    threads = [
+        threading.Thread(target=lambda k=k: [one.offer(exchange(i, id=f"{k}-{i}")) for i in range(100)])
+        for k in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert one.flush()
+    assert len({e.id for e in sample.read(folder)}) == 400
