@@ -25,12 +25,13 @@ from modelkeep.errors import (
     Unauthenticated,
     Wrong,
 )
-from modelkeep.serve.grpc_handlers import Handlers
+from modelkeep.serve.grpc_handlers import ROOM, Handlers
 from modelkeep.serve.keys import Gate
 from modelkeep.serve.listener import certificate
-from modelkeep.serve.messages import HEALTH, METHODS, SERVICE, STREAM, classes
+from modelkeep.serve.messages import HEALTH, METHODS, SERVICE, STREAM, classes, pool
 from modelkeep.serve.plane import Plane
 from modelkeep.serve.repository import Repository
+from modelkeep.settings import Settings
 
 STATUS: tuple[tuple[type[ModelkeepError], str], ...] = (
     (Overloaded, "RESOURCE_EXHAUSTED"),
@@ -44,14 +45,15 @@ STATUS: tuple[tuple[type[ModelkeepError], str], ...] = (
     (ModelkeepError, "INTERNAL"),
 )
 """The first that fits is what a client is told (grpc.io, 'Status codes')."""
-READING = frozenset({*METHODS, "HealthCheck"}) - {"RepositoryModelLoad", "RepositoryModelUnload"}
+REFLECTION = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
+"""One service under two names (github.com/grpc/grpc, doc/server-reflection.md): what grpcurl asks."""
+DESCRIBE = "ServerReflectionInfo"
+READING = frozenset({*METHODS, "HealthCheck", DESCRIBE}) - {"RepositoryModelLoad", "RepositoryModelUnload"}
 PUSHBACK = "grpc-retry-pushback-ms"
 """Trailer: when to try again (gRPC proposal A6)."""
-ROOM = 64 * 1024
-"""Bytes of a message besides its tensors."""
-
 _log = logging.getLogger(__name__)
 Handler = Callable[[Any, Any], Awaitable[Any]]
+Streamed = Callable[[AsyncIterator[Any], Any], AsyncIterator[Any]]
 
 
 class Endpoint:
@@ -62,19 +64,23 @@ class Endpoint:
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own lines about a busy port say nothing that we do not
         self._grpc: Any = extras.need("grpc", extra="grpc")
         aio: Any = extras.need("grpc.aio", extra="grpc")
-        most = plane.settings.max_body_bytes + ROOM
+        self._certificate: Any = None
         self._server = aio.server(
             options=[
-                ("grpc.max_receive_message_length", most),
+                ("grpc.max_receive_message_length", plane.settings.max_body_bytes + ROOM),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.so_reuseport", 0),  # or two servers would share a port, and each get some of the requests
             ]
         )
         handlers, handler = Handlers(plane, repository or Repository()), self._grpc.method_handlers_generic_handler
         methods = {name: self._unary(name, getattr(handlers, _snake(name))) for name in METHODS}
-        methods[STREAM] = self._stream(handlers.model_stream_infer)
+        made = classes()
+        messages = (made["ModelInferRequest"], made["ModelStreamInferResponse"])
+        methods[STREAM] = self._stream(STREAM, handlers.model_stream_infer, *messages)
         health = {"Check": self._unary("HealthCheck", handlers.check)}
-        self._server.add_generic_rpc_handlers((handler(SERVICE, methods), handler(HEALTH, health)))
+        describing = {name: self._reflection() for name in REFLECTION if extras.has("grpc_reflection")}
+        services = {SERVICE: methods, HEALTH: health, **describing}
+        self._server.add_generic_rpc_handlers(tuple(handler(name, table) for name, table in services.items()))
 
     async def start(self, host: str, port: int) -> int:
         """Listen, and give the port (of ``port`` 0: a free one). Raises PortInUse."""
@@ -91,8 +97,30 @@ class Endpoint:
     def _bind(self, at: str) -> int:
         if not self._settings.tls_cert:
             return int(self._server.add_insecure_port(at))
-        chain, key = certificate(self._settings)
-        return int(self._server.add_secure_port(at, self._grpc.ssl_server_credentials([(key, chain)])))
+        # kept, for the server asks them at each handshake whether there is a newer certificate
+        self._credentials = self._grpc.dynamic_ssl_server_credentials(self._read(self._settings), self._renewed)
+        return int(self._server.add_secure_port(at, self._credentials))
+
+    def _read(self, settings: Settings) -> Any:
+        chain, key = certificate(settings)
+        return self._grpc.ssl_server_certificate_configuration([(key, chain)])
+
+    def _renewed(self) -> Any:
+        """Called by gRPC on a thread of its own; None where nothing is new."""
+        fresh, self._certificate = self._certificate, None
+        return fresh
+
+    def adjust(self, settings: Settings) -> None:
+        """New connections get the certificate that lies there now; smaller bounds hold at once (grpc_handlers).
+
+        Raises BadSettings for a certificate that does not work.
+        """
+        if self._settings.tls_cert:
+            self._certificate = self._read(settings)
+        if settings.max_body_bytes > self._settings.max_body_bytes:
+            _log.warning(
+                "messages over gRPC that are larger than at the start take effect at a start only: max_body_bytes"
+            )
 
     async def stop(self, grace: float) -> None:
         """Take no more requests, and wait ``grace`` seconds at most for the answers to those that came."""
@@ -113,21 +141,26 @@ class Endpoint:
             response_serializer=made[f"{name}Response"].SerializeToString,
         )
 
-    def _stream(self, handler: Callable[[AsyncIterator[Any], Any], AsyncIterator[Any]]) -> Any:
+    def _stream(self, name: str, handler: Streamed, asked: Any, answered: Any) -> Any:
         async def guarded(messages: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
             try:
-                self._admit(context, scope_of(STREAM))
+                self._admit(context, scope_of(name))
                 async for answer in handler(messages, context):
                     yield answer
             except Exception as error:  # noqa: BLE001 - a defect of modelkeep, and the server must outlive it
                 await self._refuse(context, error)
 
-        made = classes()
         return self._grpc.stream_stream_rpc_method_handler(
-            guarded,
-            request_deserializer=made["ModelInferRequest"].FromString,
-            response_serializer=made["ModelStreamInferResponse"].SerializeToString,
+            guarded, request_deserializer=asked.FromString, response_serializer=answered.SerializeToString
         )
+
+    def _reflection(self) -> dict[str, Any]:
+        """What the services are, for a client that has no .proto file."""
+        library = extras.need("grpc_reflection.v1alpha.reflection", extra="grpc")
+        messages = extras.need("grpc_reflection.v1alpha.reflection_pb2", extra="grpc")
+        servicer = library.aio.ReflectionServicer((SERVICE, HEALTH), pool=pool())
+        asked, answered = messages.ServerReflectionRequest, messages.ServerReflectionResponse
+        return {DESCRIBE: self._stream(DESCRIBE, servicer.ServerReflectionInfo, asked, answered)}
 
     async def _refuse(self, context: Any, error: Exception) -> None:
         """A status code with one sentence; a defect's traceback goes to the log, never to a client."""

@@ -48,17 +48,17 @@ def decode(message: Any) -> codec.Asked:
     blobs = [_blob(tensor, raw[i] if raw else None) for i, tensor in enumerate(message.inputs)]
     head = {
         "id": message.id,
-        "parameters": _plain(message.parameters),
+        "parameters": plain(message.parameters),
         "inputs": [
             {
                 "name": tensor.name,
                 "datatype": tensor.datatype,
                 "shape": list(tensor.shape),
-                "parameters": {**_plain(tensor.parameters), "binary_data_size": len(blob)},
+                "parameters": {**plain(tensor.parameters), "binary_data_size": len(blob)},
             }
             for tensor, blob in zip(message.inputs, blobs, strict=True)
         ],
-        "outputs": [{"name": o.name, "parameters": _plain(o.parameters)} for o in message.outputs],
+        "outputs": [{"name": o.name, "parameters": plain(o.parameters)} for o in message.outputs],
     }
     start = orjson.dumps(head)
     return codec.decode(b"".join([start, *blobs]), len(start))
@@ -96,7 +96,7 @@ def _packed(tensor: Any, given: Array) -> bytes:
     return given.astype(wanted).tobytes()
 
 
-def _plain(parameters: Mapping[str, Any]) -> dict[str, Any]:
+def plain(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """InferParameter by name as Python's own kinds."""
     chosen = {name: value.WhichOneof(CHOICE) for name, value in parameters.items()}
     return {name: getattr(parameters[name], choice) for name, choice in chosen.items() if choice}

@@ -12,7 +12,7 @@ from modelkeep import __version__, extras
 from modelkeep.errors import BadInput, ModelkeepError
 from modelkeep.serve import describe, statistics
 from modelkeep.serve.classify import classified
-from modelkeep.serve.grpc_codec import decode, encode
+from modelkeep.serve.grpc_codec import decode, encode, plain
 from modelkeep.serve.messages import classes
 from modelkeep.serve.plane import Plane
 from modelkeep.serve.repository import READY, Repository
@@ -29,6 +29,8 @@ DATA_TYPES = (
 FINAL = "triton_enable_empty_final_response"
 """A parameter: the client wants to be told which answer of a stream is a question's last."""
 SERVING, NOT_SERVING = 1, 2
+ROOM = 64 * 1024
+"""Bytes of a message besides its tensors."""
 TRACE = "traceparent"
 
 
@@ -37,6 +39,7 @@ class Handlers:
 
     def __init__(self, plane: Plane, repository: Repository) -> None:
         self.plane, self.repository, self.made = plane, repository, classes()
+        self._largest = plane.settings.max_body_bytes
         self._fill: Callable[..., Any] = extras.need("google.protobuf.json_format", extra="grpc").ParseDict
 
     # ── what is here ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -82,11 +85,12 @@ class Handlers:
         return self._filled("RepositoryIndexResponse", {"models": rows})
 
     async def repository_model_load(self, message: Any, context: Any) -> Any:
-        await self.repository.load(message.model_name)
+        given = {"parameters": plain(message.parameters)}
+        await self.repository.load(self.plane, message.model_name, given)
         return self.made["RepositoryModelLoadResponse"]()
 
     async def repository_model_unload(self, message: Any, context: Any) -> Any:
-        await self.repository.unload(message.model_name)
+        await self.repository.unload(message.model_name, {"parameters": plain(message.parameters)})
         return self.made["RepositoryModelUnloadResponse"]()
 
     # ── questions ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -94,6 +98,7 @@ class Handlers:
     async def model_infer(self, message: Any, context: Any) -> Any:
         began, most = time.monotonic(), self.plane.settings.request_timeout
         self.plane.router(message.model_name)
+        self._bound(message)
         asked = decode(message)
         given = dict(context.invocation_metadata() or ())
         if STICKY in given:
@@ -146,6 +151,13 @@ class Handlers:
             answer.error_message = str(error)
             answer.infer_response.id = message.id
         return answer
+
+    def _bound(self, message: Any) -> None:
+        """gRPC itself keeps to the bound of the start, and to no smaller one."""
+        most = self.plane.settings.max_body_bytes
+        if most < self._largest and message.ByteSize() > most + ROOM:
+            self.plane.metrics.rejected("body_too_large")
+            raise BadInput(f"the message is larger than {most} bytes (max_body_bytes); send fewer rows at a time")
 
     def _filled(self, name: str, values: Mapping[str, Any]) -> Any:
         return self._fill(values, self.made[name](), ignore_unknown_fields=True)

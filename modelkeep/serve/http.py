@@ -172,13 +172,12 @@ class _Handlers:
     # ── what is to be here ───────────────────────────────────────────────────────────────────────────────────────
 
     async def index(self, http: HttpRequest) -> Response:
-        raw = await body.read(http.receive, body.headers(http.scope), self.plane)
-        only_ready = bool(codec.parse(raw).get("ready")) if raw else False
+        only_ready = bool((await self._table(http)).get("ready"))
         rows = await self.repository.index(self.plane)
         return self._json([row for row in rows if row["state"] == READY or not only_ready])
 
     async def load(self, http: HttpRequest) -> Response:
-        await self.repository.load(http.path_params["model"])
+        await self.repository.load(self.plane, http.path_params["model"], await self._table(http))
         return self._json({})
 
     async def configure(self, http: HttpRequest) -> Response:
@@ -189,8 +188,13 @@ class _Handlers:
         return self._json({"name": name, "version": str(found.number), "config": asdict(found.config)})
 
     async def unload(self, http: HttpRequest) -> Response:
-        await self.repository.unload(http.path_params["model"])
+        await self.repository.unload(http.path_params["model"], await self._table(http))
         return self._json({})
+
+    async def _table(self, http: HttpRequest) -> dict[str, Any]:
+        """The body's JSON object; an empty one where there is no body."""
+        raw = await body.read(http.receive, body.headers(http.scope), self.plane)
+        return codec.parse(raw) if raw else {}
 
     # ── answers and errors ───────────────────────────────────────────────────────────────────────────────────────
 

@@ -8,6 +8,7 @@ the same names.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -59,12 +60,12 @@ MESSAGES = {
     "RepositoryIndexRequest": "repository_name:string=1 ready:bool=2",
     "RepositoryIndexResponse": "models:ModelIndex*=1",
     "ModelIndex": "name:string=1 version:string=2 state:string=3 reason:string=4",
-    "RepositoryModelLoadRequest": "repository_name:string=1 model_name:string=2",
+    "ModelRepositoryParameter": "bool_param:bool|=1 int64_param:int64|=2 string_param:string|=3 bytes_param:bytes|=4",
+    "RepositoryModelLoadRequest": "repository_name:string=1 model_name:string=2 parameters:ModelRepositoryParameter%=3",
     "RepositoryModelLoadResponse": "",
-    "RepositoryModelUnloadRequest": "repository_name:string=1 model_name:string=2",
+    "RepositoryModelUnloadRequest": "repository_name:string=1 model_name:string=2"
+    " parameters:ModelRepositoryParameter%=3",
     "RepositoryModelUnloadResponse": "",
-    "HealthCheckRequest": "service:string=1",
-    "HealthCheckResponse": "status:int32=1",
 }
 """``field:type=number`` each; ``*`` is repeated, ``%`` a map from string, ``|`` one choice of the message's oneof."""
 METHODS = (
@@ -75,21 +76,52 @@ METHODS = (
 STREAM = "ModelStreamInfer"
 HEALTH = "grpc.health.v1.Health"
 """What load balancers and Kubernetes ask (github.com/grpc/grpc, doc/health-checking.md)."""
+HEALTH_MESSAGES = {"HealthCheckRequest": "service:string=1", "HealthCheckResponse": "status:int32=1"}
 CHOICE = "parameter_choice"
+
+
+@cache
+def pool() -> Any:
+    """The descriptors of both services and their messages. Raises MissingExtra without protobuf."""
+    made = extras.need("google.protobuf.descriptor_pool", extra="grpc").DescriptorPool()
+    stream = (STREAM, "ModelInferRequest", "ModelStreamInferResponse")
+    unary = [(name, f"{name}Request", f"{name}Response") for name in METHODS]
+    made.AddSerializedFile(_file("modelkeep/inference.proto", SERVICE, MESSAGES, unary, stream))
+    check = [("Check", *HEALTH_MESSAGES)]
+    made.AddSerializedFile(_file("grpc/health/v1/health.proto", HEALTH, HEALTH_MESSAGES, check))
+    return made
 
 
 @cache
 def classes() -> dict[str, Any]:
     """The message classes by name. Raises MissingExtra without protobuf."""
-    descriptors = extras.need("google.protobuf.descriptor_pb2", extra="grpc")
-    pools = extras.need("google.protobuf.descriptor_pool", extra="grpc")
     factory = extras.need("google.protobuf.message_factory", extra="grpc")
-    file = descriptors.FileDescriptorProto(name="modelkeep/inference.proto", package=PACKAGE, syntax="proto3")
-    for name, fields in MESSAGES.items():
-        _describe(file.message_type.add(name=name), fields)
-    pool = pools.DescriptorPool()
-    pool.AddSerializedFile(file.SerializeToString())
-    return {name: factory.GetMessageClass(pool.FindMessageTypeByName(f"{PACKAGE}.{name}")) for name in MESSAGES}
+    packages = {**dict.fromkeys(MESSAGES, PACKAGE), **dict.fromkeys(HEALTH_MESSAGES, HEALTH.rpartition(".")[0])}
+    found = {name: pool().FindMessageTypeByName(f"{package}.{name}") for name, package in packages.items()}
+    return {name: factory.GetMessageClass(descriptor) for name, descriptor in found.items()}
+
+
+Method = tuple[str, ...]
+"""Its name, and those of its question and its answer."""
+
+
+def _file(
+    path: str, service: str, messages: dict[str, str], unary: Sequence[Method], stream: Method | None = None
+) -> bytes:
+    """A service and its messages as a FileDescriptorProto."""
+    package, _, name = service.rpartition(".")
+    descriptors = extras.need("google.protobuf.descriptor_pb2", extra="grpc")
+    file = descriptors.FileDescriptorProto(name=path, package=package, syntax="proto3")
+    for message, fields in messages.items():
+        _describe(file.message_type.add(name=message), fields)
+    described = file.service.add(name=name)
+    for method in (*unary, *([stream] if stream else [])):
+        asked, answered = (f".{package}.{message}" for message in method[1:])
+        both = method is stream
+        described.method.add(
+            name=method[0], input_type=asked, output_type=answered, client_streaming=both, server_streaming=both
+        )
+    return bytes(file.SerializeToString())
 
 
 def _describe(message: Any, fields: str) -> None:

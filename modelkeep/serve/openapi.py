@@ -67,7 +67,13 @@ def _paths(plane: Plane) -> Schema:
     }
     for verb in ("load", "unload"):
         paths[f"/v2/repository/models/{{model}}/{verb}"] = {
-            "post": _operation(f"{verb.title()} a model of the registry", {"type": "object"}, 400, 404, 503),
+            "post": _operation(
+                f"{verb.title()} a model of the registry",
+                {"type": "object"},
+                *(400, 404, 408, 413, 500, 503),
+                body=_ref(verb.title()),
+                needed=False,
+            ),
             **model,
         }
     for where, given in (("", model), ("/versions/{version}", {"parameters": _both(model, version)})):
@@ -159,6 +165,8 @@ _TENSOR = _object(
 _SPEC = _object(("name", "datatype", "shape"), name=TEXT, datatype=TEXT, shape=_list({"type": "integer"}))
 SCHEMAS: Schema = {
     "Error": _object(("error",), error=TEXT),
+    "Load": _object(parameters=_object(config=TEXT)),
+    "Unload": _object(parameters=_object(unload_dependents={"type": "boolean"})),
     "Server": _object(("name", "version", "extensions"), name=TEXT, version=TEXT, extensions=_list(TEXT)),
     "Model": _object(
         ("name", "platform", "inputs", "outputs"),

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from modelkeep.errors import NotFound, Unsupported
-from modelkeep.serve import live
+from modelkeep.serve import describe, live, overrides
 from modelkeep.serve.loaded import Loaded
 from modelkeep.serve.plane import Plane
 
@@ -46,12 +46,21 @@ class Repository:
         there = await self._source.there() if self._source else {n: sorted(plane.router(n).loaded) for n in plane.names}
         return [_row(plane, name, number) for name, numbers in there.items() for number in numbers]
 
-    async def load(self, name: str) -> None:
-        """See Followed.follow. Raises Unsupported where the models are fixed."""
-        await self._known(name).follow(name)
+    async def load(self, plane: Plane, name: str, given: Mapping[str, Any]) -> None:
+        """See Followed.follow; then serve it as the configuration in ``given`` says, if there is one.
 
-    async def unload(self, name: str) -> None:
-        """See Followed.leave. Raises Unsupported where the models are fixed."""
+        Raises Unsupported where the models are fixed, BadInput (overrides.loading), and why it cannot be loaded so.
+        """
+        config, source = overrides.loading(given), self._known(name)
+        await source.follow(name)
+        if config is not None:
+            fields = overrides.fields(config, describe.config(name, plane.find(name)))
+            if fields:
+                await self.change(name, fields)
+
+    async def unload(self, name: str, given: Mapping[str, Any]) -> None:
+        """See Followed.leave. Raises Unsupported where the models are fixed, BadInput (overrides.unloading)."""
+        overrides.unloading(given)
         await self._known(name).leave(name)
 
     async def change(self, name: str, given: Mapping[str, Any]) -> Loaded:

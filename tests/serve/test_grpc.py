@@ -485,3 +485,48 @@ def until(true: Callable[[], bool], seconds: float = WAIT) -> bool:
             return True
         time.sleep(0.005)
     return False
+
+
+# ── what the services are, for a client that has no .proto file ──────────────────────────────────────────────────────
+
+
+def test_grpcurl_and_others_can_ask_what_there_is(client: Client) -> None:
+    reflection = pytest.importorskip("grpc_reflection.v1alpha.proto_reflection_descriptor_database")
+    pools = pytest.importorskip("google.protobuf.descriptor_pool")
+    database = reflection.ProtoReflectionDescriptorDatabase(client.channel)
+    assert set(database.get_services()) == {SERVICE, "grpc.health.v1.Health"}
+    there = pools.DescriptorPool(database)
+    service = there.FindServiceByName(SERVICE)
+    assert {method.name for method in service.methods} == {*METHODS, "ModelStreamInfer"}
+    stream = service.FindMethodByName("ModelStreamInfer")
+    assert (stream.client_streaming, stream.server_streaming) == (True, True)
+    asked = there.FindMessageTypeByName("inference.ModelInferRequest")
+    assert asked.fields_by_name["raw_input_contents"].number == 7
+    check = there.FindServiceByName("grpc.health.v1.Health").FindMethodByName("Check")
+    assert check.input_type.full_name == "grpc.health.v1.HealthCheckRequest"
+
+
+def test_both_names_of_reflection_and_an_unknown_symbol(client: Client) -> None:
+    messages = pytest.importorskip("grpc_reflection.v1alpha.reflection_pb2")
+    for name in ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"):
+        ask = client.channel.stream_stream(
+            f"/{name}/ServerReflectionInfo",
+            request_serializer=messages.ServerReflectionRequest.SerializeToString,
+            response_deserializer=messages.ServerReflectionResponse.FromString,
+        )
+        question = messages.ServerReflectionRequest(file_containing_symbol="no.such.Thing")
+        (answer,) = ask(iter([question]), timeout=WAIT)
+        assert answer.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]
+
+
+def test_reflection_needs_a_key_where_there_are_keys() -> None:
+    from modelkeep.serve.grpc import scope_of
+
+    assert scope_of("ServerReflectionInfo") == "read"
+
+
+def test_a_load_with_parameters_that_are_not_there_is_refused(client: Client) -> None:
+    message = MADE["RepositoryModelLoadRequest"](model_name="m")
+    message.parameters["colour"].string_param = "red"
+    code, said = client.refused(message, "RepositoryModelLoad")
+    assert (code, said) == ("INVALID_ARGUMENT", "'colour' is no parameter of load; there is: config")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -132,6 +133,46 @@ def test_a_name_cannot_leave_the_repository(client: httpx.Client, world: SimpleN
         assert client.post(f"/v2/repository/models/{name}/{verb}").status_code in (400, 404, 405)
     assert len(world.runners) == 1
     assert ask(client, "first") == 200
+
+
+def test_a_load_may_carry_a_configuration(client: httpx.Client) -> None:
+    def load(name: str, **body: Any) -> httpx.Response:
+        return client.post(f"/v2/repository/models/{name}/load", json=body)
+
+    now = client.get("/v2/models/first/config").json()
+    assert load("first", parameters={"config": json.dumps({**now, "max_batch_size": 4})}).status_code == 200
+    assert client.get("/v2/models/first/config").json() == {**now, "max_batch_size": 4}
+    assert load("second", parameters={"config": json.dumps({"instance_group": [{"count": 2}]})}).status_code == 200
+    assert client.get("/v2/models/second/config").json()["instance_group"][0]["count"] == 2
+    assert load("first").status_code == 200
+    assert client.get("/v2/models/first/config").json()["max_batch_size"] == 4, "nothing was asked for"
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "said"),
+    [
+        ("second", b'{"parameters": {"config": "{"}}', "is not JSON"),
+        ("second", b'{"parameters": {"file:1/model.onnx": "AAAA"}}', "models come from the registry only"),
+        ("second", b"[1]", "send an object"),
+        ("first", b'{"parameters": {"config": "{\\"name\\": \\"other\\"}"}}', "cannot be changed by a load"),
+        ("first", b'{"parameters": {"config": "{\\"instance_group\\": [{\\"count\\": 0}]}"}}', "'workers' is 0"),
+    ],
+)
+def test_what_cannot_be_loaded_so_is_refused_and_changes_nothing(
+    client: httpx.Client, world: SimpleNamespace, name: str, body: bytes, said: str
+) -> None:
+    refused = client.post(f"/v2/repository/models/{name}/load", content=body)
+    assert refused.status_code == 400
+    assert said in refused.json()["error"]
+    assert states(client) == {"first": "READY", "second": "UNAVAILABLE", "broken": "UNAVAILABLE"}
+    assert len(world.runners) == 1
+
+
+def test_an_unload_with_more_than_it_takes_is_refused(client: httpx.Client) -> None:
+    unload = "/v2/repository/models/first/unload"
+    assert client.post(unload, json={"parameters": {"colour": 1}}).status_code == 400
+    assert ask(client, "first") == 200
+    assert client.post(unload, json={"parameters": {"unload_dependents": False}}).status_code == 200
 
 
 def test_a_bare_file_stays_as_it_is(fakes: SimpleNamespace) -> None:
