@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -50,6 +51,7 @@ class Keep:
         self.settings = settings or read()
         self.registry = Registry.open(self.settings)
         self.who = who
+        self._telling = threading.Lock()
         self._sweep()
 
     # ── what there is ────────────────────────────────────────────────────────────────────────────────────────────
@@ -254,7 +256,8 @@ class Keep:
             said = untuned(self.registry, live, here) or tuned(self.registry, live, here)
             if on_setting is not None:
                 on_setting(said)
-        server.serve_registry(self.registry, names, self.settings, machine=here, on_ready=on_ready, **options)
+        given = {"machine": here, "on_ready": on_ready, "alerted": self.alerted, **options}
+        server.serve_registry(self.registry, names, self.settings, **given)
 
     def label(self, name: str, truth: Mapping[str, Any]) -> labels.Recorded:
         """Truth by request id; says how many match a captured request."""
@@ -279,6 +282,26 @@ class Keep:
                 if alerts is not None:
                     alerts.tell(version.ref, finding)
         return checked
+
+    def alerted(self, document: Any) -> int:
+        """What Alertmanager tells (a webhook's document), as findings in the journal; returns how many are new.
+
+        An alert that is told again is written once, and once more when it is over. Raises BadInput.
+        """
+        from modelkeep.monitor.prometheus import webhook
+
+        told, new = webhook.read(document), 0
+        with self._telling:
+            known = {kind: {e.data.get("alert") for e in self.registry.journal(kind=kind)} for kind in webhook.KINDS}
+            for one in told:
+                kind = webhook.KINDS[one.over]
+                if one.key in known[kind] or (one.over and one.key not in known[webhook.KINDS[False]]):
+                    continue
+                data = {**one.finding.to_json(), "version": one.version, "alert": one.key}
+                self.registry.note(one.model or webhook.SERVICE, kind, one.finding.why, data, who="alertmanager")
+                known[kind].add(one.key)
+                new += not one.over
+        return new
 
     # ── who answers ──────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -9,12 +9,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from modelkeep.types import ServeConfig
 
 M = TypeVar("M", bound=MetricWrapperBase)
 
@@ -37,6 +40,8 @@ REASONS = (
 SECONDS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Bounds of every duration. Frozen: a dashboard that asks for a bound that is gone shows nothing."""
 ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0)
+HOW = ("format", "engine", "device", "precision")
+"""Labels that say how a version runs; a precision of ``own`` is the model's."""
 MAX_SIZES = 1024
 """Sizes of runs that are told apart in the statistics of one version."""
 MAX_CLASSES = 50
@@ -149,7 +154,7 @@ class Metrics:
         self._compute = self._seconds("compute", "One run of the model, on a batch", *one)
         self._batch = Histogram("modelkeep_batch_size", "Rows of one run", one, buckets=ROWS, registry=self.registry)
         self._deaths = self._counter("worker_deaths", "Worker processes that ended by themselves or hung", *one, "kind")
-        self._info = self._gauge("model_info", "1 for each version in memory", *one, "format", "engine", "device")
+        self._info = self._gauge("model_info", "1 for each version in memory", *one, *HOW)
         self._weight = self._gauge("route_weight_ratio", "Share of a model's requests, in force", "model", "track")
         self._made: dict[tuple[str, str], set[tuple[MetricWrapperBase, tuple[str, ...]]]] = {}
         self._tracks: dict[tuple[str, str, str], TrackSeries] = {}
@@ -197,14 +202,15 @@ class Metrics:
         """A worker process ended; ``kind`` is one of DEATHS."""
         self._child(self._deaths, model, str(version), kind).inc()
 
-    def loaded(self, model: str, version: int, *, format: str, engine: str, device: str) -> None:  # noqa: A002
+    def loaded(self, model: str, version: int, format: str, config: ServeConfig) -> None:  # noqa: A002
         """A version is in memory, once more where it was already; ``retire`` must follow as often."""
         key = (model, str(version))
         self._alive[key] = self._alive.get(key, 0) + 1
         if key[1] in self._retired.get(model, ()):
             self._retired[model].remove(key[1])
         self._forget(*key, only=self._info)
-        self._child(self._info, model, str(version), format, engine, device).set(1)
+        precision = config.precision or "own"
+        self._child(self._info, *key, format, config.engine, config.device, precision).set(1)
         for kind in DEATHS:  # a counter that is not there before its first event hides that one from rate()
             self._child(self._deaths, *key, kind)
 

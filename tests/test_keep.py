@@ -19,7 +19,7 @@ import pytest
 from modelkeep import Keep
 from modelkeep.data import dataset
 from modelkeep.data.dataset import Dataset
-from modelkeep.errors import BadData, Differs, DigestMismatch, No, NotFound, Regressed, Unsupported
+from modelkeep.errors import BadData, BadInput, Differs, DigestMismatch, No, NotFound, Regressed, Unsupported
 from modelkeep.monitor import watch
 from modelkeep.monitor.alerts import Alerts
 from modelkeep.settings import Settings
@@ -280,6 +280,29 @@ def test_rows_are_fitted_to_the_signature(
     np.savez(tmp_path / "narrow.npz", pixels=np.zeros((4, 63), np.float32))
     with pytest.raises(BadData, match="63"):
         keep.read_data(tmp_path / "narrow.npz", added)
+
+
+def test_an_alert_is_written_once_and_once_more_when_it_is_over(keep: Keep) -> None:
+    labels = {"alertname": "ModelkeepNoWorkers", "kind": "health", "subject": "workers", "model": "digits"}
+    began = {"startsAt": "2026-11-24T10:00:00Z", "fingerprint": "1"}
+    alert = {"status": "firing", "labels": labels, "annotations": {"summary": "digits has no worker"}, **began}
+    assert keep.alerted({"alerts": [{**alert, "status": "resolved"}]}) == 0  # of which nobody was told
+    assert keep.alerted({"alerts": [alert, alert]}) == 1
+    assert keep.alerted({"alerts": [alert]}) == 0
+    for _ in range(2):
+        assert keep.alerted({"alerts": [{**alert, "status": "resolved"}]}) == 0
+    assert keep.alerted({"alerts": [{**alert, "startsAt": "2026-11-25T10:00:00Z"}]}) == 1
+    service = {"labels": {"alertname": "ModelkeepDown"}, "startsAt": "2026-11-24T10:00:00Z"}
+    assert keep.alerted({"alerts": [service]}) == 1
+    told = [(e.name, e.kind, e.who, e.why) for e in keep.registry.journal()]
+    assert told == [
+        ("digits", "finding", "alertmanager", "digits has no worker"),
+        ("digits", "finding-over", "alertmanager", "digits has no worker"),
+        ("digits", "finding", "alertmanager", "digits has no worker"),
+        ("service", "finding", "alertmanager", "ModelkeepDown"),
+    ]
+    with pytest.raises(BadInput, match="no notification of Alertmanager"):
+        keep.alerted([])
 
 
 def test_a_finding_is_written_and_told_once(keep: Keep, added: str, monkeypatch: pytest.MonkeyPatch) -> None:

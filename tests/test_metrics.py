@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from modelkeep.metrics import KEPT, MAX_CLASSES, OUTCOMES, REASONS, Metrics
+from modelkeep.types import ServeConfig
 
 
 @pytest.fixture
@@ -16,7 +17,7 @@ def metrics() -> Metrics:
 
 
 def load(metrics: Metrics, number: int, engine: str = "onnxruntime") -> None:
-    metrics.loaded("digits", number, format="onnx", engine=engine, device="cpu")
+    metrics.loaded("digits", number, "onnx", ServeConfig(engine=engine))
 
 
 def test_outcomes_and_reasons_are_there_at_zero(metrics: Metrics) -> None:
@@ -31,7 +32,7 @@ def test_outcomes_and_reasons_are_there_at_zero(metrics: Metrics) -> None:
 
 
 def test_deaths_are_there_at_zero_from_the_first_scrape_on(metrics: Metrics) -> None:
-    metrics.loaded("m", 1, format="onnx", engine="onnxruntime", device="cpu")
+    metrics.loaded("m", 1, "onnx", ServeConfig())
     text = metrics.render().decode()
     for kind in ("crash", "hang", "kill"):
         assert f'modelkeep_worker_deaths_total{{kind="{kind}",model="m",version="1"}} 0.0' in text
@@ -68,7 +69,7 @@ def test_classes_beyond_the_cap_are_counted_as_other(metrics: Metrics) -> None:
 
 
 def test_info_follows_what_is_in_memory_also_while_settings_change(metrics: Metrics) -> None:
-    where = {"model": "digits", "version": "1", "format": "onnx", "device": "cpu"}
+    where = {"model": "digits", "version": "1", "format": "onnx", "device": "cpu", "precision": "own"}
     load(metrics, 1)
     load(metrics, 1, engine="openvino")  # new settings are loaded before the old ones are closed
     assert metrics.value("modelkeep_model_info", **where, engine="openvino") == 1

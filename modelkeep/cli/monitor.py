@@ -9,9 +9,35 @@ from typing import Any
 import click
 
 from modelkeep.cli.output import DURATION, SHARE, as_json, dump, open_keep, say
+from modelkeep.extras import load
+
+BESIDE: dict[str, tuple[str, str]] = {
+    "setup": ("modelkeep.cli.prometheus:setup", "Write files for Prometheus, Alertmanager and Grafana."),
+    "up": ("modelkeep.cli.prometheus:up", "Start Prometheus and Alertmanager on this machine."),
+}
+"""Verbs of their own below ``monitor``: their commands, imported when they are called, and a line of help."""
 
 
-@click.command()
+class Monitor(click.Command):
+    """``monitor REF``, or one of the verbs in BESIDE. A model that is called like one of them is written NAME@live."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """That of the verb where one was typed."""
+        if args and args[0] in BESIDE:
+            command: click.Command = load(BESIDE[args[0]][0])
+            return command.make_context(f"{info_name} {args[0]}", args[1:], parent, **extra)
+        return super().make_context(info_name, args, parent, **extra)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The options of ``monitor REF``, then the verbs."""
+        super().format_options(ctx, formatter)
+        with formatter.section("Verbs of its own"):
+            formatter.write_dl([(f"monitor {verb}", text) for verb, (_, text) in BESIDE.items()])
+
+
+@click.command(cls=Monitor)
 @click.argument("ref")
 @click.option(
     "--tolerance", type=SHARE, help="Share of requests that may move before it counts as drift (default 0.1)."

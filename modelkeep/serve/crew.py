@@ -106,8 +106,15 @@ class Crew(Protocol):
         """How many workers there are."""
 
     @property
+    def memory(self) -> int:
+        """Bytes that loading and warming up took, in all workers; 0 where the system does not say."""
+
+    @property
     def trouble(self) -> str:
         """Why nothing can run, now and until further notice; empty where it can."""
+
+    def pids(self) -> list[int]:
+        """Of the workers that are processes; none where they are threads."""
 
     def begin(self, host: Host) -> None:
         """From now on batches come from this one."""

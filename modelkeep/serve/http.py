@@ -26,13 +26,22 @@ from modelkeep.types import Request
 
 Labeller = Callable[[str, dict[str, Any]], dict[str, int]]
 """Model and labels by request id to what became of them, in numbers; may block."""
+Alerted = Callable[[Any], int]
+"""A document of Alertmanager to how many of its alerts were not known yet; may block."""
 
 
-def app(plane: Plane, *, label: Labeller | None = None, repository: Repository | None = None) -> Starlette:
+def app(
+    plane: Plane,
+    *,
+    label: Labeller | None = None,
+    repository: Repository | None = None,
+    alerted: Alerted | None = None,
+) -> Starlette:
     """The application. ``label`` records truth; without it the labels route says that no traffic is kept.
-    ``repository`` brings and takes away models; without it what is served stays as it is.
+    ``repository`` brings and takes away models; without it what is served stays as it is. ``alerted`` writes what
+    Alertmanager tells into a journal.
     """
-    handlers, infer = _Handlers(plane, label, repository or Repository()), Infer(plane)
+    handlers, infer = _Handlers(plane, label, repository or Repository(), alerted), Infer(plane)
     model = "/v2/models/{model}"
     version = model + "/versions/{version:int}"
     table: tuple[tuple[str, str, Any], ...] = (
@@ -41,6 +50,7 @@ def app(plane: Plane, *, label: Labeller | None = None, repository: Repository |
         ("POST", f"{model}/labels", handlers.labels),
         ("POST", "/v1/models/{model}:predict", handlers.predict),
         ("POST", f"{model}/config", handlers.configure),
+        ("POST", "/monitor/alerts", handlers.alerts),
         ("POST", "/v2/repository/index", handlers.index),
         ("POST", "/v2/repository/models/{model}/load", handlers.load),
         ("POST", "/v2/repository/models/{model}/unload", handlers.unload),
@@ -67,8 +77,8 @@ def app(plane: Plane, *, label: Labeller | None = None, repository: Repository |
 
 
 class _Handlers:
-    def __init__(self, plane: Plane, label: Labeller | None, repository: Repository) -> None:
-        self.plane, self.label, self.repository = plane, label, repository
+    def __init__(self, plane: Plane, label: Labeller | None, repository: Repository, alerted: Alerted | None) -> None:
+        self.plane, self.label, self.repository, self.alerted = plane, label, repository, alerted
 
     # ── questions and truth ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -101,14 +111,19 @@ class _Handlers:
             raise Unsupported("this server keeps no traffic that labels could belong to; serve from a registry")
         return self._json(await asyncio.to_thread(self.label, model, given))
 
+    async def alerts(self, http: HttpRequest) -> Response:
+        given = codec.parse(await body.read(http.receive, body.headers(http.scope), self.plane))
+        if self.alerted is None:
+            raise Unsupported("this server has no journal that alerts could go to; serve from a registry")
+        return self._json({"new": await asyncio.to_thread(self.alerted, given)})
+
     # ── what is here ─────────────────────────────────────────────────────────────────────────────────────────────
 
     async def front(self, http: HttpRequest) -> Response:
         lines = [f"modelkeep {__version__}: models as a service (Open Inference Protocol v2)", ""]
         for name in self.plane.names:
             router = self.plane.router(name)
-            tracks = {"live": router.live, "canary": router.canary, "shadow": router.shadow}
-            held = ", ".join(f"{track} {v.ref}" for track, v in tracks.items() if v is not None)
+            held = ", ".join(f"{track} {v.ref}" for track, v in router.tracks.items())
             lines.append(f"{name}: {held or self.plane.problem(name)}")
         lines += [
             "",
@@ -142,8 +157,7 @@ class _Handlers:
         name, version = http.path_params["model"], http.path_params.get("version")
         found, router = self.plane.find(name, version), self.plane.router(name)
         head = describe.metadata(name, found, sorted(router.loaded))
-        tracks = {"live": router.live, "canary": router.canary, "shadow": router.shadow}
-        state: dict[str, Any] = {track: v.number for track, v in tracks.items() if v is not None}
+        state: dict[str, Any] = {track: v.number for track, v in router.tracks.items()}
         state["weights"] = router.shares
         state["problems"] = {str(number): why for number, why in router.problems.items()}
         state |= {"version": found.number, "engine": found.config.engine, "precision": found.config.precision}

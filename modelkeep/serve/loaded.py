@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from modelkeep.metrics import Metrics, VersionSeries
-from modelkeep.serve import ragged
+from modelkeep.serve import ragged, system
 from modelkeep.serve.batcher import Batcher
 from modelkeep.serve.crew import Crew
 from modelkeep.serve.runs import Seen
@@ -48,7 +49,7 @@ class Loaded:
         self._plain = _plain(self.signature)
         self.series = metrics.version(name, number)
         self._metrics = metrics
-        metrics.loaded(name, number, format=format, engine=config.engine, device=config.device)
+        metrics.loaded(name, number, format, config)
         self.batcher = Batcher(
             runner,
             config,
@@ -124,11 +125,13 @@ def bring_here(model: Model, config: ServeConfig) -> tuple[Threads, Paces]:
     """Load into this process and warm up. Raises what ``bring`` does."""
     from modelkeep.model import engines
 
+    before = system.resident(os.getpid()) or 0
     runner = engines.load(model, config)
     try:
         paces = warm(model, runner, config)
-        pads = ragged.tried(runner, model.path, config)
-        return Threads(runner, config.workers, ragged=ragged.of(model.signature) if pads else None), paces
+        pads = ragged.of(model.signature) if ragged.tried(runner, model.path, config) else None
+        taken = max((system.resident(os.getpid()) or 0) - before, 0)
+        return Threads(runner, config.workers, ragged=pads, memory=taken), paces
     except BaseException:  # whatever it was, the runner is closed before it is raised again
         runner.close()
         raise

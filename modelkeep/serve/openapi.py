@@ -49,6 +49,9 @@ def _paths(plane: Plane) -> Schema:
         "/v2/repository/index": {
             "post": _operation("What could be served", _list(_ref("Row")), 400, 413, body=_ref("Index"), needed=False)
         },
+        "/monitor/alerts": {
+            "post": _operation("What Alertmanager tells", {"type": "object"}, 400, 408, 413, body=_ref("Alerts")),
+        },
         "/v1/models": {"get": _operation("The models", {"type": "object"})},
         "/v1/models/{model}": {"get": _operation("Whether it answers", {"type": "object"}, 404), **model},
         "/v1/models/{model}:predict": {
@@ -194,6 +197,19 @@ SCHEMAS: Schema = {
     "Instances": _object(("instances",), instances=_list({}, 1)),
     "Predictions": _object(("predictions",), predictions={"type": "array"}),
     "Labels": _object(("labels",), labels={"type": "object"}),
+    "Alerts": _object(
+        ("alerts",),
+        alerts=_list(
+            _object(
+                ("labels", "startsAt"),
+                status=TEXT,
+                labels={"type": "object"},
+                annotations={"type": "object"},
+                startsAt={"type": "string", "format": "date-time"},
+                fingerprint=TEXT,
+            )
+        ),
+    ),
     "Config": {
         "type": "object",
         "additionalProperties": False,

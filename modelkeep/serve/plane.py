@@ -99,6 +99,8 @@ class Plane:
         """From now on requests for ``router.name`` are answered so. What the old one had accepted is still answered."""
         self._routers[router.name] = router
         self.metrics.weights(router.name, router.shares)
+        for track, one in router.tracks.items():  # counters that are there before their first event: see Metrics
+            self.metrics.track(router.name, one.number, track)
 
     def router(self, name: str) -> Router:
         """What is in force. Raises NotFound with the names that there are."""

@@ -90,8 +90,13 @@ class Pool:
         """See Crew."""
         return len(self._idle) + len(self._busy)
 
+    @property
+    def memory(self) -> int:
+        """See Crew."""
+        return sum(p.memory for p in (*self._idle, *self._busy))
+
     def pids(self) -> list[int]:
-        """Of the processes that there are."""
+        """See Crew."""
         return sorted(p.pid for p in (*self._idle, *self._busy))
 
     # ── in the event loop's thread ───────────────────────────────────────────────────────────────────────────────

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 from modelkeep import errors, stages
 from modelkeep.errors import ModelkeepError
 from modelkeep.model import engines
-from modelkeep.serve import wire
+from modelkeep.serve import system, wire
 from modelkeep.serve.runs import Part, Seen
 from modelkeep.serve.warm import Paces
 from modelkeep.serve.worker import model_to
@@ -36,7 +36,8 @@ class Process:
     """A worker process. ``modules`` are imported beforehand, besides the engine's; later, those of the load are added.
 
     ``kind`` is what ended it: ``crash``, ``hang``, or ``kill`` where it was somebody else, the system perhaps.
-    ``seconds`` is what the imports took, with the whole load where that imported many modules.
+    ``seconds`` is what the imports took, with the whole load where that imported many modules; ``memory`` the bytes
+    that the load took.
 
     Nothing of it can outlive this process: see worker._die_with. Its signals are its own: Ctrl-C reaches only us.
     """
@@ -44,6 +45,7 @@ class Process:
     def __init__(self, engine: str, modules: Sequence[str] = ()) -> None:
         self.arena = wire.Arena()
         self.seconds = 0.0
+        self.memory = 0
         self.pads = False
         self.modules = list(modules)
         self.hung = self._killed = False
@@ -83,12 +85,14 @@ class Process:
     def load(self, model: Model, config: ServeConfig) -> Paces:
         """Have it load and warm up. Raises what the engine raised, and ModelkeepError where the process ended."""
         self.prepare()
+        before = system.resident(self.pid) or 0
         self._send({"load": model_to(model), "config": asdict(config)})
         reply = self._reply()
         self.modules += reply["modules"]
         if len(reply["modules"]) > MANY:
             self.seconds += reply["seconds"]
         self.pads = bool(reply["pads"])
+        self.memory = max((system.resident(self.pid) or 0) - before, 0)
         return [(rows, seconds) for rows, seconds in reply["paces"]]
 
     def _send(self, head: dict[str, Any]) -> None:

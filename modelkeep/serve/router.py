@@ -33,6 +33,12 @@ class Router:
         return {v.number: v for v in (self.shadow, self.canary, self.live) if v is not None}
 
     @property
+    def tracks(self) -> dict[str, Loaded]:
+        """Versions in memory, by track."""
+        found = {"live": self.live, "canary": self.canary, "shadow": self.shadow}
+        return {track: v for track, v in found.items() if v is not None}
+
+    @property
     def shares(self) -> dict[str, float]:
         """The share of requests by track."""
         weight = self.weight if self.canary is not None else 0.0

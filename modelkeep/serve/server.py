@@ -24,7 +24,7 @@ from modelkeep.data import labels
 from modelkeep.data.traffic import TrafficLog
 from modelkeep.errors import ModelkeepError, NotReady, Unsupported
 from modelkeep.model import engines, formats
-from modelkeep.serve import http, live, sampling
+from modelkeep.serve import http, live, sampling, usage
 from modelkeep.serve.access import AccessLog
 from modelkeep.serve.door import Door
 from modelkeep.serve.follow import Follower
@@ -156,16 +156,19 @@ def serve_registry(
     machine: str,
     on_ready: OnReady | None = None,
     reread: Reread | None = None,
+    alerted: http.Alerted | None = None,
 ) -> None:
     """Answer for models of a registry, following its routes, until a signal; traffic is kept in ``home/traffic.db``.
 
     ``configs`` are settings by model name, before what tune stored for ``machine``; ``options`` are single fields,
     before both. SIGHUP takes the bounds (live.BOUNDS) that ``reread`` gives then, and reads the registry anew.
+    ``alerted`` takes what Alertmanager tells.
     Raises PortInUse, NotFound, NotReady, or why no version can be loaded.
     """
     with safely(settings) as sock:
         source = Follower(registry, names, machine=machine, configs=configs, options=options)
-        _block(Service(source, settings, sock, traffic=settings.home / "traffic.db", reread=reread), on_ready)
+        traffic = settings.home / "traffic.db"
+        _block(Service(source, settings, sock, traffic=traffic, reread=reread, alerted=alerted), on_ready)
 
 
 class Service:
@@ -179,9 +182,10 @@ class Service:
         *,
         traffic: Path | None = None,
         reread: Reread | None = None,
+        alerted: http.Alerted | None = None,
     ) -> None:
         self.source, self.settings, self.sock = source, settings, sock
-        self.traffic, self.reread = traffic, reread
+        self.traffic, self.reread, self.alerted = traffic, reread, alerted
         self.repository = Repository(source if isinstance(source, Follower) else None, source.change)
         self.plane: Plane
         self._log: TrafficLog | None = None
@@ -205,10 +209,11 @@ class Service:
         self.plane = Plane(settings, traffic=sampling.Both(kept, sample) if sample else kept)
         if sample is not None:
             sampling.watch(self.plane, sample)
+        usage.watch(self.plane)
         self.keys = gate(settings)
         watching = _observers(self.plane)
         self._grpc = grpc = await _grpc(self.plane, self.keys, self.repository)
-        app = http.app(self.plane, label=_labeller(kept), repository=self.repository)
+        app = http.app(self.plane, label=_labeller(kept), repository=self.repository, alerted=self.alerted)
         self._listener = Listener(self.plane, Door(app, self.keys, self.plane))
         serving = asyncio.create_task(self._listener.serve(sockets=[self.sock]))
         try:
@@ -371,11 +376,12 @@ class Running:
         configs: Mapping[str, ServeConfig] | None = None,
         traffic: Path | None = None,
         port: int = 0,
+        alerted: http.Alerted | None = None,
     ) -> None:
         self.source = Fixed(what, configs) if isinstance(what, Mapping) else what
         settings = settings or Settings()
         self.sock = listen("127.0.0.1", port)
-        self.service = Service(self.source, settings, self.sock, traffic=traffic)
+        self.service = Service(self.source, settings, self.sock, traffic=traffic, alerted=alerted)
         self.url = url_of(self.sock, tls=bool(settings.tls_cert))
         self._error: BaseException | None = None
         self._ready = threading.Event()

@@ -22,13 +22,17 @@ class Threads:
 
     trouble = ""
 
-    def __init__(self, runner: Runner, size: int, *, ragged: Ragged | None = None) -> None:
+    def __init__(self, runner: Runner, size: int, *, ragged: Ragged | None = None, memory: int = 0) -> None:
         self.signature = runner.signature
-        self.ragged = ragged
+        self.ragged, self.memory = ragged, memory
         self.alive = size
         self.free = size
         self._runner = runner
         self._jobs: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
+
+    def pids(self) -> list[int]:
+        """See Crew."""
+        return []
 
     def begin(self, host: Host) -> None:
         """See Crew."""

@@ -136,11 +136,11 @@ def resident(process: int | str = "self") -> int | None:
 
 def _taken(crew: Crew, before: int | None) -> int | None:
     """Bytes of the worker processes; of threads, what loading added to this process."""
-    pids = getattr(crew, "pids", None)
-    if pids is None:
+    pids = crew.pids()
+    if not pids:
         after = resident()
         return None if before is None or after is None else max(after - before, 0)
-    found = [size for pid in pids() if (size := resident(pid)) is not None]
+    found = [size for pid in pids if (size := resident(pid)) is not None]
     return sum(found) or None
 
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from modelkeep import __version__, environments, settings
+from modelkeep.serve.system import cores as cores
+from modelkeep.serve.system import memory as memory
 from modelkeep.tune import advice
 
 INSTRUCTION_SETS = {
@@ -55,40 +56,6 @@ EXTRAS = {
     "sklearn": ("scikit-learn", "skops", "skl2onnx", "onnxmltools", "onnx", "pandas"),
     "trees": ("scikit-learn", "skops", "skl2onnx", "onnxmltools", "onnx", "pandas", "xgboost-cpu", "lightgbm"),
 }
-
-
-def cores() -> int:
-    """Cores that this process may use: its affinity, and the quota of its cgroups (v2); one at least."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    for text in _limits("cpu.max"):
-        with contextlib.suppress(ValueError, ZeroDivisionError):  # the quota is "max"
-            quota, period = text.split()
-            allowed = min(allowed, max(1, int(quota) // int(period)))
-    return allowed
-
-
-def memory() -> int:
-    """Bytes of memory that this process may use: the machine's, and the limit of its cgroups (v2); 0 if unknown."""
-    try:
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):
-        return 0
-    for text in _limits("memory.max"):
-        with contextlib.suppress(ValueError):  # the limit is "max"
-            total = min(total, int(text))
-    return total
-
-
-def _limits(file: str) -> Iterator[str]:
-    """What that file says in this process's cgroup and in each above it, for a limit holds for all below."""
-    root = Path("/sys/fs/cgroup")
-    group = ""
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
-        group = next((line[len("0::/") :] for line in lines if line.startswith("0::/")), "")
-    for folder in dict.fromkeys((Path(group), *Path(group).parents)):
-        with contextlib.suppress(OSError):
-            yield (root / folder / file).read_text()
 
 
 def explain() -> list[str]:

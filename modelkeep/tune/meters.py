@@ -12,9 +12,9 @@ import resource
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
-PROC = Path("/proc")
+from modelkeep.serve import system
+
 RESET_PEAK = "5"
 """What clear_refs wants to hear to set VmHWM back to what is resident now (Linux 4.0)."""
 
@@ -69,8 +69,8 @@ def family(root: int | None = None) -> list[int]:
     """This process (or ``root``), then every process below it; only itself where the system does not tell."""
     root = os.getpid() if root is None else root
     below: dict[int, list[int]] = {}
-    for entry in PROC.glob("[0-9]*"):
-        if (found := _stat(int(entry.name))) is not None:
+    for entry in system.PROC.glob("[0-9]*"):
+        if (found := system.stat(int(entry.name))) is not None:
             below.setdefault(int(found[1]), []).append(int(entry.name))
     found_pids = [root]
     for pid in found_pids:  # it grows as it goes
@@ -89,23 +89,15 @@ def cpu_seconds() -> float:
     total = own.ru_utime + own.ru_stime + ended.ru_utime + ended.ru_stime
     tick = os.sysconf("SC_CLK_TCK")
     for pid in family()[1:]:
-        if (fields := _stat(pid)) is not None:
+        if (fields := system.stat(pid)) is not None:
             total += sum(int(ticks) for ticks in fields[11:15]) / tick
     return total
-
-
-def _stat(pid: int) -> list[str] | None:
-    """The fields of /proc/PID/stat from the third on: state, parent, …; a name may hold spaces and brackets."""
-    try:
-        return (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
-    except (OSError, UnicodeDecodeError):  # it has ended meanwhile
-        return None
 
 
 def _status(pid: int, key: str) -> int:
     """A size of /proc/PID/status in bytes; 0 where there is none."""
     with contextlib.suppress(OSError):
-        for line in (PROC / str(pid) / "status").read_text(errors="replace").splitlines():
+        for line in (system.PROC / str(pid) / "status").read_text(errors="replace").splitlines():
             if line.startswith(f"{key}:"):
                 return int(line.split()[1]) * 1024
     return 0
@@ -113,7 +105,7 @@ def _status(pid: int, key: str) -> int:
 
 def _reset_peak(pid: int) -> bool:
     try:
-        (PROC / str(pid) / "clear_refs").write_text(RESET_PEAK)
+        (system.PROC / str(pid) / "clear_refs").write_text(RESET_PEAK)
     except OSError:  # no Linux, a sandbox, or it has ended
         return False
     return True

@@ -34,6 +34,7 @@ ROUTES = [
     ("POST", "/v2/models/m/infer", "infer"),
     ("POST", "/v2/models/m/versions/1/infer", "infer"),
     ("POST", "/v2/models/m/labels", "infer"),
+    ("POST", "/monitor/alerts", "admin"),
     ("POST", "/v2/repository/models/infer", "admin"),
     ("POST", "/v2/models/m/infer/", "admin"),
     ("POST", "//v2/models/m/infer", "admin"),

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from modelkeep.data.traffic import read
+from modelkeep.errors import BadInput
 from modelkeep.serve.router import STICKY
 from modelkeep.serve.server import Running
 from modelkeep.settings import Settings
@@ -240,6 +241,26 @@ def test_a_defect_of_ours_is_a_sentence_too(server: Running, client: httpx.Clien
     monkeypatch.setattr(server.plane, "infer", None)
     reply = client.post(INFER, json=body())
     assert (reply.status_code, reply.json()) == (500, {"error": "the server failed on this request; its log says why"})
+
+
+def test_alerts_are_handed_on_and_need_somewhere_to_go(fakes: SimpleNamespace) -> None:
+    told: list[Any] = []
+
+    def alerted(document: Any) -> int:
+        if "alerts" not in document:
+            raise BadInput("this is no notification")
+        told.append(document)
+        return 1
+
+    with Running({"m": fakes.Fake()}, alerted=alerted) as url:
+        reply = httpx.post(f"{url}/monitor/alerts", json={"alerts": []})
+        assert (reply.status_code, reply.json(), told) == (200, {"new": 1}, [{"alerts": []}])
+        assert httpx.post(f"{url}/monitor/alerts", json={}).json() == {"error": "this is no notification"}
+        assert httpx.post(f"{url}/monitor/alerts", content=b"{").status_code == 400
+    with Running({"m": fakes.Fake()}) as url:
+        reply = httpx.post(f"{url}/monitor/alerts", json={"alerts": []})
+    assert reply.status_code == 400
+    assert "no journal that alerts could go to" in reply.json()["error"]
 
 
 def test_labels_need_traffic(fakes: SimpleNamespace) -> None:

@@ -25,7 +25,7 @@ import pytest
 
 from modelkeep.metrics import Metrics
 from modelkeep.serve.worker import model_to
-from modelkeep.types import Model
+from modelkeep.types import Model, ServeConfig
 
 MakeModel = Callable[..., Model]
 SEGFAULT, HANG = 11.0, 12.0  # as in tricky.py
@@ -304,7 +304,7 @@ def test_at_ten_times_the_load_memory_is_flat_and_what_is_counted_is_what_client
 def test_a_scrape_is_quick_after_ten_thousand_deaths_and_counters_never_go_back() -> None:
     metrics = Metrics()
     metrics.version("m", 1)
-    metrics.loaded("m", 1, format="onnx", engine="onnxruntime", device="cpu")
+    metrics.loaded("m", 1, "onnx", ServeConfig())
     for _ in range(10_000):
         metrics.worker_died("m", 1, "crash")
     took = []

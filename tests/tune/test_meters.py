@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from modelkeep.serve import system
 from modelkeep.tune import meters
 from modelkeep.tune.meters import Meter, Usage
 
@@ -79,7 +80,7 @@ def test_processes_below_count_too() -> None:
 
 def test_where_the_kernel_does_not_tell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """macOS, or a sandbox without /proc: this process alone, and the peak may be older; it is said."""
-    monkeypatch.setattr(meters, "PROC", tmp_path)
+    monkeypatch.setattr(system, "PROC", tmp_path)
     meter = Meter()
     meter.start()
     spin(0.02)

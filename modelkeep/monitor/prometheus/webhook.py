@@ -1,0 +1,81 @@
+"""What Alertmanager tells a webhook (version 4 of its document), as Findings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from modelkeep.errors import BadInput
+from modelkeep.types import Finding
+
+OWN = ("kind", "subject", "model", "version", "origin")
+"""Labels that are said elsewhere in a Finding."""
+KINDS = ("finding", "finding-over")
+"""Of entries in the journal: for an alert, and for its end."""
+SERVICE = "service"
+"""The name in the journal of what is about no model."""
+MOST = 1000
+"""Alerts of one document; Alertmanager's default has no bound."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """One alert. ``model`` and ``version`` are None where it is about the service; ``key`` is the same whenever the
+    same outbreak of it is told again; ``over`` says that it has ended.
+    """
+
+    finding: Finding
+    model: str | None
+    version: int | None
+    key: str
+    over: bool
+
+
+def read(document: Any) -> list[Told]:
+    """The alerts of a document, without those that came of a Finding of modelkeep's own. Raises BadInput."""
+    if not isinstance(document, Mapping) or not isinstance(document.get("alerts"), list):
+        raise BadInput("this is no notification of Alertmanager: it needs a list 'alerts' (webhook, version 4)")
+    if len(document["alerts"]) > MOST:
+        raise BadInput(f"{len(document['alerts'])} alerts are more than the {MOST} that are taken at a time")
+    return [_told(alert) for alert in document["alerts"] if _labels(alert).get("origin") != "modelkeep"]
+
+
+def _told(alert: Mapping[str, Any]) -> Told:
+    labels = _labels(alert)
+    name = labels.get("alertname", "")
+    notes = {str(key): str(value) for key, value in _mapping(alert, "annotations").items()}
+    began = _at(alert)
+    version = labels.get("version", "")
+    evidence = {key: value for key, value in labels.items() if key not in OWN} | notes
+    finding = Finding(
+        labels.get("kind") or "alert",
+        labels.get("subject") or name,
+        notes.get("description") or notes.get("summary") or name,
+        evidence,
+        began,
+    )
+    key = f"{alert.get('fingerprint') or sorted(labels.items())} {alert['startsAt']}"
+    number = int(version) if version.isdigit() and len(version) < 10 else None
+    return Told(finding, labels.get("model"), number, key, alert.get("status") == "resolved")
+
+
+def _labels(alert: Any) -> dict[str, str]:
+    if not isinstance(alert, Mapping):
+        raise BadInput("each of 'alerts' must be an object with labels and startsAt")
+    return {str(key): str(value) for key, value in _mapping(alert, "labels").items()}
+
+
+def _mapping(alert: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = alert.get(name) or {}
+    if not isinstance(found, Mapping):
+        raise BadInput(f"'{name}' of an alert must be an object")
+    return found
+
+
+def _at(alert: Mapping[str, Any]) -> float:
+    try:
+        return datetime.fromisoformat(alert["startsAt"]).timestamp()
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise BadInput(f"startsAt of an alert is no time as in RFC 3339: {alert.get('startsAt')!r}") from error

@@ -1,0 +1,89 @@
+"""The folder that setup writes: complete, accepted by Prometheus' own check, never written over what was changed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from modelkeep.errors import BadSettings, Conflict
+from modelkeep.monitor.prometheus import write
+from modelkeep.monitor.prometheus.plan import Plan
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Path:
+    file = tmp_path / "a key"
+    file.write_text("mk_secret")
+    return file
+
+
+def test_everything_is_there_and_is_yaml_or_json(tmp_path: Path) -> None:
+    written = write.write(tmp_path / "to", Plan())
+    names = {str(path.relative_to(tmp_path / "to")) for path in written}
+    assert names >= {"prometheus.yml", "alertmanager.yml", "rules/modelkeep.yml", "setup.json"}
+    assert len([name for name in names if name.startswith("grafana/dashboards/")]) == 5
+    for path in written:
+        assert (json.loads if path.suffix == ".json" else yaml.safe_load)(path.read_text())
+    provider = yaml.safe_load((tmp_path / "to/grafana/provisioning/dashboards/modelkeep.yml").read_text())
+    assert sorted(Path(provider["providers"][0]["options"]["path"]).glob("*.json"))
+
+
+def test_keys_and_certificates_are_named_and_never_copied(tmp_path: Path, key: Path) -> None:
+    targets = ("https://a:1", "https://b:2")
+    folder = tmp_path / "to"
+    write.write(folder, Plan(targets, key_file=str(key), ca_file=str(key), alertmanager="127.0.0.1:1"))
+    prometheus = yaml.safe_load((folder / "prometheus.yml").read_text())
+    [job] = prometheus["scrape_configs"]
+    assert job["static_configs"] == [{"targets": ["a:1", "b:2"]}]
+    access = {
+        "authorization": {"type": "Bearer", "credentials_file": str(key)},
+        "tls_config": {"ca_file": str(key)},
+    }
+    assert job["scheme"] == "https"
+    assert {name: job[name] for name in access} == access
+    assert prometheus["alerting"]["alertmanagers"] == [{"static_configs": [{"targets": ["127.0.0.1:1"]}]}]
+    hook = yaml.safe_load((folder / "alertmanager.yml").read_text())["receivers"][1]["webhook_configs"][0]
+    assert (hook["url"], hook["http_config"]) == ("https://a:1/monitor/alerts", access)
+    assert not any("mk_secret" in path.read_text() for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_file_that_was_changed_is_not_lost(tmp_path: Path) -> None:
+    write.write(tmp_path, Plan())
+    write.write(tmp_path, Plan())  # as it stands, it may be written again
+    (mine := tmp_path / "alertmanager.yml").write_text("mine")
+    with pytest.raises(Conflict, match=r"alertmanager\.yml; overwrite them with --force"):
+        write.write(tmp_path, Plan())
+    assert mine.read_text() == "mine"
+    write.write(tmp_path, Plan(), force=True)
+    assert mine.read_text() != "mine"
+
+
+def test_a_folder_that_cannot_be_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadSettings, match="cannot be written"):
+        write.write(tmp_path / "file" / "below", Plan())
+
+
+@pytest.mark.prometheus
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian: prometheus)")
+@pytest.mark.parametrize("secured", [False, True])
+def test_prometheus_and_alertmanager_accept_them(tmp_path: Path, key: Path, secured: bool) -> None:
+    plan = Plan(("https://a:1",), key_file=str(key)) if secured else Plan()
+    write.write(tmp_path, plan)
+    assert "SUCCESS" in check("promtool", "check", "config", str(tmp_path / "prometheus.yml"))
+    assert "SUCCESS" in check(
+        "promtool", "check", "rules", "--lint=all", "--lint-fatal", str(tmp_path / "rules/modelkeep.yml")
+    )
+    if shutil.which("amtool"):
+        assert "SUCCESS" in check("amtool", "check-config", str(tmp_path / "alertmanager.yml"))
+
+
+def check(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
