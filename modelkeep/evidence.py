@@ -69,26 +69,31 @@ def _log_capital(values: Array, counts: Array, m: float) -> float:
     return float(_log_mean_exp((np.log1p((BETS / m)[:, None] * (values - m)) * counts).sum(axis=1)))
 
 
-def mean_interval(x: Array, confidence: float = 0.95) -> tuple[float, float]:
+def mean_interval(
+    x: Array | Sequence[float], confidence: float = 0.95, *, counts: Array | Sequence[float] | None = None
+) -> tuple[float, float]:
     """(low, high) for the mean of observations in [0, 1]: a confidence sequence at its present n.
 
     It covers the mean at every n at once with this probability, so it may be looked at after each observation. The
-    means that Betting does not reject, from both sides; (0, 1) for no observations.
+    means that Betting does not reject, from both sides; (0, 1) for no observations. ``counts`` say how often each of
+    ``x`` was observed, once where not given: ``mean_interval([0, 1], counts=[wrong, right])`` is of a share.
     """
     given = np.asarray(x, dtype=np.float64).ravel()
-    if not given.size:
+    times = np.ones(given.size) if counts is None else np.asarray(counts, dtype=np.float64).ravel()
+    if not times.sum():
         return 0.0, 1.0
     if not (given.min() >= 0.0 and given.max() <= 1.0):
         raise ValueError("an observation lies outside [0, 1]")
     enough = log(2 / (1 - confidence))
-    values, counts = np.unique(given, return_counts=True)
+    values, which = np.unique(given, return_inverse=True)
+    counts = np.bincount(which, times)
     return _lowest(values, counts, enough), 1.0 - _lowest(1.0 - values, counts, enough)
 
 
 def _lowest(values: Array, counts: Array, enough: float) -> float:
     """The smallest mean that is not rejected. A share 1 − b + b·x/m of capital falls with m, so bisection finds it."""
     low, high = 0.0, 1.0
-    for _ in range(40):
+    for _ in range(30):
         middle = (low + high) / 2
         if _log_capital(values, counts, max(middle, SMALLEST_MEAN)) > enough:
             low = middle

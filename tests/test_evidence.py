@@ -114,6 +114,11 @@ class TestMeanInterval:
             missed += any(not low <= mean <= high for low, high in looks)
         assert share_within(missed, runs, 0.05)
 
+    def test_counts_stand_for_that_many_observations(self) -> None:
+        x = np.repeat([0.0, 0.25, 1.0], [30, 7, 200])
+        assert mean_interval([1.0, 0.0, 0.25], counts=[200, 30, 7]) == pytest.approx(mean_interval(x))
+        assert mean_interval([0.0, 1.0], counts=[0, 0]) == (0.0, 1.0)
+
     def test_more_confidence_is_wider(self) -> None:
         x = np.array([0.0, 1.0, 1.0, 0.5] * 30)
         low, high = mean_interval(x, 0.5)

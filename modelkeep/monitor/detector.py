@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import log
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,15 +14,18 @@ BETS = np.array([0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.75, 0.9])
 """Shares of the stake that one observation may cost."""
 HEADROOM = 5.0
 """Evidence is capped so far (in nats) over the threshold, so that an alarm ends soon after its cause has."""
+RELEASE = 2.0
+"""An alarm stays until its evidence is so far (in nats) under the threshold, so that it does not flicker there."""
 
 
 class Detector:
     """Many features side by side, each with its own H0 "the mean given the past is at most q" for numbers in [0, 1].
 
-    The CUSUM form of Shin, Ramdas & Rinaldo (2024, "E-detectors", New England J. Stat. Data Sci. 2): M = max(1, M)·L
-    with L the product of the fair bets 1 + λ(x − q) of one step, for each λ of a grid, then their mean. Its sum over
-    the steps bounds M's mean, so a threshold of ``features × steps`` gives at most one false alarm per so many steps on
-    average, over all features together, however often one looks.
+    The CUSUM form of Shin, Ramdas & Rinaldo (2024, "E-detectors", New England J. Stat. Data Sci. 2): M = max(w, M)·L
+    with L the product of the fair bets 1 + λ(x − q) of one step, for each λ of a grid, then their mean, and w the stake
+    that a step may begin with, known before its numbers are. Under H0 the sum of the stakes so far bounds M's mean, so
+    a threshold of ``features × stakes`` gives at most one false alarm per so many stakes on average, over all features
+    together, however often one looks; within s stakes the chance of one is at most s over the stakes per alarm.
     """
 
     def __init__(self, features: int, needed: float) -> None:
@@ -30,15 +34,37 @@ class Detector:
         self.steps = 0
         self._log_m = np.zeros((features, len(BETS)))
         self._start = np.zeros((features, len(BETS)), dtype=np.int64)
+        self._raised = np.zeros(features, dtype=bool)
 
-    def step(self, x: Array, q: Array) -> None:
+    def step(self, x: Array, q: Array, stake: float = 1.0) -> None:
         """One step: ``x`` [observations, features] in [0, 1], ``q`` [features]; a q of 1 or more is no bet."""
         bound = np.clip(q, 1e-6, 1.0)
-        gain = np.log1p((BETS / bound[:, None]) * (x - bound)[:, :, None]).sum(axis=0)
-        gain[bound >= 1.0] = 0.0
-        self._start[self._log_m <= 0.0] = self.steps
-        self._log_m = np.minimum(np.maximum(self._log_m, 0.0) + gain, self.needed + HEADROOM)
+        self._advance(np.log1p((BETS / bound[:, None]) * (x - bound)[:, :, None]).sum(axis=0), bound, stake)
+
+    def step_sums(self, sums: Array, n: float, q: Array, stake: float = 1.0) -> None:
+        """One step of ``n`` observations of which only the ``sums`` [features] are known.
+
+        For n numbers that are 0 or 1 that is the same as ``step``. For others it is less, never more: log(1 + λ(x − q))
+        is concave in x, so it lies over its chord from 0 to 1, and the chord of a sum is known (the convexity by which
+        Hoeffding 1963, JASA 58, bounds any number in [0, 1] by a coin of its mean). The evidence stays valid.
+        """
+        bound = np.clip(q, 1e-6, 1.0)
+        won, lost = np.log1p((BETS / bound[:, None]) * (1 - bound)[:, None]), np.log1p(-BETS)
+        hits = np.clip(sums, 0.0, n)[:, None]
+        self._advance(hits * won + (n - hits) * lost, bound, stake)
+
+    def skip(self) -> None:
+        """A step without a bet."""
         self.steps += 1
+
+    def _advance(self, gain: Array, bound: Array, stake: float) -> None:
+        gain[bound >= 1.0] = 0.0
+        begin = log(stake)
+        self._start[self._log_m <= begin] = self.steps
+        self._log_m = np.minimum(np.maximum(self._log_m, begin) + gain, self.needed + HEADROOM)
+        self.steps += 1
+        evidence = self.log_evidence
+        self._raised = (evidence >= self.needed) | (self._raised & (evidence >= self.needed - RELEASE))
 
     @property
     def log_evidence(self) -> Array:
@@ -49,9 +75,8 @@ class Detector:
 
     @property
     def raised(self) -> Array:
-        """[features] of bool: whose evidence is over the threshold now."""
-        found: Array = self.log_evidence >= self.needed
-        return found
+        """[features] of bool: whose evidence is over the threshold now, or was and is hardly below it."""
+        return self._raised
 
     @property
     def since(self) -> Array:

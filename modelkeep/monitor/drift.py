@@ -13,7 +13,8 @@ It takes requests to come independently: bursts of alike requests look like drif
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from bisect import bisect_right
+from dataclasses import dataclass, replace
 from math import log
 from typing import TYPE_CHECKING, Any
 
@@ -30,11 +31,13 @@ if TYPE_CHECKING:
     from modelkeep.types import Array
 
 CHUNK = 16
-"""Requests of one step: their bets are laid before the first of them is seen."""
+"""Requests of one step where they come one by one: their bets are laid before the first of them is seen."""
 KEEP = 0.9
-"""Of the memory of what is over-represented, from one step to the next: about 160 requests back."""
+"""Of the memory of what is over-represented, for each CHUNK of requests: about 160 requests back."""
 MAX_ROWS = 32
 """Of one request; more of them tell little more about its kind."""
+MAX_KEPT = 1024
+"""Chunks that are remembered to tell since when; of more, the older ones are joined in pairs."""
 TOLD = 5
 
 
@@ -46,6 +49,20 @@ class Tolerance:
     false_alarm_every: float = 1e6
     told: float | None = None
     """What a finding says of it, where several runs share the false alarms."""
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Requests as counts [features, bins]: from which step of the detector on, how many came before, and when."""
+
+    step: int
+    before: int
+    at: float
+    counts: Array
+
+
+def _joined(one: _Chunk, next_: _Chunk) -> _Chunk:
+    return replace(one, counts=one.counts + next_.counts)
 
 
 class Drift:
@@ -69,8 +86,9 @@ class Drift:
         self._every = tolerance.told or tolerance.false_alarm_every
         self.n = 0
         self._seen = np.zeros_like(self.bins.shares)
-        self._counts: list[Array] = []
-        self._starts: list[float] = []
+        self.until: float | None = None
+        """When the last request came, epoch seconds."""
+        self._kept: list[_Chunk] = []
         self._waiting: list[tuple[Array, float]] = []
 
     def add(self, values: Sequence[Array], ats: Sequence[float]) -> None:
@@ -78,25 +96,36 @@ class Drift:
         self._waiting.extend((thin(rows), at) for rows, at in zip(values, ats, strict=True) if len(rows))
         while len(self._waiting) >= CHUNK:
             chunk, self._waiting = self._waiting[:CHUNK], self._waiting[CHUNK:]
-            self._step([rows for rows, _ in chunk], chunk[0][1])
+            sizes = np.array([len(rows) for rows, _ in chunk])
+            places = self.bins.place(np.concatenate([rows for rows, _ in chunk]))
+            self.add_counts(self.bins.tally(places, np.repeat(1 / sizes, sizes)), CHUNK, chunk[0][1], chunk[-1][1])
 
-    def _step(self, rows: list[Array], at: float) -> None:
-        places = self.bins.place(np.concatenate(rows))
-        sizes = np.array([len(one) for one in rows])
+    def add_counts(self, counts: Array, n: int, at: float, until: float) -> None:
+        """The next ``n`` requests, from ``at`` to ``until`` (epoch seconds), as ``counts`` [features, bins].
+
+        A request of k rows gives each of its rows the weight 1/k, so that each feature's counts sum to n: a request is
+        one observation, however many rows it has, and its share in some bins is a number in [0, 1]
+        (Detector.step_sums). Chunks may be of any size, so long as that does not depend on what is in them. Raises
+        ValueError for counts of another shape.
+        """
+        if counts.shape != self.bins.shares.shape:
+            wanted = list(self.bins.shares.shape)
+            raise ValueError(f"counts of shape {list(counts.shape)}; the reference has {wanted} [features, bins]")
+        if n < 1:
+            return
         if self.n:
             over = self._over_represented()
-            inside = np.take_along_axis(over, places.T, axis=1).T.astype(np.float64)
-            if len(inside) > CHUNK:  # a request with several rows counts as one observation: their mean
-                inside = np.add.reduceat(inside, np.cumsum(sizes) - sizes, axis=0) / sizes[:, None]
             bound = np.where(over.any(axis=1), self.bins.upper(over) + self.tolerance.share, 1.0)
-            self.detector.step(inside, bound)
+            self.detector.step_sums((counts * over).sum(axis=1), n, bound, stake=n / CHUNK)
         else:
-            self.detector.steps += 1
-        counts = self.bins.tally(places, np.repeat(1 / sizes, sizes))
-        self._seen = KEEP * self._seen + counts
-        self._counts.append(counts.astype(np.float32))
-        self._starts.append(at)
-        self.n += CHUNK
+            self.detector.skip()
+        self._seen = KEEP ** (n / CHUNK) * self._seen + counts
+        self._kept.append(_Chunk(self.detector.steps - 1, self.n, at, counts.astype(np.float32)))
+        self.n += n
+        self.until = until
+        if len(self._kept) > MAX_KEPT:
+            older = self._kept[: MAX_KEPT // 2]
+            self._kept[: MAX_KEPT // 2] = [_joined(*pair) for pair in zip(older[::2], older[1::2], strict=True)]
 
     def _over_represented(self) -> Array:
         """[features, bins] of bool: the union of bins that recent requests fall into more often than the reference."""
@@ -112,7 +141,8 @@ class Drift:
         start = int(np.median(self.detector.since[moved]))
         distance = self.distance(start)
         worst = moved[np.argsort(-distance[moved], kind="stable")]
-        since, n = self._starts[start], self.n - start * CHUNK
+        first = self._kept[self._at(start)]
+        since, n = first.at, self.n - first.before
         top = int(worst[0])
         why = (
             f"{len(moved)} of {len(self.names)} features of the {self.subject} moved, most of all {self.names[top]}: "
@@ -140,8 +170,12 @@ class Drift:
         found: Array = np.abs(self._live(start) - self.bins.shares).sum(axis=1) / 2
         return found
 
+    def _at(self, start: int) -> int:
+        """The place of the chunk that this step was, or is part of by now."""
+        return max(bisect_right(self._kept, start, key=lambda chunk: chunk.step) - 1, 0)
+
     def _live(self, start: int) -> Array:
-        counts = np.sum(self._counts[start:], axis=0, dtype=np.float64)
+        counts = np.sum([chunk.counts for chunk in self._kept[self._at(start) :]], axis=0, dtype=np.float64)
         found: Array = counts / counts.sum(axis=1, keepdims=True)
         return found
 

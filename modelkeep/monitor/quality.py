@@ -9,6 +9,7 @@ import numpy as np
 
 from modelkeep.evidence import mean_interval
 from modelkeep.model.score import predictions
+from modelkeep.monitor.classified import Measured
 from modelkeep.monitor.detector import Rising
 from modelkeep.types import Finding
 
@@ -43,10 +44,15 @@ def share_right(answers: Array | None, label: Any, names: Sequence[str] = ()) ->
     if not truth:
         return None
     if answers.dtype.kind in "iub":
-        codes = [_code(one, names) for one in truth]
-        known = [code for code in codes if code is not None]
-        return float(np.mean(answers == np.array(known))) if len(known) == len(codes) else None
+        known = codes(truth, names)
+        return None if known is None else float(np.mean(answers == known))
     return float(np.mean([str(a) == str(b) for a, b in zip(answers.tolist(), truth, strict=True)]))
+
+
+def codes(truth: Sequence[Any], names: Sequence[str] = ()) -> Array | None:
+    """Labels as class numbers, -1 for a name that the model does not know; None where one is no class."""
+    found = [_code(one, names) for one in truth]
+    return None if None in found else np.array(found, dtype=np.float64)
 
 
 def _code(label: Any, names: Sequence[str]) -> float | None:
@@ -83,6 +89,13 @@ class Quality:
         evidence["log_evidence"] = float(self._wrong.detector.log_evidence[0])
         evidence["log_threshold"] = self._wrong.detector.needed
         return Finding("quality", "accuracy", why, evidence, since)
+
+    def measured(self) -> dict[str, Measured]:
+        """Accuracy, by name; empty before the first label."""
+        right = 1 - np.array(self._wrong.values)
+        if not len(right):
+            return {}
+        return {"accuracy": Measured(float(right.mean()), *mean_interval(right, CONFIDENCE), len(right))}
 
     def numbers(self) -> dict[str, Any]:
         """n, coverage, accuracy and the confidence sequence at this n."""

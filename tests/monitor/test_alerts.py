@@ -6,7 +6,10 @@ import io
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
@@ -26,6 +29,7 @@ class Hook(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.got.append((self.headers["Content-Type"], json.loads(body)))  # type: ignore[attr-defined]
+        self.server.paths.append(self.path)  # type: ignore[attr-defined]
         self.send_response(self.server.status)  # type: ignore[attr-defined]
         self.end_headers()
 
@@ -36,7 +40,7 @@ class Hook(BaseHTTPRequestHandler):
 @pytest.fixture
 def hook() -> Iterator[Any]:
     server: Any = HTTPServer(("127.0.0.1", 0), Hook)
-    server.got, server.status = [], 200
+    server.got, server.paths, server.status = [], [], 200
     server.url = f"http://127.0.0.1:{server.server_port}/hook"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -101,7 +105,77 @@ def test_the_secret_part_of_an_address_is_not_printed(hook: Any) -> None:
     assert "secret" not in out.getvalue()
 
 
+class TestAlertmanager:
+    """API v2: alerts are known by their labels, go on for LASTS, and end when they are told to be over."""
+
+    @pytest.fixture
+    def told(self, hook: Any) -> Alerts:
+        return Alerts(alertmanager=hook.url.removesuffix("/hook") + "/", stream=io.StringIO())
+
+    def alert(self, hook: Any) -> dict[str, Any]:
+        """The last one that was sent."""
+        kind, body = hook.got[-1]
+        assert kind == "application/json"
+        assert len(body) == 1
+        return body[0]  # type: ignore[no-any-return]
+
+    def test_a_finding_is_an_alert(self, hook: Any, told: Alerts) -> None:
+        assert told.tell("digits@1", FINDING)
+        assert hook.paths == ["/api/v2/alerts"]
+        alert = self.alert(hook)
+        assert alert["labels"] == {
+            "alertname": "ModelkeepDrift",
+            "model": "digits",
+            "version": "1",
+            "kind": "drift",
+            "subject": "inputs",
+            "severity": "ticket",
+            "origin": "modelkeep",
+        }
+        assert alert["annotations"] == {
+            "summary": "drift of inputs, digits@1",
+            "description": "3 of 64 features moved",
+        }
+        assert alert["startsAt"] == "1970-01-01T00:16:40.000Z"
+        ends = datetime.fromisoformat(alert["endsAt"]).timestamp()
+        assert time.time() + alerts.LASTS - 60 < ends <= time.time() + alerts.LASTS
+
+    def test_it_is_known_by_the_same_labels_until_it_is_over(self, hook: Any, told: Alerts) -> None:
+        told.tell("digits@1", FINDING)
+        first = self.alert(hook)
+        assert told.still("digits@1", [replace(FINDING, why="5 of 64 features moved")])
+        assert self.alert(hook)["labels"] == first["labels"]
+        assert told.over("digits@1", FINDING)
+        last = self.alert(hook)
+        assert last["labels"] == first["labels"]
+        assert datetime.fromisoformat(last["endsAt"]).timestamp() <= time.time()
+
+    def test_the_others_hear_it_once(self, hook: Any) -> None:
+        out = io.StringIO()
+        told = Alerts(hook.url, stream=out)
+        told.tell("digits@1", FINDING)
+        assert told.still("digits@1", [FINDING])
+        assert len(hook.got) == 1
+        assert len(out.getvalue().splitlines()) == 1
+        assert told.over("digits@1", FINDING)
+        assert out.getvalue().endswith("drift digits@1 inputs: over\n")
+        assert len(hook.got) == 1
+
+    def test_nothing_that_goes_on_is_nothing_to_tell(self, hook: Any, told: Alerts) -> None:
+        assert told.still("digits@1", [])
+        assert hook.got == []
+
+    def test_one_that_refuses_is_reported(self, hook: Any) -> None:
+        hook.status = 400
+        out = io.StringIO()
+        assert not Alerts(alertmanager=hook.url, stream=out).tell("digits@1", FINDING)
+        assert "the Alertmanager 127.0.0.1:" in out.getvalue()
+        assert "was not told: HTTP Error 400" in out.getvalue()
+
+
 @pytest.mark.parametrize("bad", ["file:///etc/passwd", "ftp://host/x", "hook", "http://", ""])
 def test_other_addresses_are_refused(bad: str) -> None:
     with pytest.raises(BadSettings, match="is no http:// or https:// address"):
         Alerts(bad)
+    with pytest.raises(BadSettings, match=r"the Alertmanager .* is no http:// or https:// address"):
+        Alerts(alertmanager=bad)

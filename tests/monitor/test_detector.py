@@ -77,7 +77,66 @@ def test_an_alarm_ends_soon_after_its_cause() -> None:
     while detector.raised[0]:
         detector.step(np.zeros((1, 1)), np.array([0.2]))
         steps += 1
-    assert 0 < steps < 60
+    assert 0 < steps < 120
+
+
+def test_an_alarm_does_not_flicker_at_the_threshold() -> None:
+    """Evidence that goes up and down by less than RELEASE around the threshold is one alarm."""
+    rng = np.random.default_rng(5)
+    detector, changes, before = Detector(1, log(1e3)), 0, False
+    for _ in range(400):
+        detector.step((rng.random((1, 1)) < 0.5).astype(float), np.array([0.25]))
+        changes += bool(detector.raised[0]) != before
+        before = bool(detector.raised[0])
+    assert changes == 1
+
+
+class TestSums:
+    """Steps of which only the sums are known: what a chunk of counts gives."""
+
+    def test_of_zeros_and_ones_they_tell_all(self) -> None:
+        rng = np.random.default_rng(6)
+        by_one, by_sum, q = Detector(3, log(1e4)), Detector(3, log(1e4)), np.array([0.2, 0.5, 1.0])
+        for size in rng.integers(1, 200, 40):
+            x = (rng.random((size, 3)) < 0.3).astype(float)
+            by_one.step(x, q)
+            by_sum.step_sums(x.sum(axis=0), int(size), q)
+            assert by_sum.log_evidence == pytest.approx(by_one.log_evidence)
+        assert by_sum.raised.tolist() == by_one.raised.tolist() == [True, False, False]
+
+    def test_of_shares_they_tell_less_and_never_more(self) -> None:
+        rng = np.random.default_rng(7)
+        for _ in range(50):
+            by_one, by_sum, q = Detector(2, 1e9), Detector(2, 1e9), rng.random(2)
+            x = rng.beta(rng.uniform(0.3, 3), rng.uniform(0.3, 3), (30, 2))
+            by_one.step(x, q)
+            by_sum.step_sums(x.sum(axis=0), 30, q)
+            assert (by_sum.log_evidence <= by_one.log_evidence + 1e-9).all()
+
+    @pytest.mark.parametrize("sizes", [(3, 4), (16, 17), (1, 200)])
+    def test_false_alarms_are_as_rare_as_promised_whatever_the_sizes(self, sizes: tuple[int, int]) -> None:
+        """At the edge of the hypothesis, stakes by size: an alarm in 1,600 observations at most, on average."""
+        rng = np.random.default_rng(8)
+        promised, total, alarms, runs = 1600, 0, 0, 40
+        for _ in range(runs):
+            detector, n = Detector(1, log(promised / 16)), 0
+            while n < 2 * promised:
+                size = int(rng.integers(*sizes))
+                detector.step_sums(rng.binomial(size, [0.3]).astype(float), size, np.array([0.3]), stake=size / 16)
+                n += size
+                if detector.raised[0]:
+                    alarms += 1
+                    break
+            total += n
+        assert total / max(alarms, 1) > promised
+
+    def test_a_skipped_step_counts(self) -> None:
+        detector = Detector(1, log(10))
+        detector.skip()
+        for _ in range(5):
+            detector.step_sums(np.array([16.0]), 16, np.array([0.2]))
+        assert detector.steps == 6
+        assert detector.since.tolist() == [1]
 
 
 def test_a_bound_of_one_is_no_bet() -> None:

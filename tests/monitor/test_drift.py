@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from math import erf as _erf
 from typing import Any
 
 import numpy as np
 import pytest
 
 from modelkeep.data.dataset import Dataset
-from modelkeep.monitor.drift import CHUNK, MAX_ROWS, Drift, Tolerance, thin
+from modelkeep.monitor.drift import CHUNK, MAX_KEPT, MAX_ROWS, Drift, Tolerance, thin
 from modelkeep.monitor.features import Columns
 from modelkeep.types import Finding, TensorSpec
 
@@ -216,6 +217,72 @@ class TestRequestsWithManyRows:
         assert thin(rows)[-1, 0] == 999
         assert thin(rows[:5]) is not rows
         assert len(thin(rows[:5])) == 5
+
+
+class TestCounts:
+    """What a server hands over: chunks of any size, as counts by bin."""
+
+    def chunks(self, drift: Drift, rows: Any, sizes: Sequence[int]) -> None:
+        at = 0
+        for size in sizes:
+            part = rows[at : at + size]
+            drift.add_counts(drift.bins.tally(drift.bins.place(part), np.ones(size)), size, float(at), float(at + size))
+            at += size
+
+    def test_they_come_to_the_same_as_the_requests(self) -> None:
+        rng = np.random.default_rng(20)
+        reference, rows = rng.normal(size=(500, 3)), rng.normal(0.4, 1, (640, 3))
+        by_rows, by_counts = watch(reference), watch(reference)
+        by_rows.add(list(rows[:, None]), [float(at) for at in range(640)])
+        self.chunks(by_counts, rows, [CHUNK] * 40)
+        assert by_counts.numbers() == by_rows.numbers()
+
+    def test_quiet_chunks_of_any_size_are_silent_and_loud_ones_are_not(self) -> None:
+        rng = np.random.default_rng(21)
+        for sizes in ([1] * 600, [5, 300, 16, 79] * 10, [2000] * 5):
+            reference, n = rng.normal(size=(800, 3)), sum(sizes)
+            quiet, loud = watch(reference), watch(reference)
+            self.chunks(quiet, rng.normal(size=(n, 3)), sizes)
+            self.chunks(loud, rng.normal(1.2, 1, (n, 3)), sizes)
+            assert quiet.finding() is None
+            found = loud.finding()
+            assert found is not None
+            assert found.evidence["moved"] == 3
+            assert loud.n == n
+            assert loud.until == n
+
+    def test_a_shift_below_the_tolerance_stays_silent_in_large_chunks(self) -> None:
+        """A million requests, 4 % of them moved; looked at a thousand times."""
+        rng = np.random.default_rng(22)
+        reference = rng.normal(size=(1000, 1))
+        drift = watch(reference)
+        shares = np.diff([0.0, *(0.5 + 0.5 * _erf((edge - 0.1) / 2**0.5) for edge in drift.bins.cuts[0]), 1.0])
+        for at in range(1000):
+            counts = np.zeros_like(drift.bins.shares)
+            counts[0, : len(shares)] = rng.multinomial(1000, shares)
+            drift.add_counts(counts, 1000, float(at), float(at))
+            assert not drift.detector.raised.any()
+        assert drift.n == 1_000_000
+
+    def test_what_is_remembered_is_bounded_and_still_tells_since_when(self) -> None:
+        rng = np.random.default_rng(23)
+        drift = watch(rng.normal(size=(300, 1)))
+        rows = np.concatenate([rng.normal(size=(4000, 1)), rng.normal(3, 1, (160, 1))])
+        for at, row in enumerate(rows):
+            drift.add_counts(drift.bins.tally(drift.bins.place(row[None]), np.ones(1)), 1, float(at), float(at))
+        assert len(drift._kept) <= MAX_KEPT
+        found = drift.finding()
+        assert found is not None
+        assert found.since is not None
+        assert 3900 <= found.since <= 4050
+        assert found.evidence["n"] == 4160 - found.since
+
+    def test_counts_of_another_shape_are_refused(self) -> None:
+        drift = watch(np.zeros((100, 2)))
+        with pytest.raises(ValueError, match=r"counts of shape \[3, 5\]; the reference has \[2, 4\]"):
+            drift.add_counts(np.ones((3, 5)), 1, 0.0, 0.0)
+        drift.add_counts(np.zeros_like(drift.bins.shares), 0, 0.0, 0.0)
+        assert drift.n == 0
 
 
 def test_how_requests_are_handed_in_does_not_matter() -> None:

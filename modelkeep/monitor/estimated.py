@@ -1,0 +1,246 @@
+"""Quality without labels: what accuracy, F1 and AUC are to be expected from how sure the answers are (CBPE).
+
+Confidence-based performance estimation (NannyML; the idea is that of Guillory et al. 2021, ICCV, "Predicting with
+confidence on unseen distributions"): of the reference rows it is known how often an answer of which confidence was
+right; isotonic regression makes a map of that (Zadrozny & Elkan 2002, KDD), and the mean of the mapped confidences of
+live answers is the accuracy to expect.
+
+It holds so long as an answer of a given confidence is right as often as it was on the reference rows. A world where the
+same inputs mean something else breaks it, and no input tells: only labels do. So once there are labels, they are held
+against it, and it says by itself when it no longer holds.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from modelkeep.evidence import mean_interval
+from modelkeep.monitor.classified import MAX_CLASSES, Measured
+from modelkeep.monitor.detector import Rising
+from modelkeep.types import Finding
+
+if TYPE_CHECKING:
+    from modelkeep.types import Array
+
+ASSUMES = "an answer of a given confidence is right as often as on the reference rows"
+FEWEST = 100
+"""Reference rows with labels that a calibration needs."""
+CELLS = 512
+"""Cells of confidence, equally wide in its log odds from LEAST to MOST."""
+LEAST, MOST = -5.0, 17.0
+RESAMPLES = 60
+SLACK = 0.02
+"""What the share that is right may differ from calibrated confidence, beside what the reference rows may err by."""
+WINDOW = 2000
+"""The estimate is of the newest rows, so many at most."""
+MAX_ROWS = 8
+"""Of one request."""
+CHUNK = 16
+
+
+def isotonic(x: Array, y: Array) -> tuple[Array, Array]:
+    """(x, fitted), both rising: the rising function closest to ``y`` in squares, at each different ``x``.
+
+    Pool-adjacent-violators (Ayer, Brunk, Ewing, Reid & Silverman 1955, Ann. Math. Stat. 26).
+    """
+    points, which, times = np.unique(x, return_inverse=True, return_counts=True)
+    means = np.bincount(which, y) / times
+    values: list[float] = []
+    weights: list[float] = []
+    spans: list[int] = []
+    for mean, weight in zip(means.tolist(), times.tolist(), strict=True):
+        span = 1
+        while values and values[-1] >= mean:
+            total = weights[-1] + weight
+            mean, weight, span = (values.pop() * weights.pop() + mean * weight) / total, total, span + spans.pop()
+        values.append(mean)
+        weights.append(weight)
+        spans.append(span)
+    return points, np.repeat(values, spans)
+
+
+def cells(confidence: Array) -> Array:
+    """Which cell a confidence falls into."""
+    sure = np.clip(confidence.astype(np.float64), 1e-12, 1 - 1e-12)
+    odds = np.log(sure) - np.log1p(-sure)
+    return np.clip(((odds - LEAST) * (CELLS / (MOST - LEAST))).astype(np.int64), 0, CELLS - 1)
+
+
+class Calibration:
+    """How often an answer of a confidence was right, of the reference rows: ``confidence`` and ``right``, [rows].
+
+    ``maps`` [1 + resamples, cells] are the map itself, and maps of resampled rows, which show how unsure it is.
+    """
+
+    def __init__(self, confidence: Array, right: Array) -> None:
+        self.n = len(confidence)
+        at, right = cells(confidence), right.astype(np.float64)
+        self.spread = np.bincount(at, minlength=CELLS).astype(np.float64)
+        chance = np.random.default_rng(0)
+        draws = [np.arange(self.n), *(chance.integers(self.n, size=self.n) for _ in range(RESAMPLES))]
+        self.maps = np.stack([np.interp(np.arange(CELLS), *isotonic(at[rows], right[rows])) for rows in draws])
+        self.map = self.maps[0]
+        self.most = np.quantile(self.maps[1:], 0.975, axis=0)
+        """[cells]: the most that may be hoped for."""
+
+    @classmethod
+    def of(cls, confidence: Array, right: Array) -> Calibration | None:
+        """None where the rows are too few."""
+        return cls(confidence, right) if len(confidence) >= FEWEST else None
+
+    def chances(self, scores: Array) -> Array:
+        """Probabilities [rows, classes] as calibrated ones: the map gives the best class its chance to be right, and
+        the others share the rest as they did."""
+        rows, best = np.arange(len(scores)), scores.argmax(axis=1)
+        right = self.map[cells(scores[rows, best])]
+        rest = scores.astype(np.float64).copy()
+        rest[rows, best] = 0.0
+        left = rest.sum(axis=1)
+        even = (1.0 - np.eye(scores.shape[1])[best]) / max(scores.shape[1] - 1, 1)
+        shares = np.where(left[:, None] > 1e-12, rest / np.maximum(left, 1e-12)[:, None], even)
+        found: Array = shares * (1 - right)[:, None]
+        found[rows, best] = right
+        return found
+
+    def slack(self, spread: Array) -> float:
+        """Half the width of what the map may err by (95 %), for answers spread over the cells so; 0.5 at most."""
+        each = self.maps[1:] @ (spread / max(spread.sum(), 1.0))
+        low, high = np.quantile(each, (0.025, 0.975))
+        return float(high - low) / 2
+
+
+def expected(calibration: Calibration, scores: Array) -> dict[str, Measured]:
+    """Accuracy, F1 (macro) and AUC to expect of answers with these probabilities [rows, classes], one row a request.
+
+    The interval of accuracy holds what the answers at hand say of those to come (a confidence sequence) and what the
+    reference rows may err by (resampled); F1 and AUC have none.
+    """
+    n = len(scores)
+    if not n:
+        return {}
+    spread = np.bincount(cells(scores.max(axis=1)), minlength=CELLS).astype(np.float64)
+    value, slack = float(calibration.map @ spread) / n, calibration.slack(spread)
+    low, high = mean_interval(calibration.map, counts=spread)
+    found = {"accuracy": Measured(value, max(low - slack, 0.0), min(high + slack, 1.0), n)}
+    chances, best = calibration.chances(scores), scores.argmax(axis=1)
+    found["f1"] = Measured(_expected_f1(chances, best), None, None, n)
+    if (area := _expected_auc(chances, scores)) is not None:
+        found["auc"] = Measured(area, None, None, n)
+    return found
+
+
+def _expected_f1(chances: Array, best: Array) -> float:
+    """From the expected counts of each class: 2TP / (answered + true)."""
+    answered = np.bincount(best, minlength=chances.shape[1])
+    hits = np.bincount(best, chances[np.arange(len(best)), best], minlength=chances.shape[1])
+    there = (answered > 0) | (chances.sum(axis=0) >= 0.5)
+    return float((2 * hits[there] / (answered + chances.sum(axis=0))[there]).mean())
+
+
+def _expected_auc(chances: Array, scores: Array) -> float | None:
+    """Of the second class where there are two, else the mean of each against the rest: the expected share of pairs."""
+    count = scores.shape[1]
+    if count > MAX_CLASSES:
+        return None
+    found = []
+    for one in [1] if count == 2 else range(count):
+        order = np.argsort(scores[:, one], kind="stable")
+        score, mine = scores[order, one], chances[order, one]
+        _, tied = np.unique(score, return_inverse=True)
+        below = np.bincount(tied, 1 - mine)
+        beaten = np.cumsum(below) - below / 2
+        pairs = mine.sum() * (1 - mine).sum()
+        if pairs > 0:
+            found.append(float((mine * beaten[tied]).sum() / pairs))
+    return float(np.mean(found)) if found else None
+
+
+class Estimated:
+    """The estimate of one version as answers come, and whether labels bear it out. ``floor`` is what was promised."""
+
+    def __init__(self, calibration: Calibration, floor: float | None, promise: str, false_alarm_every: float) -> None:
+        self.calibration, self.floor, self.promise = calibration, floor, promise
+        self.n = 0
+        self._newest: deque[Array] = deque()
+        self._rows = 0
+        self._wrong = Rising(1.0 if floor is None else 1 - floor, false_alarm_every, chunk=CHUNK)
+        self.spare = SLACK + calibration.slack(calibration.spread)
+        most = (1 + self.spare) / 2
+        self._off = {way: Rising(most, 2 * false_alarm_every, chunk=CHUNK) for way in ("less", "more")}
+        """Bounded to [0, 1]: (1 + d) / 2, with d by how much less, or more, was right than was to be expected."""
+
+    def add(self, scores: Array, at: float) -> None:
+        """The probabilities [rows, classes] that a request was answered with."""
+        rows = scores[:MAX_ROWS]
+        self.n += 1
+        self._newest.append(rows)
+        self._rows += len(rows)
+        while self._rows - len(self._newest[0]) >= WINDOW:
+            self._rows -= len(self._newest.popleft())
+        self._wrong.add(1 - float(self.calibration.most[cells(rows.max(axis=1))].mean()), at)
+
+    def judged(self, scores: Array, right: float, at: float) -> None:
+        """The truth of a request came: the share of its rows that were right."""
+        less = float(self.calibration.map[cells(scores.max(axis=1))].mean()) - right
+        self._off["less"].add((1 + less) / 2, at)
+        self._off["more"].add((1 - less) / 2, at)
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing that is known speaks against the assumption."""
+        return not any(check.raised for check in self._off.values())
+
+    def findings(self) -> list[Finding]:
+        """That calibration no longer holds; else, that the estimate lies below what was promised."""
+        found = [self._not_calibrated(way, check) for way, check in self._off.items() if check.raised]
+        return found or ([self._too_low()] if self.floor is not None and self._wrong.raised else [])
+
+    def _not_calibrated(self, way: str, check: Rising) -> Finding:
+        since, off = check.since()
+        gap = 2 * float(off.mean()) - 1
+        low, high = (2 * end - 1 for end in mean_interval(off))
+        why = (
+            f"calibration no longer holds: {gap:.1%} ({low:.1%} to {high:.1%}) {way} of the last {len(off)} labelled "
+            f"answers were right than their confidence let expect, so estimates of quality without labels are void"
+        )
+        evidence = {"gap": gap, "low": low, "high": high, "n": len(off), "way": way, "tolerance": self.spare}
+        return Finding("quality", "calibration", why, evidence | _numbers_of(check), since)
+
+    def _too_low(self) -> Finding:
+        since, wrong = self._wrong.since()
+        most = 1 - float(wrong.mean())
+        why = (
+            f"accuracy is estimated to be at most {most:.1%} on the last {len(wrong)} answers, without labels; "
+            f"{self.promise} is {self.floor:.1%}. It assumes that {ASSUMES}"
+        )
+        evidence = {"at_most": most, "n": len(wrong), "floor": self.floor, "assumes": ASSUMES}
+        return Finding("quality", "estimated accuracy", why, evidence | _numbers_of(self._wrong), since)
+
+    def measured(self) -> dict[str, Measured]:
+        """Accuracy, F1 and AUC to expect of the newest answers, WINDOW rows at most."""
+        return expected(self.calibration, np.concatenate(self._newest)) if self._newest else {}
+
+    def numbers(self) -> dict[str, Any]:
+        """n, the estimates, and whether the assumption still holds."""
+        found = {name: one._asdict() for name, one in self.measured().items()}
+        return {"n": self.n, "reference_rows": self.calibration.n, "assumes": ASSUMES, "holds": self.holds, **found}
+
+    def describe(self) -> str:
+        """One line for a person."""
+        if not self.n:
+            return "estimated without labels: no answers yet"
+        told = ", ".join(
+            f"{name.upper() if name != 'accuracy' else name} {one.describe('.1%')}"
+            for name, one in self.measured().items()
+        )
+        return f"estimated without labels: {told}" + ("" if self.holds else "; void, for calibration no longer holds")
+
+
+def _numbers_of(check: Rising) -> dict[str, float]:
+    return {
+        "log_evidence": float(check.detector.log_evidence[0]),
+        "log_threshold": check.detector.needed,
+    }

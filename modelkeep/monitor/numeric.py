@@ -1,0 +1,86 @@
+"""Quality of numbers: RMSE and MAE of labelled answers, each with an interval that may be looked at any time.
+
+Errors have no bound, and no interval without one holds at any time. So an error counts at most SPREAD times the largest
+of the first BURN_IN labelled requests, which themselves count for no interval. The intervals are confidence sequences
+by betting (evidence.mean_interval: Waudby-Smith & Ramdas 2024, JRSS-B 86(1)) of the errors over that bound.
+"""
+
+from __future__ import annotations
+
+from math import sqrt
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from modelkeep.evidence import mean_interval
+from modelkeep.monitor.classified import CONFIDENCE, Measured
+from modelkeep.monitor.detector import Rising
+from modelkeep.types import Finding
+
+if TYPE_CHECKING:
+    from modelkeep.types import Array
+
+BURN_IN = 30
+SPREAD = 3.0
+PATIENCE = 4.0
+CHUNK = 16
+
+
+class Numeric:
+    """What was answered and what was so, as numbers. ``worst`` is the promised mean absolute error, None for none."""
+
+    def __init__(self, worst: float | None = None, false_alarm_every: float = 1e6) -> None:
+        self.worst = worst
+        self._too_far = Rising(1 / PATIENCE, false_alarm_every, chunk=CHUNK)
+        self._absolute: list[float] = []
+        self._squared: list[float] = []
+
+    def add(self, answers: Array, truth: Array, at: float) -> None:
+        """One request: [rows] each; its mean error is one observation. Answers that are not finite count for none."""
+        errors = np.abs(answers.astype(np.float64) - truth.astype(np.float64))
+        if not np.isfinite(errors).all():
+            return
+        self._absolute.append(float(errors.mean()))
+        self._squared.append(float((errors**2).mean()))
+        if self.worst:
+            self._too_far.add(min(self._absolute[-1] / (PATIENCE * self.worst), 1.0), at)
+
+    def __len__(self) -> int:
+        """Requests."""
+        return len(self._absolute)
+
+    def measured(self) -> dict[str, Measured]:
+        """RMSE and MAE by name, in the unit of the answers; empty before the first label."""
+        if not self._absolute:
+            return {}
+        absolute, squared, n = np.array(self._absolute), np.array(self._squared), len(self)
+        mean, root = float(absolute.mean()), float(np.sqrt(squared.mean()))
+        bound = SPREAD * float(np.sqrt(squared[:BURN_IN].max()))
+        if n <= BURN_IN or bound <= 0:
+            return {"rmse": Measured(root, None, None, n), "mae": Measured(mean, None, None, n)}
+        low, high = (bound * end for end in _interval(absolute, bound))
+        least, most = (bound * sqrt(end) for end in _interval(squared, bound**2))
+        return {
+            "rmse": Measured(root, min(least, root), max(most, root), n),
+            "mae": Measured(mean, min(low, mean), max(high, mean), n),
+        }
+
+    def finding(self) -> Finding | None:
+        """A mean absolute error over the promise. Each counts PATIENCE times the promise at most, which only lowers the
+        mean, so that the evidence is valid however large errors may be; None while there is too little."""
+        if not self.worst or not self._too_far.raised:
+            return None
+        since, shares = self._too_far.since()
+        mean = float(np.mean(self._absolute[-len(shares) :]))
+        why = (
+            f"the mean absolute error is {mean:.4g} on the last {len(shares)} labelled requests; what was promised is "
+            f"{self.worst:.4g}"
+        )
+        evidence = {"mae": mean, "n": len(shares), "worst": self.worst}
+        evidence["log_evidence"] = float(self._too_far.detector.log_evidence[0])
+        evidence["log_threshold"] = self._too_far.detector.needed
+        return Finding("quality", "error", why, evidence, since)
+
+
+def _interval(values: Array, bound: float) -> tuple[float, float]:
+    return mean_interval(np.minimum(values[BURN_IN:] / bound, 1.0), CONFIDENCE)

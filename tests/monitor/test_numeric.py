@@ -1,0 +1,87 @@
+"""RMSE and MAE: their values, intervals that hold while one looks again and again, and a promise that is broken."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from modelkeep.monitor.numeric import BURN_IN, Numeric
+
+
+def numeric(errors: object, **given: float) -> Numeric:
+    """One request for each error."""
+    made = Numeric(**given)
+    for at, error in enumerate(np.asarray(errors, dtype=float)):
+        made.add(np.array([error]), np.array([0.0]), float(at))
+    return made
+
+
+def test_values_in_the_unit_of_the_answers() -> None:
+    measured = numeric([3.0, -4.0]).measured()
+    assert measured["mae"] == (3.5, None, None, 2)
+    assert measured["rmse"].value == pytest.approx(np.sqrt(12.5))
+
+
+def test_nothing_yet() -> None:
+    assert Numeric().measured() == {}
+    assert Numeric().finding() is None
+
+
+def test_answers_that_are_not_finite_count_for_none() -> None:
+    made = numeric([1.0])
+    made.add(np.array([np.nan]), np.array([1.0]), 0.0)
+    assert len(made) == 1
+
+
+def test_rows_of_one_request_are_one_observation() -> None:
+    made = Numeric()
+    made.add(np.array([1.0, 2.0, 3.0]), np.zeros(3), 0.0)
+    assert made.measured()["mae"] == (2.0, None, None, 1)
+
+
+def test_intervals_hold_the_true_value_while_looking_again_and_again() -> None:
+    rng = np.random.default_rng(0)
+    missed, last = 0, None
+    for _ in range(60):
+        made = Numeric()
+        errors = rng.normal(0, 10, 400)
+        wrong = False
+        for at, error in enumerate(errors, start=1):
+            made.add(np.array([error]), np.array([0.0]), 0.0)
+            if at > BURN_IN and at % 80 == 0:
+                last = made.measured()
+                rmse, mae = last["rmse"], last["mae"]
+                wrong |= not rmse.low <= 10 <= rmse.high or not mae.low <= 10 * np.sqrt(2 / np.pi) <= mae.high
+        missed += wrong
+    assert missed < 9, "two metrics at 95 %"
+    assert last is not None
+    assert 0 < last["mae"].high - last["mae"].low < 5
+
+
+def test_exact_answers() -> None:
+    assert numeric(np.zeros(60)).measured()["rmse"] == (0.0, None, None, 60)
+
+
+class TestPromise:
+    def test_what_was_promised_is_no_finding(self) -> None:
+        rng = np.random.default_rng(1)
+        for _ in range(10):
+            errors = rng.exponential(1.0, 3000)
+            assert numeric(errors, worst=1.0).finding() is None
+
+    def test_larger_errors_are_found(self) -> None:
+        rng = np.random.default_rng(2)
+        errors = np.r_[rng.exponential(0.8, 800), rng.exponential(2.5, 400)]
+        found = numeric(errors, worst=1.0).finding()
+        assert found is not None
+        assert (found.kind, found.subject) == ("quality", "error")
+        assert found.since is not None
+        assert 700 <= found.since <= 860
+        assert found.evidence["mae"] > 2
+        assert "labelled requests; what was promised is 1" in found.why
+
+    def test_one_wild_error_is_none(self) -> None:
+        assert numeric(np.r_[np.full(200, 0.5), 1e9, np.full(20, 0.5)], worst=1.0).finding() is None
+
+    def test_none_is_judged_without_one(self) -> None:
+        assert numeric(np.full(500, 1e6)).finding() is None
