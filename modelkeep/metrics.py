@@ -7,19 +7,23 @@ labels are made once and kept, as ``labels()`` costs more than the increment its
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import TYPE_CHECKING, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.metrics import MetricWrapperBase
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
     from modelkeep.types import ServeConfig
 
 M = TypeVar("M", bound=MetricWrapperBase)
+
+Filled = tuple[dict[str, str], Sequence[float], float]
+"""Labels; how many by the first bound that they do not exceed, the last for those above all; and the sum of all."""
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OUTCOMES = ("ok", "error", "bad_input", "overloaded", "late", "cancelled")
@@ -240,6 +244,12 @@ class Metrics:
         """A value that is read when somebody scrapes; a counter where the name ends in ``_total``, else a gauge."""
         self.registry.register(_Read(name, what, read))
 
+    def watch_histogram(
+        self, name: str, what: str, bounds: Sequence[float], read: Callable[[], Iterable[Filled]]
+    ) -> None:
+        """A histogram that is read when somebody scrapes: for what is counted many at a time, elsewhere."""
+        self.registry.register(_ReadHistogram(name, what, bounds, read))
+
     def render(self) -> bytes:
         """What /metrics answers, of type CONTENT_TYPE."""
         return generate_latest(self.registry)
@@ -269,6 +279,23 @@ class Metrics:
     def _seconds(self, name: str, text: str, *labels: str) -> Histogram:
         name = f"modelkeep_{name}_duration_seconds"
         return Histogram(name, text, labels, buckets=SECONDS, registry=self.registry)
+
+
+class _ReadHistogram(Collector):
+    """Like _Read."""
+
+    def __init__(self, name: str, what: str, bounds: Sequence[float], read: Callable[[], Iterable[Filled]]) -> None:
+        self.name, self.what, self.read = name, what, read
+        self.bounds = [*(str(float(bound)) for bound in bounds), "+Inf"]
+
+    def collect(self) -> Iterator[Metric]:
+        """One family with the buckets of each row that ``read`` gives."""
+        rows = list(self.read())
+        family = HistogramMetricFamily(self.name, self.what, labels=list(rows[0][0]) if rows else [])
+        for labels, counts, total in rows:
+            buckets = list(zip(self.bounds, accumulate(map(float, counts)), strict=True))
+            family.add_metric(list(labels.values()), buckets, total)
+        yield family
 
 
 class _Read(Collector):

@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from modelkeep.monitor.bins import Bins
+from modelkeep.data.bins import Bins
 from modelkeep.monitor.detector import Detector
 from modelkeep.types import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from modelkeep.monitor.features import Edges
+    from modelkeep.data.features import Edges
     from modelkeep.types import Array
 
 CHUNK = 16
@@ -80,7 +80,7 @@ class Drift:
     ) -> None:
         """``reference`` [rows, features]; ``tests`` is how many features share the false alarms, if more than these."""
         self.subject, self.names, self.tolerance = subject, tuple(names), tolerance
-        self.bins = Bins(reference, fixed)
+        self.bins = Bins.of(reference, fixed)
         steps = max(tolerance.false_alarm_every / CHUNK, 1.0)
         self.detector = Detector(len(names), log(max(tests, len(names)) * steps))
         self._every = tolerance.told or tolerance.false_alarm_every

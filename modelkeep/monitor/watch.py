@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from modelkeep.data import labels, traffic
+from modelkeep.data.features import Columns
 from modelkeep.errors import BadSettings
 from modelkeep.model import engines, folder
 from modelkeep.monitor.drift import Drift, Tolerance, thin
-from modelkeep.monitor.features import Columns
 from modelkeep.monitor.health import Health
 from modelkeep.monitor.quality import Quality, predicted, share_right
 from modelkeep.types import Finding, Model, Version
@@ -103,8 +103,8 @@ def baseline(model: Model) -> Baseline | None:
     with contextlib.closing(engines.load(model)) as runner:
         parts = [runner.run(rows.take(slice(at, at + 256)).inputs) for at in range(0, len(rows), 256)]
     outputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    inputs = Columns(model.signature.inputs, rows.inputs)
-    answers = Columns(model.signature.outputs, outputs, answers=True)
+    inputs = Columns.of(model.signature.inputs, rows.inputs)
+    answers = Columns.of(model.signature.outputs, outputs, answers=True)
     accuracy = None
     if rows.labels is not None and rows.labels.ndim == 1:
         accuracy = share_right(predicted(outputs, model), rows.labels.tolist(), model.labels)

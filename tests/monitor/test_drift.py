@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from modelkeep.data.dataset import Dataset
+from modelkeep.data.features import Columns
 from modelkeep.monitor.drift import CHUNK, MAX_KEPT, MAX_ROWS, Drift, Tolerance, thin
-from modelkeep.monitor.features import Columns
 from modelkeep.types import Finding, TensorSpec
 
 PIXELS = (TensorSpec("pixels", "float32", (None, 64)),)
@@ -35,7 +35,7 @@ def look_often(drift: Drift, rows: Any) -> tuple[int, Finding | None]:
 
 
 def of_pixels(reference: Any) -> tuple[Drift, Columns]:
-    columns = Columns(PIXELS, {"pixels": reference})
+    columns = Columns.of(PIXELS, {"pixels": reference})
     rows = columns.read({"pixels": reference})
     return Drift("inputs", rows, columns.names, columns.edges, Tolerance()), columns
 
@@ -310,7 +310,7 @@ def test_the_line_for_a_person() -> None:
     assert "of 320 requests (tolerance 10%)" in drift.describe()
 
 
-def test_five_thousand_requests_of_72_features_take_less_than_a_second(digits: tuple[Dataset, Dataset]) -> None:
+def test_five_thousand_requests_of_digits_take_less_than_a_second(digits: tuple[Dataset, Dataset]) -> None:
     drift, columns = of_pixels(digits[0].inputs["pixels"][:1024])
     pixels = digits[1].inputs["pixels"]
     rows = columns.read({"pixels": pixels[np.arange(5000) % len(pixels)]})

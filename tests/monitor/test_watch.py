@@ -60,9 +60,9 @@ class TestLooks:
         assert checked.n == 1500
         assert checked.since == 1e6
         assert checked.numbers["inputs"]["n"] == 1488
-        assert checked.numbers["inputs"]["features"] == 72
+        assert checked.numbers["inputs"]["features"] == 16
         assert checked.numbers["answers"]["features"] == 3
-        assert checked.describe().startswith("digits@1, 1500 requests: nothing found\n  inputs: of 72 features")
+        assert checked.describe().startswith("digits@1, 1500 requests: nothing found\n  inputs: of 16 features")
 
     def test_a_changed_world_is_found_in_inputs_and_answers(
         self, version: Version, model: Model, path: Path, send: Send, held_out: Callable[[int], Any], changed: Any

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from modelkeep.monitor.bins import MAX_CATEGORIES, REFERENCE_RISK, Bins, cut
+from modelkeep.data.bins import MAX_CATEGORIES, REFERENCE_RISK, Bins, cut
 
 
 def one(values: object, fixed: tuple[float, ...] | None = None) -> Bins:
     """Bins of one feature."""
-    return Bins(np.asarray(values, dtype=float)[:, None], [fixed])
+    return Bins.of(np.asarray(values, dtype=float)[:, None], [fixed])
 
 
 def places(bins: Bins, values: object) -> list[int]:
@@ -72,11 +72,11 @@ class TestShares:
     def test_they_sum_to_one_whatever_the_feature(self) -> None:
         rng = np.random.default_rng(2)
         matrix = np.c_[rng.normal(size=300), rng.integers(0, 4, 300), np.full(300, np.nan), np.zeros(300)]
-        bins = Bins(matrix, [None] * 4)
+        bins = Bins.of(matrix, [None] * 4)
         assert bins.shares.sum(axis=1) == pytest.approx(np.ones(4))
 
     def test_tally_weighs_rows(self) -> None:
-        bins = Bins(np.array([[0.0, 1.0], [1.0, 1.0]] * 30), [None, None])
+        bins = Bins.of(np.array([[0.0, 1.0], [1.0, 1.0]] * 30), [None, None])
         counts = bins.tally(bins.place(np.array([[0.0, 1.0], [1.0, 1.0]])), np.array([0.25, 0.75]))
         assert counts.sum(axis=1).tolist() == [1.0, 1.0]
         assert counts[0].max() == 0.75
@@ -120,3 +120,21 @@ def test_labels_say_what_a_bin_holds() -> None:
     assert [constant.label(0, at) for at in range(4)] == ["< 3", "3", "≥ 3", "NaN"]
     assert one(np.zeros(60)).label(0, 1) == "0"
     assert one(np.full(60, np.nan)).label(0, 0) == "any"
+
+
+def test_bins_are_made_again_from_what_is_kept_of_them() -> None:
+    rng = np.random.default_rng(4)
+    reference = np.c_[rng.normal(size=300), rng.integers(0, 3, 300)]
+    reference[:9, 0] = np.nan
+    bins = Bins.of(reference, [None, None])
+    again = Bins(bins.cuts, bins.n, bins.shares)
+    others = rng.normal(size=(50, 2))
+    np.testing.assert_array_equal(again.place(others), bins.place(others))
+    chosen = np.ones((2, bins.count), dtype=bool)
+    np.testing.assert_array_equal(again.upper(chosen), bins.upper(chosen))
+    assert again.form == bins.form
+
+
+def test_other_bins_have_another_form() -> None:
+    assert one([0, 1] * 30).form == one([0, 0, 1] * 30).form
+    assert one([0, 1] * 30).form != one([0, 1, 2] * 30).form

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from functools import cached_property
 from math import log
 from typing import TYPE_CHECKING
 
@@ -10,7 +13,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from modelkeep.monitor.features import Edges
+    from modelkeep.data.features import Edges
     from modelkeep.types import Array
 
 QUANTILES = 8
@@ -20,29 +23,48 @@ REFERENCE_RISK = 0.01
 
 
 class Bins:
-    """Bins of a reference matrix [rows, features]. Up to 12 different values: a bin each (classes are categories);
-    else 8 quantiles, where a value that fills a quantile alone has its own bin. NaN has one, and so has all outside.
+    """Bins of features. Of a feature's reference values, up to 12 different ones are a bin each (classes are
+    categories); of more, there are 8 quantiles, where a value that fills a quantile alone has its own bin. NaN has one,
+    and so has all outside.
 
-    ``shares`` [features, bins] of the reference rows; bins that a feature does not use are 0.
+    ``cuts`` are the rising edges of each feature; ``shares`` [features, bins] those of the ``n`` reference rows, 0 in
+    bins that a feature does not use.
     """
 
-    def __init__(self, reference: Array, fixed: Sequence[Edges]) -> None:
-        self.n, self.features = reference.shape
-        self.cuts = [list(given) if given is not None else cut(reference[:, at]) for at, given in enumerate(fixed)]
-        width = max((len(cuts) for cuts in self.cuts), default=0)
+    def __init__(self, cuts: Sequence[Sequence[float]], n: int, shares: Array | None = None) -> None:
+        self.cuts, self.n, self.features = [list(one) for one in cuts], n, len(cuts)
+        width = max((len(one) for one in self.cuts), default=0)
         self.count = width + 2
         self._edges = np.full((self.features, width), np.inf)
-        for row, cuts in zip(self._edges, self.cuts, strict=True):
-            row[: len(cuts)] = cuts
-        self.shares = self.tally(self.place(reference), np.full(self.n, 1 / self.n))
-        self._upper = self._bounds()
+        for row, one in zip(self._edges, self.cuts, strict=True):
+            row[: len(one)] = one
+        self._unused = np.array([len(one) for one in self.cuts], dtype=np.intp)
+        self.shares = np.zeros((self.features, self.count)) if shares is None else shares
+
+    @classmethod
+    def of(cls, reference: Array, fixed: Sequence[Edges]) -> Bins:
+        """The bins of a reference matrix [rows, features], with their shares; ``fixed`` edges are taken as they are."""
+        cuts = [list(given) if given is not None else cut(reference[:, at]) for at, given in enumerate(fixed)]
+        found = cls(cuts, len(reference))
+        found.shares = found.tally(found.place(reference), np.full(found.n, 1 / max(found.n, 1)))
+        return found
+
+    @cached_property
+    def form(self) -> str:
+        """Names these bins: counts of other ones cannot be compared with them."""
+        return hashlib.sha256(json.dumps(self.cuts).encode()).hexdigest()[:16]
 
     def place(self, values: Array) -> Array:
         """[rows, features] of numbers → [rows, features] of bins; the last bin is NaN's."""
-        found: Array = (values[:, :, None] >= self._edges).sum(axis=2)
-        found[np.isnan(values)] = self.count - 1
-        # +inf would pass the unused edges too
-        return np.where(np.isposinf(values), np.array([len(cuts) for cuts in self.cuts]), found)
+        above = np.zeros(values.shape, dtype=np.uint8)
+        with np.errstate(invalid="ignore"):
+            for edge in self._edges.T:
+                above += values >= edge
+        found: Array = above.astype(np.intp)
+        if not np.isfinite(values).all():
+            found[np.isnan(values)] = self.count - 1
+            found = np.where(np.isposinf(values), self._unused, found)  # which passes the unused edges too
+        return found
 
     def tally(self, places: Array, weights: Array) -> Array:
         """[features, bins]: the sum of the rows' weights in each bin."""
@@ -60,7 +82,8 @@ class Bins:
         found: Array = self._upper[np.arange(self.features), hits]
         return found
 
-    def _bounds(self) -> Array:
+    @cached_property
+    def _upper(self) -> Array:
         found = np.empty((self.features, self.n + 1))
         seen = np.arange(self.n + 1) / self.n
         known: dict[int, Array] = {}

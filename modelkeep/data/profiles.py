@@ -1,0 +1,181 @@
+"""What requests and answers look like, as counts by feature and bin: the server writes, monitor reads. Bounded in size.
+
+A profile is far smaller than the traffic it tells of, so that all of it can be kept: one chunk holds for many requests
+how many of them fell into each bin of each feature (data.bins, data.features).
+"""
+
+from __future__ import annotations
+
+import queue
+import sqlite3
+import threading
+import zlib
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from modelkeep.data.sqlite import File
+from modelkeep.errors import BadData, ModelkeepError
+
+if TYPE_CHECKING:
+    from modelkeep.types import Array
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS chunks (
+    row INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, until REAL NOT NULL, model TEXT NOT NULL,
+    version INTEGER NOT NULL, track TEXT NOT NULL, subject TEXT NOT NULL, form TEXT NOT NULL, n INTEGER NOT NULL,
+    features INTEGER NOT NULL, counts BLOB NOT NULL);
+CREATE INDEX IF NOT EXISTS by_version ON chunks (model, version, row);
+"""
+FILE = File("profiles", SCHEMA, last="by_version")
+WAITING = 256
+"""Chunks that wait for the writer; more are dropped, and their requests counted."""
+TRIM = 0.05
+"""Of the chunks, the share that goes at once where the file has grown too large."""
+PLAIN = ("at", "until", "model", "version", "track", "subject", "form", "n")
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """Requests that came one after the other, ``n`` of them from ``at`` to ``until`` (epoch seconds).
+
+    ``subject`` is inputs or answers. ``counts`` [features, bins] are float64: of each feature a request adds 1, and one
+    of k rows adds 1/k for each. ``form`` names the features and bins that were counted (Bins.form): counts of another
+    form cannot be compared. Readers fill ``row``, which grows from chunk to chunk.
+    """
+
+    at: float
+    until: float
+    model: str
+    version: int
+    track: str
+    subject: str
+    form: str
+    n: int
+    counts: Array = field(repr=False)
+    row: int = 0
+
+
+class ProfileLog:
+    """The writer. ``offer`` never blocks and never raises; chunks that cannot be written are dropped.
+
+    ``dropped`` counts their requests. The oldest chunks go first once the file holds more than ``max_bytes``. A damaged
+    file is moved aside (.damaged).
+    """
+
+    def __init__(self, path: Path, *, max_bytes: int = 64 * 1024**2) -> None:
+        self.path, self.max_bytes = path, max_bytes
+        self.written = self.dropped = 0
+        """Requests."""
+        self.last_error = ""
+        self._waiting: queue.Queue[Sequence[Chunk] | threading.Event | None] = queue.Queue(WAITING)
+        self._closed = False
+        self._set_aside_if_damaged()
+        self._thread = threading.Thread(target=self._write_all, name="profiles", daemon=True)
+        self._thread.start()
+
+    def offer(self, chunks: Sequence[Chunk]) -> None:
+        """Hand over what was counted; returns at once. The counts must not be changed afterwards."""
+        if chunks and not self._closed:
+            with suppress(queue.Full):
+                self._waiting.put_nowait(chunks)
+                return
+        self.dropped += sum(chunk.n for chunk in chunks)
+
+    def flush(self, timeout: float = 5.0) -> bool:
+        """Wait until all that was offered before is in the file; False when that took longer than ``timeout`` s."""
+        done = threading.Event()
+        with suppress(queue.Full):
+            self._waiting.put(done, timeout=timeout)
+            return done.wait(timeout)
+        return False
+
+    def close(self, timeout: float = 10.0) -> None:
+        """Write what waits, then stop; closing twice is harmless. A writer that is stuck is left alone."""
+        if self._closed:
+            return
+        self._closed = True
+        with suppress(queue.Full):
+            self._waiting.put(None, timeout=timeout / 2)
+            self._thread.join(timeout / 2)
+
+    def _set_aside_if_damaged(self) -> None:
+        try:
+            FILE.connect(self.path).close()
+        except BadData as error:
+            self.last_error = str(error)
+            for suffix in ("", "-wal", "-shm"):
+                with suppress(OSError):
+                    file = Path(f"{self.path}{suffix}")
+                    file.rename(f"{file}.damaged")
+        except ModelkeepError as error:
+            self.last_error = str(error)  # said again with each write that fails, and counted as dropped
+
+    def _write_all(self) -> None:
+        database: sqlite3.Connection | None = None
+        while (item := self._waiting.get()) is not None:
+            if isinstance(item, threading.Event):
+                item.set()
+                continue
+            n = sum(chunk.n for chunk in item)
+            try:
+                database = database or FILE.connect(self.path)
+                self._write(database, item)
+                self.written += n
+            except (sqlite3.Error, OSError, ModelkeepError) as error:
+                # a full disk or a removed folder: count the loss, open the file anew for the next chunks
+                self.last_error, database = str(error), None
+                self.dropped += n
+        if database is not None:
+            database.close()
+
+    def _write(self, database: sqlite3.Connection, chunks: Sequence[Chunk]) -> None:
+        with database:
+            database.executemany(
+                f"INSERT INTO chunks ({', '.join(PLAIN)}, features, counts) VALUES (?{', ?' * (len(PLAIN) + 1)})",
+                [(*(getattr(one, name) for name in PLAIN), len(one.counts), _packed(one.counts)) for one in chunks],
+            )
+            if _used(database) > self.max_bytes:
+                oldest = "SELECT CAST(MIN(row) + ? * (MAX(row) - MIN(row)) AS INTEGER) FROM chunks"
+                database.execute(f"DELETE FROM chunks WHERE row <= ({oldest})", (TRIM,))
+
+
+def _used(database: sqlite3.Connection) -> int:
+    """Bytes of the pages in use; those of deleted rows are used again."""
+    size, pages, free = (
+        database.execute(f"PRAGMA {what}").fetchone()[0] for what in ("page_size", "page_count", "freelist_count")
+    )
+    return int(size * (pages - free))
+
+
+def _packed(counts: Array) -> bytes:
+    return zlib.compress(counts.astype("<f4").tobytes(), 1)
+
+
+def read(path: Path, model: str, version: int, *, after: int = 0, limit: int | None = None) -> list[Chunk]:
+    """A version's chunks whose row is above ``after``, the oldest first, ``limit`` at most: of all tracks and subjects.
+
+    A missing file holds none. Raises BadData where the file is damaged, Damaged where it cannot be read now.
+    """
+    query = (
+        f"SELECT {', '.join(PLAIN)}, row, features, counts FROM chunks "
+        "WHERE model = ? AND version = ? AND row > ? ORDER BY row LIMIT ?"
+    )
+    found = FILE.rows(path, query, model, version, after, -1 if limit is None else limit)
+    return [
+        Chunk(**dict(zip(PLAIN, one, strict=False)), row=row, counts=_unpacked(counts, features))
+        for *one, row, features, counts in found
+    ]
+
+
+def newest(path: Path) -> int:
+    """The newest row of any model; 0 where there is none. Below what was read before: the file was made anew."""
+    return FILE.number(path, "SELECT MAX(row) FROM chunks")
+
+
+def _unpacked(blob: bytes, features: int) -> Array:
+    return np.frombuffer(zlib.decompress(blob), "<f4").astype(np.float64).reshape(features, -1)

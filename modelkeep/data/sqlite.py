@@ -1,0 +1,61 @@
+"""A SQLite file that a server writes while others read it: how it is opened, and what its trouble means."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from modelkeep.errors import BadData, Damaged, ModelkeepError
+
+
+@dataclass(frozen=True)
+class File:
+    """What a file holds, in words, and its tables; ``last`` is the one that is made last."""
+
+    holds: str
+    schema: str
+    last: str
+
+    def connect(self, path: Path) -> sqlite3.Connection:
+        """The file, made where it is missing; close it yourself.
+
+        Raises BadData where it is damaged or no such file, Damaged where it cannot be used now (no room, no right,
+        locked).
+        """
+        database: sqlite3.Connection | None = None
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            database = sqlite3.connect(path, timeout=10.0)
+            database.execute("PRAGMA journal_mode = WAL")
+            database.execute("PRAGMA synchronous = NORMAL")
+            if not database.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (self.last,)).fetchone():
+                database.executescript(self.schema)
+        except (sqlite3.Error, OSError) as error:
+            if database is not None:
+                database.close()
+            raise self.trouble(path, error) from error
+        return database
+
+    def rows(self, path: Path, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        """What a query gives; nothing where the file is missing. Raises BadData, Damaged."""
+        if not path.is_file():
+            return []
+        with closing(self.connect(path)) as database:
+            try:
+                return database.execute(query, values).fetchall()
+            except sqlite3.Error as error:
+                raise self.trouble(path, error) from error
+
+    def number(self, path: Path, query: str, *values: Any) -> int:
+        """The one number that a query gives; 0 for none, and for a file that is missing."""
+        found = self.rows(path, query, *values)
+        return int(found[0][0] or 0) if found else 0
+
+    def trouble(self, path: Path, error: Exception) -> ModelkeepError:
+        """What a failure of SQLite or of the disk means, as a sentence."""
+        if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
+            return BadData(f"{path} is not a file of {self.holds} ({error}); move it away, it is made anew")
+        return Damaged(f"the {self.holds} in {path} cannot be used ({error}); check the disk and who may write there")

@@ -1,0 +1,157 @@
+"""Profiles: what was counted comes out as it went in, the file is bounded, and its trouble never reaches a server."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from modelkeep.data import profiles
+from modelkeep.data.profiles import Chunk, ProfileLog
+from modelkeep.errors import BadData
+
+COUNTS = np.array([[16.0, 0, 0], [4, 11, 1]])
+
+
+def chunk(at: int = 0, **other: Any) -> Chunk:
+    plain: dict[str, Any] = {"at": 10.0 + at, "until": 10.5 + at, "model": "digits", "version": 1, "track": "live"}
+    return Chunk(**{**plain, "subject": "inputs", "form": "f", "n": 16, "counts": COUNTS, **other})
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "profiles.db"
+
+
+@pytest.fixture
+def opened(path: Path) -> Iterator[Callable[..., ProfileLog]]:
+    logs: list[ProfileLog] = []
+
+    def open_(**options: Any) -> ProfileLog:
+        logs.append(ProfileLog(path, **options))
+        return logs[-1]
+
+    yield open_
+    for log in logs:
+        log.close()
+
+
+def fill(log: ProfileLog, *chunks: Chunk) -> None:
+    log.offer(chunks)
+    assert log.flush()
+
+
+class TestRoundTrip:
+    def test_what_went_in_comes_out(self, opened: Callable[..., ProfileLog], path: Path) -> None:
+        shares = np.array([[1 / 3, 2 / 3, 15.0], [16, 0, 0]])
+        fill(opened(), chunk(3, track="canary", subject="answers", version=7, n=16, counts=shares))
+        (got,) = profiles.read(path, "digits", 7)
+        assert (got.at, got.until, got.model, got.version, got.track) == (13.0, 13.5, "digits", 7, "canary")
+        assert (got.subject, got.form, got.n, got.row) == ("answers", "f", 16, 1)
+        assert got.counts.dtype == np.float64
+        np.testing.assert_allclose(got.counts, shares, rtol=1e-6)
+
+    def test_whole_counts_are_exact(self, opened: Callable[..., ProfileLog], path: Path) -> None:
+        many = np.array([[16_777_215.0, 1]])
+        fill(opened(), chunk(counts=many))
+        np.testing.assert_array_equal(profiles.read(path, "digits", 1)[0].counts, many)
+
+    def test_order_limit_and_where_to_go_on(self, opened: Callable[..., ProfileLog], path: Path) -> None:
+        log = opened()
+        fill(log, *(chunk(at, version=1 + at % 2, model="other" if at == 9 else "digits") for at in range(10)))
+        first = profiles.read(path, "digits", 1, limit=2)
+        assert [c.at for c in first] == [10, 12]
+        rest = profiles.read(path, "digits", 1, after=first[-1].row)
+        assert [c.at for c in rest] == [14, 16, 18]
+        assert profiles.newest(path) == 10
+        assert profiles.read(path, "digits", 1, after=profiles.newest(path)) == []
+
+    def test_no_file_is_no_chunks(self, path: Path) -> None:
+        assert profiles.read(path, "digits", 1) == []
+        assert profiles.newest(path) == 0
+        assert not path.exists()
+
+    def test_a_second_server_writes_on(self, opened: Callable[..., ProfileLog], path: Path) -> None:
+        fill(opened(), chunk(0))
+        fill(opened(), chunk(1))
+        assert [c.row for c in profiles.read(path, "digits", 1)] == [1, 2]
+
+
+class TestBounds:
+    def test_the_oldest_go_first_and_rows_go_on_growing(self, opened: Callable[..., ProfileLog], path: Path) -> None:
+        log = opened(max_bytes=200_000)
+        rng = np.random.default_rng(0)
+        for at in range(0, 400, 10):
+            fill(log, *(chunk(at + i, counts=rng.random((40, 14))) for i in range(10)))
+        kept = profiles.read(path, "digits", 1)
+        assert 20 < len(kept) < 200
+        assert kept[-1].at == 10 + 399
+        assert [c.row for c in kept] == list(range(kept[0].row, 401))
+        assert path.stat().st_size < 400_000
+
+    def test_what_a_stuck_disk_holds_up_is_dropped_and_counted(
+        self, opened: Callable[..., ProfileLog], path: Path
+    ) -> None:
+        """Another program holds the file's lock, so that the writer waits for it."""
+        log = opened()
+        with sqlite3.connect(path, isolation_level=None) as other:
+            other.execute("BEGIN IMMEDIATE")
+            for at in range(profiles.WAITING + 20):
+                log.offer([chunk(at)])
+            assert log.dropped >= 16 * 18
+            other.execute("ROLLBACK")
+        other.close()
+        assert log.flush()
+        assert log.written + log.dropped == 16 * (profiles.WAITING + 20)
+
+    def test_a_full_disk_costs_chunks_only(
+        self, opened: Callable[..., ProfileLog], path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        log = opened()
+        fill(log, chunk(0))
+        real = ProfileLog._write
+
+        def full(self: ProfileLog, database: sqlite3.Connection, chunks: Any) -> None:
+            database.execute("PRAGMA max_page_count = 1")
+            real(self, database, chunks)
+
+        monkeypatch.setattr(ProfileLog, "_write", full)
+        big = np.random.default_rng(0).random((100, 100))
+        fill(log, *(chunk(at, counts=big) for at in range(3)))
+        assert log.dropped == 48
+        assert "full" in log.last_error
+        monkeypatch.setattr(ProfileLog, "_write", real)
+        fill(log, chunk(4))
+        assert [c.at for c in profiles.read(path, "digits", 1)] == [10, 14]
+
+    def test_after_the_end_chunks_are_counted_as_dropped(self, opened: Callable[..., ProfileLog]) -> None:
+        log = opened()
+        log.close()
+        log.close()
+        log.offer([chunk()])
+        assert log.dropped == 16
+
+
+class TestTrouble:
+    def test_a_damaged_file_is_moved_aside(self, opened: Callable[..., ProfileLog], path: Path) -> None:
+        path.write_bytes(b"no database at all" * 100)
+        with pytest.raises(BadData, match="is not a file of profiles"):
+            profiles.read(path, "digits", 1)
+        log = opened()
+        assert "moved away" in log.last_error or "move it away" in log.last_error
+        fill(log, chunk())
+        assert len(profiles.read(path, "digits", 1)) == 1
+        assert path.with_name("profiles.db.damaged").exists()
+
+    def test_a_folder_that_cannot_be_written(self, tmp_path: Path) -> None:
+        (tmp_path / "home").write_text("a file where the folder should be")
+        log = ProfileLog(tmp_path / "home" / "profiles.db")
+        log.offer([chunk()])
+        assert log.flush()
+        assert log.dropped == 16
+        assert log.last_error
+        log.close()

@@ -1,0 +1,57 @@
+"""The file that one process writes while others read: it is made once, and its trouble is told apart."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from modelkeep.data.sqlite import File
+from modelkeep.errors import BadData, Damaged
+
+FILE = File("things", "CREATE TABLE things (name TEXT)", last="things")
+
+
+def test_it_is_made_once_and_read_while_it_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "things.db"
+    writer = FILE.connect(path)
+    with writer:
+        writer.execute("INSERT INTO things VALUES ('a')")
+        assert FILE.rows(path, "SELECT name FROM things") == []
+    assert FILE.rows(path, "SELECT name FROM things WHERE name = ?", "a") == [("a",)]
+    assert FILE.number(path, "SELECT COUNT(*) FROM things") == 1
+    assert FILE.number(path, "SELECT COUNT(*) FROM things WHERE name = 'b'") == 0
+    writer.close()
+
+
+def test_a_missing_file_holds_nothing_and_is_not_made(tmp_path: Path) -> None:
+    assert FILE.rows(tmp_path / "things.db", "SELECT 1") == []
+    assert FILE.number(tmp_path / "things.db", "SELECT 1") == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_of_something_else(tmp_path: Path) -> None:
+    path = tmp_path / "things.db"
+    path.write_text("these are no things\n" * 100)
+    with pytest.raises(BadData, match=r"is not a file of things .* move it away"):
+        FILE.connect(path)
+
+
+def test_a_query_that_fails(tmp_path: Path) -> None:
+    path = tmp_path / "things.db"
+    FILE.connect(path).close()
+    with pytest.raises(Damaged, match=r"the things in .* cannot be used \(no such table: others\)"):
+        FILE.rows(path, "SELECT * FROM others")
+
+
+def test_what_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Damaged, match="check the disk"):
+        FILE.connect(tmp_path / "file" / "things.db")
+
+
+def test_trouble_is_told_apart() -> None:
+    assert isinstance(FILE.trouble(Path("x"), sqlite3.OperationalError("database is locked")), Damaged)
+    assert isinstance(FILE.trouble(Path("x"), sqlite3.DatabaseError("file is not a database")), BadData)
+    assert isinstance(FILE.trouble(Path("x"), OSError("no space")), Damaged)

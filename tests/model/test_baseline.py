@@ -1,0 +1,189 @@
+"""A version's baseline: what it says of the reference rows and the answers, and that it is read back as it was kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from modelkeep.data.dataset import Dataset
+from modelkeep.model import baseline, engines, folder
+from modelkeep.model.baseline import MIN_ROWS, build, find, inputs_only, keep, read, write
+from modelkeep.types import Model, Signature, TensorSpec
+
+ROWS = 200
+SIGNATURE = Signature((TensorSpec("x", "float32", (None, 3)),), (TensorSpec("scores", "float32", (None, 2)),))
+
+
+class Sign:
+    """The first class where x[0] is negative, else the second."""
+
+    signature = SIGNATURE
+
+    def __init__(self) -> None:
+        self.rows = 0
+
+    def run(self, inputs: Any) -> dict[str, Any]:
+        first = inputs["x"][:, 0]
+        self.rows += len(first)
+        return {"scores": np.stack([-first, first], axis=1)}
+
+    def close(self) -> None:
+        pass
+
+
+def rows(n: int = ROWS, labels: Any = None) -> Dataset:
+    x = np.random.default_rng(0).normal(size=(n, 3)).astype(np.float32)
+    return Dataset({"x": x}, labels, "rows")
+
+
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Model, Any]]:
+    """A model folder with reference rows, whose runner is ``runner``."""
+
+    def make(given: Dataset | None, runner: Any = None, labels: tuple[str, ...] = ()) -> tuple[Model, Any]:
+        runner = runner or Sign()
+        monkeypatch.setattr(engines, "load", lambda model, config=None: runner)
+        into = tmp_path / "model"
+        into.mkdir(exist_ok=True)
+        (into / "weights").write_bytes(b"1")
+        model = folder.write(Model(into, "onnx", runner.signature, ("weights",), labels))
+        if given is not None:
+            folder.keep_reference(into, given)
+        return model, runner
+
+    return make
+
+
+class TestBuild:
+    def test_inputs_and_answers_as_features_and_bins(self, make: Callable[..., tuple[Model, Any]]) -> None:
+        found = build(make(rows())[0])
+        assert found is not None
+        assert found.answers is not None
+        assert found.inputs.columns.names == ["x[0]", "x[1]", "x[2]"]
+        assert found.answers.columns.names == ["predicted class", "confidence", "entropy"]
+        assert found.inputs.bins.n == ROWS
+        assert found.inputs.bins.shares.sum(axis=1) == pytest.approx([1, 1, 1])
+        assert found.subject("answers") is found.answers
+        assert found.accuracy is None
+
+    def test_answers_beside_their_truth(self, make: Callable[..., tuple[Model, Any]]) -> None:
+        truth = (rows().inputs["x"][:, 0] > 0.2).astype(np.int64)
+        found = build(make(rows(labels=truth))[0])
+        assert found is not None
+        assert found.right is not None
+        assert found.accuracy == pytest.approx(((rows().inputs["x"][:, 0] > 0) == truth).mean())
+        assert found.confidence is not None
+        assert ((found.confidence >= 0.5) & (found.confidence <= 1)).all()
+        assert found.confidence[~found.right].mean() < found.confidence[found.right].mean()
+
+    @pytest.mark.parametrize(("names", "known"), [(("no", "yes"), True), ((), False)])
+    def test_truth_by_name(self, make: Callable[..., tuple[Model, Any]], names: tuple[str, ...], known: bool) -> None:
+        truth = np.where(rows().inputs["x"][:, 0] > 0, "yes", "no").astype(object)
+        truth[0] = "perhaps"
+        found = build(make(rows(labels=truth), labels=names)[0])
+        assert found is not None
+        assert (found.accuracy == 1 - 1 / ROWS) if known else (found.accuracy is None)
+
+    def test_values_are_not_right_or_wrong(self, make: Callable[..., tuple[Model, Any]]) -> None:
+        class Price(Sign):
+            signature = replace(SIGNATURE, outputs=(TensorSpec("price", "float32", (None, 1)),))
+
+            def run(self, inputs: Any) -> dict[str, Any]:
+                return {"price": inputs["x"][:, :1] * 2}
+
+        found = build(make(rows(labels=np.ones(ROWS)), Price())[0])
+        assert found is not None
+        assert found.accuracy is None
+        assert found.predicted is not None
+        np.testing.assert_allclose(found.predicted, rows().inputs["x"][:, 0] * 2)
+        assert found.truth is not None
+        assert found.confidence is not None
+        assert np.isnan(found.confidence).all()
+
+    def test_a_slow_model_answers_some_of_its_rows(self, make: Callable[..., tuple[Model, Any]]) -> None:
+        model, runner = make(rows(1000))
+        found = build(model, seconds=0.0)
+        assert found is not None
+        assert found.answers is not None
+        assert MIN_ROWS <= found.answers.bins.n < 200
+        assert found.answers.bins.n == runner.rows
+        assert found.inputs.bins.n == 1000
+
+    def test_too_few_rows_or_none(self, make: Callable[..., tuple[Model, Any]]) -> None:
+        assert build(make(None)[0]) is None
+        assert build(make(rows(MIN_ROWS - 1))[0]) is None
+        assert inputs_only(make(rows(MIN_ROWS - 1))[0]) is None
+
+    def test_rows_that_are_given_go_before(self, make: Callable[..., tuple[Model, Any]]) -> None:
+        found = build(make(None)[0], rows(60))
+        assert found is not None
+        assert found.inputs.bins.n == 60
+
+    def test_inputs_alone_need_no_engine(self, make: Callable[..., tuple[Model, Any]]) -> None:
+        model, runner = make(rows())
+        found = inputs_only(model)
+        assert found is not None
+        assert found.answers is None
+        assert runner.rows == 0
+
+
+class TestKept:
+    def test_it_is_read_back(self, make: Callable[..., tuple[Model, Any]], tmp_path: Path) -> None:
+        model, _ = make(rows(labels=np.arange(ROWS) % 2))
+        made = build(model)
+        assert made is not None
+        assert made.answers is not None
+        write(made, tmp_path / "deep" / "b.npz")
+        again = read(tmp_path / "deep" / "b.npz", model.signature)
+        assert again is not None
+        assert again.answers is not None
+        assert again.inputs.bins.form == made.inputs.bins.form
+        np.testing.assert_array_equal(again.answers.bins.shares, made.answers.bins.shares)
+        np.testing.assert_array_equal(again.confidence, made.confidence)
+        np.testing.assert_array_equal(again.right, made.right)
+        assert again.accuracy == made.accuracy
+        x = {"x": np.ones((2, 3), np.float32)}
+        np.testing.assert_array_equal(again.inputs.columns.read(x), made.inputs.columns.read(x))
+
+    def test_it_lies_with_the_version_and_is_made_once(self, make: Callable[..., tuple[Model, Any]]) -> None:
+        model, runner = make(rows())
+        keep(model)
+        assert (model.path / baseline.FILE).is_file()
+        ran = runner.rows
+        keep(model)
+        assert find(model) is not None
+        assert runner.rows == ran == ROWS
+
+    def test_it_may_lie_elsewhere(self, make: Callable[..., tuple[Model, Any]], tmp_path: Path) -> None:
+        model, _ = make(rows())
+        assert find(model, tmp_path / "b.npz") is None
+        made = build(model)
+        assert made is not None
+        write(made, tmp_path / "b.npz")
+        assert find(model, tmp_path / "b.npz") is not None
+
+    def test_a_model_that_fails_keeps_none(self, make: Callable[..., tuple[Model, Any]]) -> None:
+        class Broken(Sign):
+            def run(self, inputs: Any) -> dict[str, Any]:
+                raise RuntimeError("no")
+
+        model, _ = make(rows(), Broken())
+        keep(model)
+        assert not (model.path / baseline.FILE).exists()
+
+    @pytest.mark.parametrize("content", [b"", b"nonsense", b"PK\x03\x04 cut off"])
+    def test_a_damaged_one_is_none(self, make: Callable[..., tuple[Model, Any]], content: bytes) -> None:
+        model, _ = make(rows())
+        (model.path / baseline.FILE).write_bytes(content)
+        assert find(model) is None
+
+    def test_one_of_another_signature_is_none(self, make: Callable[..., tuple[Model, Any]], tmp_path: Path) -> None:
+        model, _ = make(rows())
+        keep(model)
+        other = Signature((TensorSpec("y", "float32", (None, 3)),), SIGNATURE.outputs)
+        assert read(model.path / baseline.FILE, other) is None
