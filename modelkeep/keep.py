@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import shutil
 import tempfile
 import threading
@@ -17,7 +18,7 @@ from modelkeep.data.dataset import Dataset
 from modelkeep.errors import BadData, Unsupported, Wrong
 from modelkeep.model import engines, folder, formats, score
 from modelkeep.optimize import budget
-from modelkeep.provenance import rebuild
+from modelkeep.provenance import again
 from modelkeep.registry import Registry
 from modelkeep.settings import Settings, read
 from modelkeep.types import Model, Ref, Report, Route, Step, Version
@@ -175,8 +176,8 @@ class Keep:
                 f"{base.ref} has no PyTorch ancestor to train; add the PyTorch model and convert it from there, or "
                 f"make one of it: modelkeep convert {base.ref} --to torch"
             )
-        steps = [update.step(method, rows=rows, **options), *(rebuild(v.made_by, rows=rows) for v in line[at + 1 :])]
-        return self._make(line[at], steps)
+        rows, repeated = again([version.made_by for version in line[at + 1 :]], rows)
+        return self._make(line[at], [update.step(method, rows=rows, **options), *repeated])
 
     def lineage(self, ref: str | Ref | Version) -> list[Version]:
         """The version and its ancestors, the oldest first."""
@@ -246,18 +247,19 @@ class Keep:
         from modelkeep.tune import machine
         from modelkeep.tune.elsewhere import tuned, untuned
 
-        here = machine.fingerprint()
         for name in names:
             if "@" in name:
                 raise Wrong(f"serve takes a model's name and follows its route; first: modelkeep promote {name}")
             if self.registry.route(name).live is None:
                 self.promote(Ref(name, "newest"), why="served with no live version: the newest")
             live = self.get(Ref(name, "live"))
+            here = machine.fingerprint(live.model.format)
             said = untuned(self.registry, live, here) or tuned(self.registry, live, here)
             if on_setting is not None:
                 on_setting(said)
-        given = {"machine": here, "on_ready": on_ready, "alerted": self.alerted, **options}
-        server.serve_registry(self.registry, names, self.settings, **given)
+        given = {"alerted": self.alerted, "on_ready": on_ready, **options}
+        named = functools.cache(machine.fingerprint)
+        server.serve_registry(self.registry, names, self.settings, machine=named, **given)
 
     def label(self, name: str, truth: Mapping[str, Any]) -> labels.Recorded:
         """Truth by request id; says how many match a captured request."""
@@ -381,6 +383,6 @@ def _subject(keep: Keep, ref: str | Ref | Version, setting: Mapping[str, Any]) -
     from modelkeep.tune import benchmark, machine
 
     version = keep.get(ref)
-    tuned = keep.registry.config(version, machine.fingerprint())
+    tuned = keep.registry.config(version, machine.fingerprint(version.model.format))
     model = keep.model(version)
     return benchmark.Subject(version.ref, model, benchmark.setting(model, tuned, setting))

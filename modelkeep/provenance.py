@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from modelkeep import convert, optimize, update
+from modelkeep.convert.rename import renamed
+from modelkeep.data.dataset import Dataset
 from modelkeep.errors import BadModel
 from modelkeep.extras import load
 from modelkeep.types import Step
@@ -50,3 +53,16 @@ def rebuild(made_by: str, **fresh: Any) -> Step:
     except TypeError as error:
         raise BadModel(f"'{made_by}' cannot be done again: {error}") from error
     return step
+
+
+def again(records: Sequence[str], rows: Dataset) -> tuple[Dataset, list[Step]]:
+    """The steps that ``records`` tell of, to be done again, and the rows as the model before all of them takes them.
+
+    ``rows`` are under the names of the last one's result; each step gets them under the names before it.
+    """
+    found: list[Step] = []
+    for made_by in reversed(records):
+        names = parse(made_by)[1].get("rename", {})
+        rows = renamed(rows, {new: old for old, new in names.items()})
+        found.insert(0, rebuild(made_by, rows=rows))
+    return rows, found

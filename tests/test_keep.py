@@ -158,6 +158,29 @@ def test_update_trains_the_ancestor_and_repeats_the_steps(
     assert after > before + 0.3
 
 
+def test_rows_under_new_names_update_the_ancestor_that_has_the_old_ones(keep: Keep, tmp_path: Path) -> None:
+    import torch
+
+    code = (
+        "from torch import nn\nclass Net(nn.Module):\n"
+        "    def __init__(self):\n        super().__init__()\n        self.inner = nn.Linear(8, 3)\n"
+        "    def forward(self, left, right):\n        return self.inner(left + right)\n"
+    )
+    (tmp_path / "two_sides.py").write_text(code, encoding="utf-8")
+    rng = np.random.default_rng(0)
+    sides = {name: rng.standard_normal((300, 8)).astype(np.float32) for name in ("left", "right")}
+    labels = (sides["left"] + sides["right"])[:, :3].argmax(1)
+    torch.manual_seed(0)
+    torch.save({f"inner.{n}": t for n, t in torch.nn.Linear(8, 3).state_dict().items()}, tmp_path / "w.pt")
+    keep.add(tmp_path / "w.pt", "sides", factory="two_sides:Net", data=Dataset(sides, labels, "sides"))
+    served = keep.convert("sides@1", "onnx", rename={"left": "a", "output": "scores"})
+    fresh = {"a": rng.standard_normal((300, 8)).astype(np.float32), "right": sides["right"]}
+    rows = Dataset(fresh, (fresh["a"] + fresh["right"])[:, :3].argmax(1), "fresh")
+    made = keep.update(served, rows, epochs=40, lr=1e-2)
+    assert [t.name for t in (*made.model.signature.inputs, *made.model.signature.outputs)] == ["a", "right", "scores"]
+    assert keep.score(made, rows).numbers["accuracy"] > keep.score(served, rows).numbers["accuracy"] + 0.2
+
+
 def test_an_update_that_is_not_better_stores_nothing(keep: Keep, added: str, digits: tuple[Dataset, Dataset]) -> None:
     assert digits[0].labels is not None
     wrong = replace(digits[0], labels=np.random.default_rng(0).permutation(digits[0].labels)).head(300)

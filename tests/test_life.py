@@ -88,7 +88,7 @@ def test_a_changed_world_is_noticed_learned_and_rolled_out(
         first = keep.add(nets / "MLP.pt", "digits", factory="nets:MLP", data=digits[0])
         live = keep.convert(first, "onnx")
         keep.promote(live)
-        source = Follower(keep.registry, ["digits"], machine="test", poll=0.05)
+        source = Follower(keep.registry, ["digits"], machine=lambda *formats: "test", poll=0.05)
         with Running(source, settings=settings, traffic=keep.traffic) as url:
             client = Client(url, digits[1], change_at=600)
             client.start()

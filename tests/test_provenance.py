@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from modelkeep import provenance
+from modelkeep.convert.onnx_to_openvino import OnnxToOpenVino
+from modelkeep.convert.torch_to_onnx import TorchToOnnx
 from modelkeep.data.dataset import Dataset
 from modelkeep.errors import BadModel
 from modelkeep.optimize.quantize import Quantize
@@ -58,3 +60,13 @@ def test_an_unknown_step_is_refused_with_those_there_are() -> None:
 def test_a_setting_that_is_no_more_is_named() -> None:
     with pytest.raises(BadModel, match=r"cannot be done again: .*'bits'"):
         provenance.rebuild("Quantize(bits=4)")
+
+
+def test_each_step_gets_the_rows_under_the_names_of_its_time() -> None:
+    """pixels → image → picture: the model before both takes pixels."""
+    records = [repr(TorchToOnnx(rename={"pixels": "image"})), repr(OnnxToOpenVino(rename={"image": "picture"}))]
+    live = Dataset({"picture": ROWS.inputs["pixels"]}, None, "made")
+    first, steps = provenance.again(records, live)
+    assert list(first.inputs) == ["pixels"]
+    assert [list(step.rows.inputs) for step in steps] == [["pixels"], ["image"]]  # type: ignore[attr-defined]
+    assert [repr(step) for step in steps] == records

@@ -35,14 +35,16 @@ def convert(
     Exit code 1, with the output and the layer that differ, when they do not; nothing is stored then.
     """
     from modelkeep.data import dataset
+    from modelkeep.model.signature import any_size
 
     given = {key: value for key, value in options.items() if value not in (None, ())}
     if rename:
         given["rename"] = dict(map(_renaming, rename))
     with open_keep() as keep, progress("converting", quiet=json_) as advance:
-        rows = keep.read_data(data, ref) if data else None
+        signature = keep.get(ref).model.signature
+        rows = dataset.read(data, any_size(signature) if example else signature) if data else None
         if example:
-            given["example"] = dataset.read(example)
+            given["example"] = dataset.read(example, any_size(signature))
         version = keep.convert(ref, to, rows=rows, progress=advance, **given)
     if json_:
         return dump(version_json(version))

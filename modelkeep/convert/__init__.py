@@ -6,6 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any, cast
 
 from modelkeep import extras
+from modelkeep.convert.rename import renamed
 from modelkeep.errors import Unsupported
 from modelkeep.types import Model, Report, Step
 
@@ -70,7 +71,8 @@ def path(source: str, target: str) -> list[tuple[str, str]]:
 def steps(source: str, target: str, **options: Any) -> list[Step]:
     """The steps from one format to the other, each with those of the options that it has.
 
-    Raises what ``path`` does, Unsupported for an option that no step has, and MissingExtra for a library.
+    ``rename`` is for the first of them, and the others get the ``rows`` under the new names. Raises what ``path`` does,
+    Unsupported for an option that no step has, and MissingExtra for a library.
     """
     kinds = [_kind(ROUTES[pair]) for pair in path(source, target)]
     known = {f.name: None for kind in kinds for f in dataclasses.fields(kind)}
@@ -78,7 +80,8 @@ def steps(source: str, target: str, **options: Any) -> list[Step]:
         if name not in known and name != "progress":
             there = ", ".join(option for option in known if option not in ("rows", "progress"))
             raise Unsupported(f"turning {source} into {target} has no option '{name}'; there are: {there}")
-    return [cast(Step, kind(**_own(kind, options))) for kind in kinds]
+    later = _after_renaming(options)
+    return [cast(Step, kind(**_own(kind, later if number else options))) for number, kind in enumerate(kinds)]
 
 
 def step(source: str, target: str, **options: Any) -> Step:
@@ -106,6 +109,16 @@ def _kind(route: Route) -> Any:
         if not extras.has(library):
             extras.need(library, extra=route.extra)  # raises, with the command that installs it
     return extras.load(route.target)
+
+
+def _after_renaming(options: dict[str, Any]) -> dict[str, Any]:
+    """What the steps after the first are told: inputs and outputs have their new names by then."""
+    names, rows = options.get("rename"), options.get("rows")
+    if not names:
+        return options
+    later = {**options, "rows": renamed(rows, names) if rows else None}
+    del later["rename"]
+    return later
 
 
 def _own(kind: Any, options: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import onnx
 
 from modelkeep.convert import onnx_ml
 from modelkeep.convert.proof import prove
+from modelkeep.convert.rename import Names, keep_reference, renamed_onnx, renamed_signature
 from modelkeep.convert.smallest import smallest
 from modelkeep.data.dataset import Dataset
 from modelkeep.errors import Unsupported
@@ -24,13 +25,15 @@ STANDARD = "standard.onnx"
 class OnnxToOpenVino:
     """``precision`` float16 halves the file: weights are kept in 16 bits and computed with in 32.
 
-    ``rows`` are what the answers are compared on; without them the model's reference rows, or else seeded random ones.
-    Tolerances that are not given are those of the precision (compare.TOLERANCES).
+    ``rename`` gives inputs and outputs other names. ``rows`` are what the answers are compared on; without them the
+    model's reference rows, or else seeded random ones. Tolerances that are not given are those of the precision
+    (compare.TOLERANCES).
     """
 
     precision: str = "float32"
     atol: float | None = None
     rtol: float | None = None
+    rename: Names = field(default_factory=dict)
     rows: Dataset | None = field(default=None, repr=False, compare=False)
 
     def run(self, model: Model, into: Path) -> tuple[Model, tuple[Report, ...]]:
@@ -40,16 +43,18 @@ class OnnxToOpenVino:
         from modelkeep.model.formats import openvino as openvino_format
 
         self._check(model)
-        with whole(into):
-            graph = openvino_format.read(_readable(model.main, into))
-            _same_free(model.signature, openvino_format.read_signature(graph, model.main))
+        with whole(into), renamed_onnx(model, self.rename, into) as source:
+            graph = openvino_format.read(_readable(source.main, into))
+            _same_free(source.signature, openvino_format.read_signature(graph, source.main))
             files = openvino_format.save(graph, into, half=self.precision == "float16")
             (into / STANDARD).unlink(missing_ok=True)
             rows = self.rows or folder.reference(model.path)
             made = replace(model, path=into, format="openvino", files=files, options={})
-            made = replace(made, signature=smallest(model, rows))
-            report = prove(model, made, rows, precision=self.precision, atol=self.atol, rtol=self.rtol)
-            folder.copy_reference(model.path, into)
+            made = replace(made, signature=renamed_signature(smallest(model, rows), self.rename))
+            report = prove(
+                model, made, rows, precision=self.precision, atol=self.atol, rtol=self.rtol, rename=self.rename
+            )
+            keep_reference(model, self.rename, into)
             return folder.write(made), (replace(report, numbers={**report.numbers, "precision": self.precision}),)
 
     def _check(self, model: Model) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from modelkeep.convert.proof import prove
+from modelkeep.convert.rename import Names, keep_reference, renamed_onnx, renamed_signature
 from modelkeep.convert.smallest import smallest
 from modelkeep.data.dataset import Dataset
 from modelkeep.errors import Unsupported
@@ -22,35 +23,39 @@ from modelkeep.types import Model, Report
 class OnnxToTensorflow:
     """The ONNX graph written operator by operator in the TensorFlow environment; weights become variables.
 
-    An image that the ONNX model takes channels first stays so at the SavedModel's door. ``rows`` are what the answers
-    are compared on; without them the model's reference rows, or else seeded random ones.
+    An image that the ONNX model takes channels first stays so at the SavedModel's door. ``rename`` gives inputs and
+    outputs other names. ``rows`` are what the answers are compared on; without them the model's reference rows, or else
+    seeded random ones.
     """
 
     atol: float | None = None
     rtol: float | None = None
+    rename: Names = field(default_factory=dict)
     rows: Dataset | None = field(default=None, repr=False, compare=False)
 
     def run(self, model: Model, into: Path) -> tuple[Model, tuple[Report, ...]]:
         """See Step. Raises Differs with the output that differs, Unsupported for an operator without a counterpart or a
         name that TensorFlow cannot take, and what environments.ensure does; all leave nothing at ``into``.
         """
-        check(model, "TensorFlow")
-        with whole(into):
-            made_with = write(model, into / tensorflow_format.FOLDER, "tensorflow")
+        check(model, "TensorFlow", self.rename)
+        with whole(into), renamed_onnx(model, self.rename, into) as source:
+            made_with = write(source, into / tensorflow_format.FOLDER, "tensorflow")
             files = tensorflow_format.files(into)
-            made = replace(model, path=into, format="tensorflow", files=files, options={})
-            return proven(model, made, self.rows or folder.reference(model.path), made_with, self.atol, self.rtol)
+            made = replace(source, path=into, format="tensorflow", files=files, options={})
+            rows = self.rows or folder.reference(model.path)
+            return proven(model, made, rows, made_with, self.rename, atol=self.atol, rtol=self.rtol)
 
 
-def check(model: Model, to: str) -> None:
+def check(model: Model, to: str, names: Names) -> None:
     """Unsupported where ``model`` is no ONNX model, or has an input that TensorFlow cannot name."""
     if model.format != "onnx":
         raise Unsupported(f"this turns ONNX into {to}, and the model is '{model.format}'")
     for spec in model.signature.inputs:
-        if not spec.name.isidentifier() or keyword.iskeyword(spec.name):
+        name = names.get(spec.name, spec.name)
+        if not name.isidentifier() or keyword.iskeyword(name):
             raise Unsupported(
-                f"{to} cannot call an input '{spec.name}': a name there is letters, digits and '_'; "
-                "give the inputs such names when the ONNX model is made"
+                f"{to} cannot call an input '{name}': a name there is letters, digits and '_'; "
+                f"give it another with --rename {spec.name}=NAME"
             )
 
 
@@ -68,11 +73,18 @@ def write(model: Model, into: Path, target: str) -> dict[str, Any]:
 
 
 def proven(
-    model: Model, made: Model, rows: Dataset | None, made_with: dict[str, Any], atol: float | None, rtol: float | None
+    model: Model,
+    made: Model,
+    rows: Dataset | None,
+    made_with: dict[str, Any],
+    names: Names,
+    *,
+    atol: float | None,
+    rtol: float | None,
 ) -> tuple[Model, tuple[Report, ...]]:
     """The whole folder of ``made`` once it answers as ``model``, and the report of it. Raises Differs."""
-    made = replace(made, signature=smallest(model, rows))
-    report = prove(model, made, rows, atol=atol, rtol=rtol)
-    folder.copy_reference(model.path, made.path)
+    made = replace(made, signature=renamed_signature(smallest(model, rows), names))
+    report = prove(model, made, rows, atol=atol, rtol=rtol, rename=names)
+    keep_reference(model, names, made.path)
     numbers = {**report.numbers, **made_with, "bytes": made.size}
     return folder.write(made), (replace(report, numbers=numbers),)

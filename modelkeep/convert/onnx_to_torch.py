@@ -16,6 +16,7 @@ import torch
 
 from modelkeep.convert.onnx_source import graph, operators, write
 from modelkeep.convert.proof import prove
+from modelkeep.convert.rename import Names, keep_reference, renamed_onnx, renamed_signature
 from modelkeep.convert.smallest import smallest
 from modelkeep.data.dataset import Dataset
 from modelkeep.errors import Unsupported
@@ -34,10 +35,13 @@ MODULE = "network"
 
 @dataclass(frozen=True)
 class OnnxToTorch:
-    """``rows`` are what the answers are compared on; without them the model's reference rows, or seeded random ones."""
+    """``rename`` gives inputs and outputs other names. ``rows`` are what the answers are compared on; without them the
+    model's reference rows, or else seeded random ones.
+    """
 
     atol: float | None = None
     rtol: float | None = None
+    rename: Names = field(default_factory=dict)
     rows: Dataset | None = field(default=None, repr=False, compare=False)
 
     def run(self, model: Model, into: Path) -> tuple[Model, tuple[Report, ...]]:
@@ -49,12 +53,13 @@ class OnnxToTorch:
         text = [t.name for t in (*model.signature.inputs, *model.signature.outputs) if t.dtype == "str"]
         if text:
             raise Unsupported(f"'{text[0]}' is text, which PyTorch has no tensors of; keep the model as ONNX")
-        with whole(into):
-            source = write.write(graph.read(model.main, operators.KNOWN))
+        with whole(into), renamed_onnx(model, self.rename, into) as source:
+            written = write.write(graph.read(source.main, operators.KNOWN))
             rows = self.rows or folder.reference(model.path)
-            made = replace(_saved(source, model, into), signature=smallest(model, rows))
-            report = prove(model, made, rows, atol=self.atol, rtol=self.rtol)
-            folder.copy_reference(model.path, into)
+            signature = renamed_signature(smallest(model, rows), self.rename)
+            made = replace(_saved(written, source, into), signature=signature)
+            report = prove(model, made, rows, atol=self.atol, rtol=self.rtol, rename=self.rename)
+            keep_reference(model, self.rename, into)
             return folder.write(made), (_told(report, made),)
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from modelkeep import extras
+from modelkeep.convert.rename import Names, Renamed, renamed
 from modelkeep.data import dataset
 from modelkeep.data.dataset import Dataset
-from modelkeep.errors import BadInput, Differs, Undecided
+from modelkeep.errors import Differs, ModelkeepError, Undecided
 from modelkeep.model import engines
 from modelkeep.model.compare import Trial, judge, rule_for
 from modelkeep.types import Model, Report, Runner, ServeConfig, Signature
@@ -44,7 +46,7 @@ def prove(
     atol: float | None = None,
     rtol: float | None = None,
     config: ServeConfig | None = None,
-    rename: Mapping[str, str] | None = None,
+    rename: Names | None = None,
     example_rows: int = EXAMPLE_ROWS,
     progress: Progress | None = None,
 ) -> Report:
@@ -83,46 +85,9 @@ def prove(
     raise Differs(DIFFERS.format(made=made.format, reference=reference.format) + why)
 
 
-def renamed(rows: Dataset, names: Mapping[str, str]) -> Dataset:
-    """The same rows under the new names of the inputs."""
-    return Dataset({names.get(name, name): array for name, array in rows.inputs.items()}, rows.labels, rows.source)
-
-
-def renamed_signature(signature: Signature, names: Mapping[str, str]) -> Signature:
-    """The same signature with new names of inputs and outputs. Raises BadInput where one does not exist, or twice."""
-    specs = (*signature.inputs, *signature.outputs)
-    known = [t.name for t in specs]
-    for old in names:
-        if old not in known:
-            raise BadInput(
-                f"no input or output is called '{old}', so it cannot be renamed; there are {', '.join(known)}"
-            )
-    new = [names.get(name, name) for name in known]
-    if len(set(new)) < len(new):
-        twice = next(name for name in new if new.count(name) > 1)
-        raise BadInput(f"two of the inputs and outputs would be called '{twice}'; rename to names that differ")
-    changed = [replace(t, name=names.get(t.name, t.name)) for t in specs]
-    return replace(
-        signature, inputs=tuple(changed[: len(signature.inputs)]), outputs=tuple(changed[len(signature.inputs) :])
-    )
-
-
-class Renamed:
-    """A Runner under other names of its inputs and outputs, as ``names`` (old → new) says."""
-
-    def __init__(self, runner: Runner, names: Mapping[str, str]) -> None:
-        self._runner, self._names = runner, dict(names)
-        self._old = {new: old for old, new in self._names.items()}
-        self.signature = renamed_signature(runner.signature, self._names)
-
-    def run(self, inputs: Arrays) -> dict[str, Array]:
-        """See Runner."""
-        found = self._runner.run({self._old.get(name, name): array for name, array in inputs.items()})
-        return {self._names.get(name, name): array for name, array in found.items()}
-
-    def close(self) -> None:
-        """See Runner."""
-        self._runner.close()
+def difference(error: ModelkeepError) -> str:
+    """What an error of ``prove`` found to differ, without the words about the two models; all of any other error."""
+    return re.sub(f"^{DIFFERS.format(made='.+?', reference='.+?')}", "", str(error))
 
 
 class Precise:
@@ -148,7 +113,7 @@ class Precise:
         self._runner.close()
 
 
-def _precise(reference: Model, names: Mapping[str, str]) -> Runner | None:
+def _precise(reference: Model, names: Names) -> Runner | None:
     if reference.format != "torch" or reference.size > PRECISE_BYTES:
         return None
     try:
@@ -158,7 +123,7 @@ def _precise(reference: Model, names: Mapping[str, str]) -> Runner | None:
     return Renamed(runner, names) if names else runner
 
 
-def _first_layer(reference: Model, made: Model, failed: Trial, names: Mapping[str, str], rule: object) -> str:
+def _first_layer(reference: Model, made: Model, failed: Trial, names: Names, rule: object) -> str:
     """Which layer is the first that differs, or nothing where that cannot be told."""
     find = LAYERS.get((reference.format, made.format))
     if find is None:

@@ -22,7 +22,8 @@ import numpy as np
 import onnx
 
 from modelkeep import extras
-from modelkeep.convert.proof import prove
+from modelkeep.convert.proof import difference, prove
+from modelkeep.convert.rename import Names, keep_reference, rename_file, renamed_signature
 from modelkeep.data.dataset import Dataset
 from modelkeep.errors import BadModel, Differs, ModelkeepError, Unsupported
 from modelkeep.model import folder
@@ -49,24 +50,27 @@ _patched = threading.Lock()
 class SklearnToOnnx:
     """Writes the estimator with skl2onnx (and onnxmltools for boosted trees of other libraries).
 
-    ``opset`` None is 18. ``rows`` are what the answers are compared on; without them the model's reference rows, or
-    else seeded random ones, which seldom come near a threshold: real rows tell more.
+    ``opset`` None is 18. ``rename`` gives inputs and outputs other names. ``rows`` are what the answers are compared
+    on; without them the model's reference rows, or else seeded random ones, which seldom come near a threshold: real
+    rows tell more.
     """
 
     opset: int | None = None
     atol: float = 1e-4
     rtol: float = 1e-3
+    rename: Names = field(default_factory=dict)
     rows: Dataset | None = field(default=None, repr=False, compare=False)
 
     def run(self, model: Model, into: Path) -> tuple[Model, tuple[Report, ...]]:
         """See Step. Raises Differs, with the rows that differ for each way tried, or Unsupported."""
         if model.format != "sklearn":
             raise Unsupported(f"only scikit-learn models are converted so, and this is '{model.format}'")
+        renamed_signature(model.signature, self.rename)  # refuses names that there are not
         estimator = sklearn_format.without_names(sklearn_format.load(model), model)
         rows = self.rows or folder.reference(model.path)
         with whole(into):
             made, report = self._ladder(estimator, model, rows, into)
-            folder.copy_reference(model.path, into)
+            keep_reference(model, self.rename, into)
             return folder.write(made), (report,)
 
     def _ladder(self, estimator: Any, model: Model, rows: Dataset | None, into: Path) -> tuple[Model, Report]:
@@ -75,9 +79,9 @@ class SklearnToOnnx:
         for way, (prepared, floating) in _ways(estimator, model.signature).items():
             try:
                 made = self._written(prepared, floating, model, into)
-                report = prove(model, made, rows, atol=self.atol, rtol=self.rtol)
+                report = prove(model, made, rows, atol=self.atol, rtol=self.rtol, rename=self.rename)
             except ModelkeepError as error:
-                failed[way] = str(error)
+                failed[way] = difference(error)
                 differs = error if isinstance(error, Differs) else differs
                 continue
             return made, _told(report, way, failed, made)
@@ -104,7 +108,10 @@ class SklearnToOnnx:
             (t.name, t.dtype, t.shape) for t in (*model.signature.inputs, *model.signature.outputs)
         ]:
             raise BadModel(f"it wrote {', '.join(t.describe() for t in (*got.inputs, *got.outputs))}")
-        return replace(model, path=into, format="onnx", files=(onnx_format.MAIN,), options={})
+        if self.rename:
+            rename_file(file, self.rename)
+        signature = renamed_signature(model.signature, self.rename)
+        return replace(model, path=into, format="onnx", signature=signature, files=(onnx_format.MAIN,), options={})
 
 
 def _ways(estimator: Any, signature: Signature) -> dict[str, tuple[Any, str]]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from modelkeep.convert.proof import prove
+from modelkeep.convert.rename import Names, keep_reference, rename_file, renamed_signature
 from modelkeep.convert.smallest import smallest
 from modelkeep.data.dataset import Dataset
 from modelkeep.errors import Unsupported
@@ -23,13 +24,14 @@ OPSET = 18
 class TensorflowToOnnx:
     """By tf2onnx, in the TensorFlow environment. Images stay channels last, as Keras has them.
 
-    ``opset`` None means 18. ``rows`` are what the answers are compared on; without them the model's reference rows, or
-    else seeded random ones.
+    ``opset`` None means 18. ``rename`` gives inputs and outputs other names. ``rows`` are what the answers are compared
+    on; without them the model's reference rows, or else seeded random ones.
     """
 
     opset: int | None = None
     atol: float | None = None
     rtol: float | None = None
+    rename: Names = field(default_factory=dict)
     rows: Dataset | None = field(default=None, repr=False, compare=False)
 
     def run(self, model: Model, into: Path) -> tuple[Model, tuple[Report, ...]]:
@@ -41,12 +43,13 @@ class TensorflowToOnnx:
             raise Unsupported(f"this turns TensorFlow and Keras into ONNX, and the model is '{model.format}'")
         if opset > OPSET:
             raise Unsupported(f"tf2onnx writes no opset above {OPSET}, and {opset} was asked for")
+        renamed_signature(model.signature, self.rename)  # refuses names that there are not before the long part
         with whole(into):
             made, numbers = self._write(model, into, opset)
             rows = self.rows or folder.reference(model.path)
-            made = replace(made, signature=smallest(model, rows))
-            report = prove(model, made, rows, atol=self.atol, rtol=self.rtol)
-            folder.copy_reference(model.path, into)
+            made = replace(made, signature=renamed_signature(smallest(model, rows), self.rename))
+            report = prove(model, made, rows, atol=self.atol, rtol=self.rtol, rename=self.rename)
+            keep_reference(model, self.rename, into)
             why = f"{report.why} (exporter tf2onnx, opset {opset})"
             return folder.write(made), (replace(report, why=why, numbers={**report.numbers, **numbers}),)
 
@@ -56,6 +59,8 @@ class TensorflowToOnnx:
         arguments = {**tensorflow.where(model), "into": str(file), "opset": opset, "axes": [t.axes for t in ends]}
         told = tensorflow.ask("tensorflow.to_onnx:convert", arguments, tensorflow.CONVERT_SECONDS)
         _same_free(model.signature, onnx_format.read_signature(file))
+        if self.rename:
+            rename_file(file, self.rename)
         made = replace(model, path=into, format="onnx", files=(onnx_format.MAIN,), options={})
         return made, {**told, "opset": opset, "bytes": made.size}
 

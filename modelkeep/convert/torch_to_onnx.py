@@ -15,6 +15,7 @@ import torch
 
 from modelkeep.convert import onnx_graph, proof
 from modelkeep.convert.exporters import EXPORTERS, Exporter, Flat, exportable, quiet
+from modelkeep.convert.rename import Names, keep_reference, renamed_signature
 from modelkeep.data import dataset
 from modelkeep.data.dataset import Dataset
 from modelkeep.errors import BadInput, BadModel, Differs, ModelkeepError, Undecided, Unsupported
@@ -50,7 +51,7 @@ class TorchToOnnx:
     atol: float | None = None
     rtol: float | None = None
     dynamic: tuple[str, ...] = ()
-    rename: Mapping[str, str] = field(default_factory=dict)
+    rename: Names = field(default_factory=dict)
     rows: Dataset | None = field(default=None, repr=False, compare=False)
     example: Dataset | None = field(default=None, repr=False, compare=False)
     progress: proof.Progress | None = field(default=None, repr=False, compare=False)
@@ -63,11 +64,11 @@ class TorchToOnnx:
         if self.opset and self.opset > newest:
             raise BadInput(f"there is no opset {self.opset}; the newest that is installed here is {newest}")
         rows = self.rows or folder.reference(model.path)
-        rows = dataset.fit(rows, model.signature) if rows else None
+        rows = dataset.fit(rows, signatures.any_size(model.signature)) if rows else None
         into.mkdir(parents=True, exist_ok=True)
         try:
             made, report = self._freest(model, rows, into)
-            _keep_reference(model, self.rename, into)
+            keep_reference(model, self.rename, into)
             return folder.write(made), (report,)
         except BaseException:  # a half-made model must not be left, not even by Ctrl-C
             _clear(into)
@@ -81,7 +82,7 @@ class TorchToOnnx:
         given_up: dict[str, str] = {}
         for signature in _less_and_less(wanted, example) if not self.dynamic else [wanted]:
             try:
-                made, report = self._ladder(model, proof.renamed_signature(signature, self.rename), example, rows, into)
+                made, report = self._ladder(model, renamed_signature(signature, self.rename), example, rows, into)
                 return made, _fixed(report, wanted, signature, given_up)
             except Undecided:
                 raise
@@ -93,8 +94,7 @@ class TorchToOnnx:
     def _ladder(
         self, model: Model, signature: Signature, example: Arrays, rows: Dataset | None, into: Path
     ) -> tuple[Model, Report]:
-        failed: dict[str, str] = {}
-        differs = False
+        failed: dict[str, ModelkeepError] = {}
         for name, exporter in EXPORTERS.items():
             _clear(into)
             self._note(f"exporting with {name}")
@@ -105,10 +105,9 @@ class TorchToOnnx:
             except Undecided:
                 raise  # for another exporter it would be the same
             except ModelkeepError as error:
-                failed[name] = str(error).removeprefix(proof.DIFFERS.format(made="onnx", reference=model.format))
-                differs = differs or isinstance(error, Differs)
+                failed[name] = error
         told = "; ".join(_reasons(failed))
-        if differs:
+        if any(isinstance(error, Differs) for error in failed.values()):
             raise Differs(f"the ONNX model does not answer as the PyTorch one does, so it is not kept; {told}")
         raise Unsupported(f"PyTorch cannot write this model as ONNX; {told}")
 
@@ -171,7 +170,7 @@ class TorchToOnnx:
 
     def _example(self, signature: Signature, rows: Dataset | None) -> dict[str, Array]:
         """Rows to follow the model on, under the source's names; two or more where the batch is to be free."""
-        given = dataset.fit(self.example, _any_size(signature)) if self.example else rows
+        given = dataset.fit(self.example, signatures.any_size(signature)) if self.example else rows
         if given is None:
             return signatures.example(signature, proof.EXAMPLE_ROWS)
         count = len(given) if self.example and self.dynamic else proof.EXAMPLE_ROWS
@@ -184,6 +183,8 @@ class TorchToOnnx:
     def _signature(self, model: Model, example: Arrays) -> Signature:
         """The model's signature with every dimension free that is asked for or, unless told, that can be."""
         only = _parsed(self.dynamic, model.signature) if self.dynamic else None
+        if only and model.format == "torch-export":
+            _left_free(only, model.signature)
         module = torch_format.module(model)
         with quiet():
             return free_dimensions.discover(
@@ -204,12 +205,6 @@ def _flat(module: torch.nn.Module) -> torch.nn.Module:
     return module if isinstance(module, torch.jit.ScriptModule) else Flat(module, torch_format.named).eval()
 
 
-def _any_size(signature: Signature) -> Signature:
-    """The same inputs with no size fixed, which an example may give anew."""
-    inputs = tuple(replace(t, shape=(None,) * len(t.shape)) for t in signature.inputs)
-    return replace(signature, inputs=inputs, bounds={})
-
-
 def _parsed(dynamic: tuple[str, ...], signature: Signature) -> dict[str, dict[int, str | None]]:
     """``ids:0,1=sequence`` → {"ids": {0: None, 1: "sequence"}}. BadInput where it is not that, or does not fit."""
     found: dict[str, dict[int, str | None]] = {}
@@ -228,6 +223,23 @@ def _parsed(dynamic: tuple[str, ...], signature: Signature) -> dict[str, dict[in
                 )
             found.setdefault(name, {})[int(axis)] = word or None
     return found
+
+
+def _left_free(only: Mapping[str, Mapping[int, str | None]], signature: Signature) -> None:
+    """Unsupported where the program was exported with a fixed size that is to be free: it checks for that size."""
+    fixed = [(t, axis) for t in signature.inputs for axis in sorted(only.get(t.name, {})) if t.shape[axis] is not None]
+    if not fixed:
+        return
+    spec, axis = fixed[0]
+    free = {
+        t.name: ", ".join(f"{axis}: Dim.DYNAMIC" for axis in sorted(only.get(t.name, {}))) for t in signature.inputs
+    }
+    shapes = ", ".join(f"'{name}': {{{axes}}}" for name, axes in free.items())
+    raise Unsupported(
+        f"dimension {axis} of input '{spec.name}' cannot be free: torch.export has written {spec.shape[axis]} into the "
+        ".pt2 for good; export the module again, from an example of two rows or more, with "
+        f"dynamic_shapes={{{shapes}}} (from torch.export import Dim), and add that file"
+    )
 
 
 def _less_and_less(wanted: Signature, example: Arrays) -> Iterator[Signature]:
@@ -275,7 +287,9 @@ def _same_signature(want: Signature, got: Signature) -> None:
                 raise Unsupported(f"it baked in {ours.axes[axis]}: dimension {axis} of '{ours.name}' is always {size}")
 
 
-def _told(report: Report, exporter: str, failed: Mapping[str, str], removed: Mapping[str, int], made: Model) -> Report:
+def _told(
+    report: Report, exporter: str, failed: Mapping[str, ModelkeepError], removed: Mapping[str, int], made: Model
+) -> Report:
     """What the comparison found, and how the file came about."""
     opset = onnx_format.opset(made.main)
     numbers = {
@@ -283,7 +297,7 @@ def _told(report: Report, exporter: str, failed: Mapping[str, str], removed: Map
         "exporter": exporter,
         "opset": opset,
         "bytes": made.size,
-        "failed": dict(failed),
+        "failed": {name: proof.difference(error) for name, error in failed.items()},
         "removed": dict(removed),
     }
     gone = f"; removed: {', '.join(f'{n} {what}' for what, n in removed.items())}" if removed else ""
@@ -291,10 +305,15 @@ def _told(report: Report, exporter: str, failed: Mapping[str, str], removed: Map
     return replace(report, why=f"{report.why} (exporter {exporter}, opset {opset}){gone}{after}", numbers=numbers)
 
 
-def _reasons(failed: Mapping[str, str]) -> Iterator[str]:
-    """Each reason once, after the names of the exporters that failed for it."""
-    for why in dict.fromkeys(failed.values()):
-        yield f"exporter {' and '.join(name for name, other in failed.items() if other == why)}: {why}"
+def _reasons(failed: Mapping[str, ModelkeepError]) -> Iterator[str]:
+    """Each reason once, after the names of the exporters that failed for it.
+
+    Of those whose answers differ the first one's stands for all: the others differ alike, but for a digit somewhere.
+    """
+    first = next((proof.difference(error) for error in failed.values() if isinstance(error, Differs)), "")
+    whys = {name: first if isinstance(error, Differs) else proof.difference(error) for name, error in failed.items()}
+    for why in dict.fromkeys(whys.values()):
+        yield f"exporter {' and '.join(name for name, other in whys.items() if other == why)}: {why}"
 
 
 def _fixed(report: Report, wanted: Signature, kept: Signature, why: Mapping[str, str]) -> Report:
@@ -304,14 +323,6 @@ def _fixed(report: Report, wanted: Signature, kept: Signature, why: Mapping[str,
     numbers = {**report.numbers, "fixed": dict.fromkeys(lost, reason)}
     told = f"; {' and '.join(lost)} could be free, but no exporter keeps that: {reason}" if lost else ""
     return replace(report, why=f"{report.why}{told}", numbers=numbers)
-
-
-def _keep_reference(model: Model, rename: Mapping[str, str], into: Path) -> None:
-    rows = folder.reference(model.path) if rename else None
-    if rows is None:
-        folder.copy_reference(model.path, into)
-    else:
-        folder.keep_reference(into, proof.renamed(rows, rename))
 
 
 def _reason(error: BaseException) -> str:

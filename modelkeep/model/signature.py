@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -86,6 +87,12 @@ def example(
     rng = np.random.default_rng(seed)
     chosen = default_sizes(signature, batch, free, sizes)
     return {spec.name: _draw(spec, shape_of(spec, chosen), rng) for spec in signature.inputs}
+
+
+def any_size(signature: Signature) -> Signature:
+    """The same inputs with no size fixed, as rows may have them that an example gives anew."""
+    inputs = tuple(replace(t, shape=(None,) * len(t.shape)) for t in signature.inputs)
+    return replace(signature, inputs=inputs, bounds={})
 
 
 def resized(signature: Signature, inputs: Arrays, sizes: Mapping[str, int]) -> dict[str, Array]:

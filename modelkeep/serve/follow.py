@@ -29,6 +29,8 @@ FIRST_RETRY, LONGEST_RETRY = 1.0, 60.0
 log = logging.getLogger(__name__)
 
 Bring = Callable[[Model, ServeConfig], tuple[Runner | Crew, Paces]]
+Machine = Callable[..., str]
+"""(formats of models) → a name of this hardware and of what runs them here, under which tune stores its settings."""
 
 
 class Source(Protocol):
@@ -99,7 +101,7 @@ class Follower:
         registry: Source,
         names: Sequence[str],
         *,
-        machine: str,
+        machine: Machine,
         configs: Mapping[str, ServeConfig] | None = None,
         options: Mapping[str, Any] | None = None,
         load: Bring = bring,
@@ -245,7 +247,7 @@ class Follower:
         return Wanted(route, {v.number: (v, self._config(v)) for v in versions})
 
     def _config(self, version: Version) -> ServeConfig:
-        config = self.configs.get(version.name) or self.registry.config(version, self.machine)
+        config = self.configs.get(version.name) or self.registry.config(version, self.machine(version.model.format))
         options = {**self.options, **self.changes.get(version.name, {})}
         return replace(config or engines.default_config(version.model.format), **options)
 
@@ -343,7 +345,7 @@ class Follower:
     async def _note(self, ref: str, kind: str, why: str, data: Mapping[str, Any]) -> None:
         """An entry of the journal."""
         name, _, number = ref.partition("@")
-        whole = {"number": int(number), "machine": self.machine, **data}
+        whole = {"number": int(number), "machine": self.machine(), **data}
         with contextlib.suppress(Exception):  # a registry that cannot be written must not stop the server
             await asyncio.to_thread(self.registry.note, name, kind, why, whole, "serve")
 

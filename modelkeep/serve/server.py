@@ -27,7 +27,7 @@ from modelkeep.model import engines, formats
 from modelkeep.serve import http, live, sampling, usage
 from modelkeep.serve.access import AccessLog
 from modelkeep.serve.door import Door
-from modelkeep.serve.follow import Follower
+from modelkeep.serve.follow import Follower, Machine
 from modelkeep.serve.listener import Listener, gate, listen, safely, url_of
 from modelkeep.serve.loaded import Loaded, bring, give_up
 from modelkeep.serve.plane import SWITCH, Plane
@@ -153,7 +153,7 @@ def serve_registry(
     *,
     configs: Mapping[str, ServeConfig] | None = None,
     options: Mapping[str, Any] | None = None,
-    machine: str,
+    machine: Machine,
     on_ready: OnReady | None = None,
     reread: Reread | None = None,
     alerted: http.Alerted | None = None,

@@ -112,7 +112,7 @@ class Benchmark:
             "ref": subject.name,
             "config": asdict(subject.config),
             "machine": {key: here[key] for key in ("os", "processor", "cores", "memory_gib", "gpu")},
-            "fingerprint": machine.fingerprint(),
+            "fingerprint": machine.fingerprint(subject.model.format),
             "scenarios": measured,
             "memory": _memory(subject.model, opened, measured),
             "load_seconds": opened.seconds,

@@ -128,6 +128,19 @@ class Race:
         reach = student((1 - CONFIDENCE) / looks, weight) * spread / math.sqrt(len(logs))
         return float(np.exp(logs.mean() + reach))
 
+    def interval(self, entrant: Entrant, other: Entrant) -> tuple[float, float, float, int]:
+        """The entrant's throughput over the other's, the ends of its 95 % interval, and n, the rounds that both had.
+
+        The interval is of one comparison that was named before, two-sided; (nan, 0, inf, 0) where they had no round.
+        """
+        logs = np.log(self.rounds.ratios(entrant, other))
+        if not len(logs):
+            return math.nan, 0.0, math.inf, 0
+        spread, weight = self._spread(other)
+        reach = student((1 - CONFIDENCE) / 2, weight) * spread / math.sqrt(len(logs))
+        mean = float(logs.mean())
+        return math.exp(mean), math.exp(mean - reach), math.exp(mean + reach), len(logs)
+
     def _spread(self, other: Entrant) -> tuple[float, int]:
         """Of one log ratio, and its degrees of freedom: pooled over all that ran with ``other``."""
         squares, weight = PRIOR_WEIGHT * PRIOR_SPREAD**2, PRIOR_WEIGHT

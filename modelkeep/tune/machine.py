@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from modelkeep import __version__, environments, settings
+from modelkeep.model.engines import ENGINES as ENGINE
+from modelkeep.model.engines import engines_for
 from modelkeep.serve.system import cores as cores
 from modelkeep.serve.system import memory as memory
 from modelkeep.tune import advice
@@ -43,6 +45,8 @@ ENGINES = {
 """Engine's distribution → what to install for it."""
 ALSO = {"onnxruntime": ("onnxruntime-gpu",), "xgboost-cpu": ("xgboost",)}
 """Other distributions that bring the same library."""
+BESIDE = {"sklearn": ("skops", "scikit-learn", "xgboost-cpu", "lightgbm")}
+"""Engine → the distributions that compute, where those are others than its library alone."""
 EXTRAS = {
     "torch": ("torch", "safetensors", "onnx", "onnxscript"),
     "optimize": ("torch", "safetensors", "onnx", "onnxscript", "sympy"),
@@ -70,15 +74,20 @@ def precisions() -> list[str]:
     return [precision for precision, word in there.items() if any(name.endswith(word) for name in known)]
 
 
-def fingerprint() -> str:
-    """A short name of this hardware and software; tuned settings hold where it is the same."""
+def fingerprint(*formats: str) -> str:
+    """A short name of this hardware and of the software that runs models of these formats.
+
+    Tuned settings hold where it is the same. What no engine of the formats uses may come and go.
+    """
+    engines = {engine for one in formats for engine in engines_for(one)}
+    libraries = {name for engine in engines for name in BESIDE.get(engine, (ENGINE[engine].library,))}
     found = {
         "modelkeep": __version__,
         "os": _os(),
         "processor": _processor(),
         "cores": cores(),
         "instruction_sets": _instruction_sets(),
-        "engines": {name: _version(name) for name in ENGINES},
+        "libraries": {name: _version(name) for name in sorted(libraries)},
     }
     return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:16]
 

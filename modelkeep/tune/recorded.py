@@ -32,7 +32,7 @@ def tune(
     kept = Kept(
         registry,
         version.name,
-        machine=machine.fingerprint(),
+        machine=machine.fingerprint(*{one.model.format for one in (version, *others.values())}),
         concurrency=search.concurrency,
         digests={"": version.digest, **{ref: other.digest for ref, other in others.items()}},
         who=who,
@@ -50,9 +50,10 @@ def tune(
     if not found.report.ok:
         registry.add_report(version, found.report, who=who)
         return found.report
-    registry.set_config(version, kept.machine, found.config, found.report, who=who)
-    for ref, (config, report) in found.others.items():
-        registry.set_config(others[ref], kept.machine, config, report, who=who)
+    best = {version.ref: (version, found.config, found.report)}
+    best |= {ref: (others[ref], config, report) for ref, (config, report) in found.others.items()}
+    for one, config, report in best.values():
+        registry.set_config(one, machine.fingerprint(one.model.format), config, report, who=who)
     return found.report
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -76,7 +76,7 @@ def report(found: Outcome, search: Tune, settings: int) -> Report:
     """Report(kind="tune"); ``settings`` is how many an exhaustive search would have measured. Times in seconds.
 
     Numbers: config, throughput, p99, gain over the naive setting, candidates (each with n, windows, memory in bytes,
-    pareto and verdict), refused (with why), because, measurements, promise, concurrency, price, other.
+    pareto and verdict), refused (with why), because, second, measurements, promise, concurrency, price, other.
     """
     race, winner = found.race, found.winner
     best = race.rounds.measured(winner)
@@ -90,6 +90,7 @@ def report(found: Outcome, search: Tune, settings: int) -> Report:
         "candidates": candidates(found),
         "refused": [{"of": e.of, "config": asdict(e.config), "why": why} for e, why in race.rounds.refused.items()],
         "because": because(race, winner),
+        "second": second(found),
         "measurements": {
             "made": race.rounds.made,
             "reused": race.rounds.reused,
@@ -134,7 +135,33 @@ def _why(found: Outcome, lacks: str) -> str:
         own = sum(not entrant.of for entrant in race.rounds.windows)
         return f"no setting keeps {promise}, of {own} that were measured; the nearest is {said}: {lacks}{eased}"
     told = "; ".join(because(race, winner))
-    return f"{said}, keeps {promise}; {gained}" + (f", because {told}" if told else "")
+    return f"{said}, keeps {promise}; {gained}" + (f", because {told}" if told else "") + _close(second(found))
+
+
+def second(found: Outcome) -> dict[str, Any] | None:
+    """The next best setting of the same version that keeps the promise, and how it did beside the winner.
+
+    ``ratio`` is its throughput over the winner's in the ``rounds`` that both had, ``low`` and ``high`` the ends of its
+    95 % interval (Student's); None where nothing else keeps the promise. Only the winner goes to the proof.
+    """
+    race, winner = found.race, found.winner
+    rivals = (e for e in race.ranked() if e.of == winner.of and e != winner and not race.lacks(e))
+    rival = next(rivals, None)
+    if rival is None or race.lacks(winner):
+        return None
+    ratio, low, high, rounds = race.interval(rival, winner)
+    return {"config": asdict(rival.config), "ratio": ratio, "low": low, "high": high, "rounds": rounds}
+
+
+def _close(rival: Mapping[str, Any] | None) -> str:
+    """A sentence where the second may be as fast as the winner."""
+    if rival is None or rival["high"] < 1.0:
+        return ""
+    name, rounds = label(ServeConfig(**rival["config"])), rival["rounds"]
+    if not rounds:
+        return f"; the second, {name}, was never measured beside it, so which of the two is faster is not known"
+    beside = f"{rival['ratio']:.2f}× ({rival['low']:.2f} to {rival['high']:.2f}, n = {rounds} round{'s'[: rounds > 1]})"
+    return f"; not told apart from the second, {name}, which did {beside} as much beside it"
 
 
 def candidates(found: Outcome) -> list[dict[str, Any]]:

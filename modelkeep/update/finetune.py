@@ -28,7 +28,7 @@ class Finetune:
 
     Replay is what class-incremental studies find to work against forgetting (van de Ven & Tolias, arXiv:1904.07734).
     ``held_out`` is the share of the new, and of the old rows, that judges; ``max_forgetting`` the accuracy on old rows
-    that may be lost.
+    that may be lost, by its upper bound (gate.remembered).
     """
 
     epochs: int = 40

@@ -81,7 +81,7 @@ def test_a_folder_that_cannot_be_is_refused_before_it_is_measured_for(keep: Keep
 
 def test_json_for_a_machine_and_the_tuned_setting(keep: Keep, call: Call, tmp_path: Path) -> None:
     tuned = ServeConfig(engine="onnxruntime", threads=1, max_batch=16)
-    keep.registry.set_config(keep.get("m"), machine.fingerprint(), tuned, Report("tune", True, "by hand"))
+    keep.registry.set_config(keep.get("m"), machine.fingerprint("onnx"), tuned, Report("tune", True, "by hand"))
     code, out, _ = call("bench", "m", "--scenario", "offline", "--into", str(tmp_path / "here"), "--json", *QUICK)
     assert code == 0
     told = json.loads(out)

@@ -79,7 +79,7 @@ def test_a_person_reads_the_front_the_reason_and_the_cost(tuned: str, home: Path
     assert "GiB of memory" in tuned
     with Keep(Settings(home=home / ".modelkeep")) as keep:
         version = keep.get("m")
-        assert keep.registry.config(version, machine.fingerprint()) is not None
+        assert keep.registry.config(version, machine.fingerprint("onnx")) is not None
         assert keep.registry.journal("m", kind=kept.KIND)
 
 

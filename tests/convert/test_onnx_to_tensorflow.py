@@ -126,8 +126,24 @@ def test_a_weight_changed_by_one_percent_is_caught_and_nothing_kept(
 
 @pytest.mark.parametrize("name", ["input.1", "class", "1x", "a b"])
 def test_a_name_that_tensorflow_cannot_take_is_told(name: str, tmp_path: Path) -> None:
-    with pytest.raises(Unsupported, match=r"TensorFlow cannot call an input '.*': a name there is letters, digits"):
+    with pytest.raises(
+        Unsupported, match=r"TensorFlow cannot call an input '.*': a name there is letters, digits"
+    ) as no:
         OnnxToTensorflow().run(drawn(tmp_path, name), tmp_path / "made")
+    assert str(no.value).endswith(f"; give it another with --rename {name}=NAME")
+
+
+def test_another_name_is_the_mend(tmp_path: Path) -> None:
+    source = drawn(tmp_path, "input.1")
+    made, (report,) = OnnxToTensorflow(rename={"input.1": "image", "y": "maps"}).run(source, tmp_path / "made")
+    assert report.ok
+    assert [t.name for t in (*made.signature.inputs, *made.signature.outputs)] == ["image", "maps"]
+    assert folder.read(made.path) == made
+    image = np.random.default_rng(0).standard_normal((2, 3, 9, 5)).astype(np.float32)
+    with contextlib.closing(engines.load(source)) as a, contextlib.closing(engines.load(made)) as b:
+        np.testing.assert_allclose(
+            b.run({"image": image})["maps"], a.run({"input.1": image})["y"], rtol=1e-4, atol=1e-4
+        )
 
 
 def test_an_operator_without_a_counterpart_is_named(tmp_path: Path) -> None:

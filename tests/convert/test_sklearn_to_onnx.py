@@ -27,7 +27,7 @@ from sklearn.svm import LinearSVC
 from modelkeep import convert
 from modelkeep.convert import sklearn_to_onnx
 from modelkeep.data.dataset import Dataset
-from modelkeep.errors import Differs, Unsupported
+from modelkeep.errors import BadInput, Differs, Unsupported
 from modelkeep.model import engines, formats
 from modelkeep.types import Model, Report
 
@@ -95,6 +95,17 @@ def test_columns_stay_inputs_of_their_own(tmp_path: Path) -> None:
     made, report = converted(adopted(estimator, tmp_path, rows), tmp_path)
     assert report.ok is True
     assert [t.describe() for t in made.signature.inputs] == ["age float64 [batch, 1]", "city str [batch, 1]"]
+
+
+def test_names_that_were_given(tmp_path: Path) -> None:
+    model = adopted(LogisticRegression().fit(X, Y), tmp_path)
+    made, report = converted(model, tmp_path, rename={"x": "features", "probabilities": "scores"})
+    assert report.ok is True
+    assert [t.name for t in (*made.signature.inputs, *made.signature.outputs)] == ["features", "label", "scores"]
+    found, want = engines.load(made).run({"features": X[:5]}), engines.load(model).run({"x": X[:5]})
+    np.testing.assert_allclose(found["scores"], want["probabilities"], atol=1e-5)
+    with pytest.raises(BadInput, match="no input or output is called 'gone'"):
+        convert.step("sklearn", "onnx", rename={"gone": "y"}).run(model, tmp_path / "none")
 
 
 class TestRounding:

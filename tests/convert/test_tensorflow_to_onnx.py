@@ -11,7 +11,7 @@ import pytest
 
 from modelkeep.convert.tensorflow_to_onnx import TensorflowToOnnx
 from modelkeep.data.dataset import Dataset
-from modelkeep.errors import Unsupported
+from modelkeep.errors import BadInput, Unsupported
 from modelkeep.model import engines, folder, formats
 from modelkeep.types import Bounds
 
@@ -68,6 +68,18 @@ def test_an_older_opset_on_demand_and_none_that_there_is_not(tensorflow_files: P
     assert onnx.load(made.main).opset_import[0].version == 15
     with pytest.raises(Unsupported, match="tf2onnx writes no opset above 18, and 21 was asked for"):
         TensorflowToOnnx(opset=21).run(source, tmp_path / "none")
+
+
+def test_names_that_were_given(tensorflow_files: Path, tmp_path: Path) -> None:
+    source = formats.adopt(tensorflow_files / "net.keras", tmp_path / "adopted")
+    (output,) = (t.name for t in source.signature.outputs)
+    made, (report,) = TensorflowToOnnx(rename={"x": "features", output: "scores"}).run(source, tmp_path / "made")
+    assert report.ok
+    assert [t.name for t in (*made.signature.inputs, *made.signature.outputs)] == ["features", "scores"]
+    graph = onnx.load(made.main).graph
+    assert [value.name for value in (*graph.input, *graph.output)] == ["features", "scores"]
+    with pytest.raises(BadInput, match="no input or output is called 'y1', so it cannot be renamed"):
+        TensorflowToOnnx(rename={"y1": "z"}).run(source, tmp_path / "none")
 
 
 def test_what_has_no_counterpart_is_refused_in_one_sentence(tensorflow_files: Path, tmp_path: Path) -> None:

@@ -17,8 +17,9 @@ from modelkeep import convert
 from modelkeep.convert import onnx_graph, torch_to_onnx
 from modelkeep.convert.torch_to_onnx import TorchToOnnx
 from modelkeep.data.dataset import Dataset
-from modelkeep.errors import BadInput, Differs, Undecided, Unsupported
+from modelkeep.errors import BadInput, BadModel, Differs, Undecided, Unsupported
 from modelkeep.model import engines, folder, formats, score
+from modelkeep.model.formats import onnx as onnx_format
 from modelkeep.types import Bounds, Model
 
 
@@ -73,6 +74,18 @@ def only(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
 def replace_exporters(monkeypatch: pytest.MonkeyPatch, function: Any, *names: str) -> None:
     for name in names or tuple(torch_to_onnx.EXPORTERS):
         monkeypatch.setitem(torch_to_onnx.EXPORTERS, name, function)
+
+
+def runtime_up_to(monkeypatch: pytest.MonkeyPatch, newest: int) -> None:
+    """A runtime that is older than the exporters."""
+    real = onnx_format.read_signature
+
+    def read(file: Path) -> Any:
+        if (opset := onnx_format.opset(file)) > newest:
+            raise BadModel(f"the runtime takes opset {newest}, and not {opset}")
+        return real(file)
+
+    monkeypatch.setattr(onnx_format, "read_signature", read)
 
 
 def weight(model: onnx.ModelProto) -> Any:
@@ -192,6 +205,26 @@ class TestLadder:
         _, (report,) = TorchToOnnx(opset=17).run(adopted("MLP"), tmp_path / "into")
         assert report.numbers["opset"] == 17
 
+    @pytest.mark.parametrize("newest", [18, 17])
+    def test_an_older_opset_where_the_runtime_does_not_take_the_exporters(
+        self, newest: int, adopted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        runtime_up_to(monkeypatch, newest)
+        made, (report,) = TorchToOnnx().run(adopted("MLP"), tmp_path / "into")
+        assert report.numbers["opset"] == onnx_format.opset(made.main) == newest
+        assert (report.numbers["exporter"], report.numbers["failed"]) == ("dynamo", {})
+        assert f"(exporter dynamo, opset {newest})" in report.why
+
+    def test_an_opset_that_the_runtime_does_not_take_is_told(
+        self, adopted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        runtime_up_to(monkeypatch, 16)
+        only(monkeypatch, "dynamo")
+        for asked, last in ((None, 17), (18, 18)):
+            with pytest.raises(Unsupported, match=f"exporter dynamo: the runtime takes opset 16, and not {last}"):
+                TorchToOnnx(opset=asked).run(adopted("MLP"), tmp_path / "into")
+            assert list((tmp_path / "into").iterdir()) == []
+
     def test_an_opset_that_does_not_exist(self, adopted: Any, tmp_path: Path) -> None:
         with pytest.raises(BadInput, match=r"there is no opset 99; the newest that is installed here is \d+"):
             TorchToOnnx(opset=99).run(adopted("MLP"), tmp_path / "into")
@@ -249,6 +282,24 @@ class TestRefused:
 
     def test_a_tolerance_that_nothing_can_meet(self, adopted: Any, tmp_path: Path) -> None:
         assert "differs in" in self.refuse(adopted("Conv"), tmp_path, atol=0.0, rtol=0.0)
+
+    def test_several_exporters_that_differ_are_told_of_once(
+        self, adopted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Their differences are not the same number, which is no reason to say it twice."""
+        monkeypatch.undo()
+        only(monkeypatch, "dynamo", "dynamo-unoptimised")
+        factors = iter((1.01, 1.02))
+
+        def change(model: onnx.ModelProto) -> None:
+            tensor = weight(model)
+            values = numpy_helper.to_array(tensor) * np.float32(next(factors))
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+
+        spoil(monkeypatch, change)
+        told = self.refuse(adopted("MLP"), tmp_path)
+        assert told.count("output 'output' at 1 row differs in") == 1
+        assert "; exporter dynamo and dynamo-unoptimised: output 'output' at 1 row differs in" in told
 
 
 def test_a_batch_that_is_baked_in_is_not_kept(tmp_path: Path) -> None:

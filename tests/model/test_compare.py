@@ -80,6 +80,25 @@ class TestAgreement:
         assert report.numbers["n"] == 64
         assert report.data == "64 rows of made rows"
 
+    def test_the_reference_s_noise_is_measured_where_it_could_matter(self) -> None:
+        """Each measurement is a run of one row more; of all trials but the first only where something differs."""
+        quiet, loud = Fake(right), Fake(right)
+        assert compare(quiet, Fake(right), rows(100)).ok is True
+        assert quiet.batches == [1, 1, 1, 2, 7, 2, 2, 2, 2, 64, 36]  # twice for the first row, which shows its noise
+        off = Fake(lambda x: right(x) + np.float32(2e-4) * (len(x) == 7) * np.sign(right(x)))
+        report = compare(loud, off, rows(100), rtol=0.1)
+        assert report.ok is True
+        assert loud.batches == [1, 1, 1, 2, 7, 1, 2, 2, 2, 2, 64, 36]
+
+    def test_noise_that_shows_on_later_rows_only_is_taken_for_noise(self) -> None:
+        """A kernel that sums in another order for seven rows: the reference is off by as much as the new model."""
+
+        def reference(x: np.ndarray) -> np.ndarray:
+            return right(x) + np.float32(4e-4) * (len(x) == 7)
+
+        assert compare(Fake(reference), Fake(right), rows()).ok is True
+        assert compare(Fake(right), Fake(reference), rows()).ok is False  # a new model may not be off by that much
+
     def test_seeded_rows_stand_in_for_real_ones(self) -> None:
         report = compare(Fake(right), Fake(right), None, seed=3)
         assert report.ok is True

@@ -99,7 +99,7 @@ class World:
         return [number for number, _, _ in self.loaded]
 
     def follower(self, **options: Any) -> Follower:
-        given = {"machine": "this machine", "load": self.load, "poll": 0.002} | options
+        given = {"machine": lambda *formats: "this machine", "load": self.load, "poll": 0.002} | options
         return Follower(self.registry, given.pop("names", ["m"]), **given)
 
     @asynccontextmanager

@@ -79,7 +79,9 @@ def world(fakes: SimpleNamespace) -> SimpleNamespace:
         made.runners.append(fakes.Fake())
         return made.runners[-1], []
 
-    made.follower = Follower(made.registry, ["m"], machine="here", load=load, poll=0.01, options={"threads": 1})
+    made.follower = Follower(
+        made.registry, ["m"], machine=lambda *formats: "here", load=load, poll=0.01, options={"threads": 1}
+    )
     return made
 
 

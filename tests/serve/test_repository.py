@@ -67,7 +67,7 @@ def client(world: SimpleNamespace) -> Iterator[httpx.Client]:
         world.runners.append(world.fakes.Fake(add=1.0))
         return world.runners[-1], []
 
-    follower = Follower(world.registry, ["first"], machine="this machine", load=load)
+    follower = Follower(world.registry, ["first"], machine=lambda *formats: "this machine", load=load)
     with Running(follower) as url, httpx.Client(base_url=url, timeout=20) as client:
         yield client
 

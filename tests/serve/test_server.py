@@ -223,7 +223,7 @@ def test_a_port_in_use_is_said_before_anything_is_loaded(tmp_path: Path) -> None
         with pytest.raises(PortInUse, match=said):
             serve_file(tmp_path / "no-such-model.onnx", Settings(port=port))
         with pytest.raises(PortInUse, match=said):
-            serve_registry(None, ["m"], Settings(port=port), machine="m")  # type: ignore[arg-type]
+            serve_registry(None, ["m"], Settings(port=port), machine=lambda *formats: "m")  # type: ignore[arg-type]
 
 
 def test_hosts_that_cannot_be_listened_on() -> None:
@@ -250,7 +250,7 @@ def test_what_keeps_it_from_starting_is_raised(fakes: SimpleNamespace, tmp_path:
     with pytest.raises(BadModel):
         serve_file(tmp_path / "empty.onnx", Settings(port=0))
     registry = Registry.open(Settings(home=tmp_path))
-    running = Running(Follower(registry, ["nothing"], machine="m"))
+    running = Running(Follower(registry, ["nothing"], machine=lambda *formats: "m"))
     with pytest.raises(NotFound), running:
         pass
     registry.close()
@@ -297,7 +297,7 @@ def registry(tmp_path: Path) -> Iterator[Registry]:
 
 def test_a_real_registry_is_followed_under_load(registry: Registry, tmp_path: Path) -> None:
     registry.promote("m", 1, why="first")
-    follower = Follower(registry, ["m"], machine="here", options={"threads": 1}, poll=0.01)
+    follower = Follower(registry, ["m"], machine=lambda *formats: "here", options={"threads": 1}, poll=0.01)
     running = Running(follower, traffic=tmp_path / "traffic.db")
     lost: list[Any] = []
     asked: list[str] = []
@@ -343,7 +343,7 @@ def test_a_damaged_version_is_noted_and_the_old_one_answers(registry: Registry, 
     for file in (tmp_path / "home" / "checkouts" / damaged.digest).rglob("*.onnx"):
         file.chmod(0o644)
         file.write_bytes(b"rotten")
-    running = Running(Follower(registry, ["m"], machine="here", options={"threads": 1}, poll=0.01))
+    running = Running(Follower(registry, ["m"], machine=lambda *formats: "here", options={"threads": 1}, poll=0.01))
     with running as url:
         registry.promote("m", 2, why="it looked good")
         deadline = time.monotonic() + 20

@@ -113,27 +113,58 @@ def test_an_environment_is_told_with_the_command_for_the_opposite(
 
 
 def test_the_fingerprint_is_stable() -> None:
-    assert machine.fingerprint() == machine.fingerprint()
-    assert len(machine.fingerprint()) == 16
+    assert machine.fingerprint("onnx") == machine.fingerprint("onnx")
+    assert len(machine.fingerprint("onnx")) == 16
+    assert machine.fingerprint("onnx", "torch") == machine.fingerprint("torch", "onnx")
 
 
-@pytest.mark.parametrize("engine", sorted(machine.ENGINES))
+@pytest.mark.parametrize(
+    ("format", "library"),
+    [
+        ("onnx", "onnxruntime"),
+        ("onnx", "openvino"),
+        ("openvino", "openvino"),
+        ("torch", "torch"),
+        ("huggingface", "torch"),
+        ("sklearn", "skops"),
+        ("sklearn", "scikit-learn"),
+    ],
+)
 @pytest.mark.parametrize("version", ["0.0.1", None])
-def test_the_fingerprint_changes_with_an_engine(
-    monkeypatch: pytest.MonkeyPatch, engine: str, version: str | None
+def test_the_fingerprint_changes_with_what_runs_the_format(
+    monkeypatch: pytest.MonkeyPatch,
+    format: str,  # noqa: A002  (the noun of types.Model)
+    library: str,
+    version: str | None,
 ) -> None:
-    before = machine.fingerprint()
-    pretend(monkeypatch, **{engine: version})
-    assert machine.fingerprint() != before
+    before, both = machine.fingerprint(format), machine.fingerprint(format, "tensorflow")
+    pretend(monkeypatch, **{library: version})
+    assert machine.fingerprint(format) != before
+    assert machine.fingerprint(format, "tensorflow") != both
+
+
+@pytest.mark.parametrize("version", ["0.0.1", None])
+@pytest.mark.parametrize(
+    ("format", "library"), [("onnx", "skops"), ("onnx", "torch"), ("torch", "onnxruntime"), ("sklearn", "openvino")]
+)
+def test_what_does_not_run_the_format_may_come_and_go(
+    monkeypatch: pytest.MonkeyPatch,
+    format: str,  # noqa: A002  (the noun of types.Model)
+    library: str,
+    version: str | None,
+) -> None:
+    before = machine.fingerprint(format)
+    pretend(monkeypatch, **{library: version})
+    assert machine.fingerprint(format) == before
 
 
 def test_the_fingerprint_changes_with_the_cores_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = machine.fingerprint()
+    before = machine.fingerprint("onnx")
     monkeypatch.setattr(machine, "_memory_gib", lambda: 1.0)
     monkeypatch.setattr(machine, "_gpus", lambda: pytest.fail("a fingerprint must not start nvidia-smi"))
-    assert machine.fingerprint() == before
+    assert machine.fingerprint("onnx") == before
     monkeypatch.setattr(machine, "cores", lambda: 1000)
-    assert machine.fingerprint() != before
+    assert machine.fingerprint("onnx") != before
 
 
 @pytest.mark.parametrize(("text", "cores"), [("max 100000", 8), ("150000 100000", 1), ("400000 100000", 4), ("", 8)])

@@ -44,7 +44,7 @@ def test_a_setting_that_keeps_the_promise_is_stored_with_its_report(registry: Re
     version = registry.get("m")
     report = recorded.tune(registry, version, Searched(), who="tester")
     assert report.why == "found"
-    assert registry.config(version, machine.fingerprint()) == BEST
+    assert registry.config(version, machine.fingerprint("onnx")) == BEST
     assert registry.reports(version)[-1] == report
     assert registry.journal("m", kind="config")[-1].who == "tester"
 
@@ -52,7 +52,7 @@ def test_a_setting_that_keeps_the_promise_is_stored_with_its_report(registry: Re
 def test_one_that_does_not_is_reported_and_not_stored(registry: Registry) -> None:
     version = registry.get("m")
     assert recorded.tune(registry, version, Searched(p99=0.0)).ok is False
-    assert registry.config(version, machine.fingerprint()) is None
+    assert registry.config(version, machine.fingerprint("onnx")) is None
     assert registry.reports(version)[-1].ok is False
 
 
@@ -89,6 +89,6 @@ def test_versions_that_optimize_made_and_accepted_take_part(registry: Registry, 
     search = Searched()
     recorded.tune(registry, base, search)
     assert list(search.seen["others"]) == [child.ref, grandchild.ref]
-    assert registry.config(child, machine.fingerprint()) == ASIDE
+    assert registry.config(child, machine.fingerprint("onnx")) == ASIDE
     assert registry.reports(child)[-1].why == "aside"
-    assert registry.config(base, machine.fingerprint()) == BEST
+    assert registry.config(base, machine.fingerprint("onnx")) == BEST

@@ -68,6 +68,39 @@ def test_one_that_seems_faster_than_the_chosen_says_by_how_little(outcome: Outco
     assert verdicts[16] == "seemed faster in 1 measurement, which the proof did not try"
 
 
+def test_a_second_that_is_as_fast_is_named_with_its_interval(lab: Any, measuring: Callable[..., Rounds]) -> None:
+    lab.speed = lambda config, of: 1000.0 if config == BEST.config else 990.0 if config == WIDE.config else 100.0
+    race = Race(measuring(), Promise(0.05), 1.0)
+    for _ in range(3):
+        asyncio.run(race.rounds.measure([NAIVE, WIDE, BEST], 1.0))
+    report = results.report(Outcome(race, NAIVE, BEST, Gain(10.0, 9.0, 11.0, 9)), Tune(), 225)
+    found = report.numbers["second"]
+    assert found["config"]["max_batch"] == 8
+    assert (found["ratio"], found["rounds"]) == (pytest.approx(0.99), 3)
+    assert found["low"] < 0.99 < 1.0 < found["high"]
+    assert "; not told apart from the second, openvino bf16, 2 threads, max batch 8, which did 0.99× (" in report.why
+    assert "n = 3 rounds) as much beside it" in report.why
+
+
+def test_a_second_that_is_slower_is_not_worth_a_word(lab: Any, measuring: Callable[..., Rounds]) -> None:
+    lab.speed = lambda config, of: 1000.0 if config == BEST.config else 500.0
+    race = Race(measuring(), Promise(0.05), 1.0)
+    for _ in range(3):
+        asyncio.run(race.rounds.measure([NAIVE, BEST], 1.0))
+    report = results.report(Outcome(race, NAIVE, BEST, Gain(2.0, 1.9, 2.1, 9)), Tune(), 225)
+    assert report.numbers["second"]["high"] < 1.0
+    assert "second" not in report.why
+
+
+def test_a_second_that_never_ran_beside_the_winner_says_so(lab: Any, measuring: Callable[..., Rounds]) -> None:
+    lab.speed = lambda config, of: 1000.0 if config == BEST.config else 500.0
+    race = Race(measuring(), Promise(0.05), 1.0)
+    asyncio.run(race.rounds.measure([NAIVE, WIDE], 1.0))
+    asyncio.run(race.rounds.measure([NAIVE, BEST], 1.0))
+    report = results.report(Outcome(race, NAIVE, BEST, Gain(2.0, 1.9, 2.1, 9)), Tune(), 225)
+    assert "was never measured beside it, so which of the two is faster is not known" in report.why
+
+
 def test_each_choice_says_what_it_gains_over_the_next_best(outcome: Outcome) -> None:
     assert results.because(outcome.race, outcome.winner) == [
         "openvino bf16 gives 2.00× onnxruntime (1 round)",
