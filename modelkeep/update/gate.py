@@ -119,8 +119,7 @@ def remembered(before: Array, after: Array, rows: Dataset, max_forgetting: float
 
     The bound is that of ``learned``: one-sided, of the paired drop, and 3/n where n is too small to show less, which is
     to say that then no row may be lost. The model before the update was most likely trained on these rows, so its
-    accuracy on them is flattering: the
-    drop that is measured is rather too large than too small.
+    accuracy on them is flattering: the drop that is measured is rather too large than too small.
     """
     numbers = _numbers(before, after) | {"max_forgetting": max_forgetting}
     said = (

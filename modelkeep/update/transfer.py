@@ -36,7 +36,7 @@ class Transfer:
     labels: tuple[str, ...]
     epochs: int = 40
     lr: float = 3e-3
-    max_forgetting: float = 0.05
+    max_forgetting: float = 0.1
     floor: float = 0.5
     held_out: float = 0.25
     seed: int = 0
