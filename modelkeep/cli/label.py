@@ -42,8 +42,12 @@ def label(name: str, source: Path | None, json_: bool) -> None:
 
 
 def _say_recorded(recorded: Recorded, truth: Truth, lag: Lag) -> None:
+    from modelkeep.data.labels import MAX_LABELS
+
     same = recorded.given - recorded.new - recorded.changed
     say(f"{recorded.given} labels: {recorded.new} new, {recorded.changed} changed, {same} known already")
+    if recorded.given > MAX_LABELS:
+        say(f"only the newest {MAX_LABELS:,} labels are kept; those before them count no more")
     if truth.repeated:
         say(f"{truth.repeated} rows have an id that comes again further down, where the label counts")
     say(f"{recorded.matched} belong to a captured request")

@@ -18,8 +18,10 @@ CREATE INDEX IF NOT EXISTS by_id ON exchanges (model, id);
 CREATE INDEX IF NOT EXISTS by_seq ON exchanges (model, version, seq);
 CREATE TABLE IF NOT EXISTS labels (
     row INTEGER PRIMARY KEY AUTOINCREMENT, model TEXT NOT NULL, id TEXT NOT NULL, label TEXT NOT NULL, at REAL NOT NULL,
-    answered REAL, UNIQUE (model, id));
+    answered REAL, version INTEGER, UNIQUE (model, id));
 """
+LATER = ("answered REAL", "version INTEGER")
+"""Columns that the table of labels did not always have."""
 FILE = File("captured traffic", SCHEMA, last="labels")
 
 
@@ -28,18 +30,19 @@ def connect(path: Path) -> sqlite3.Connection:
     database = FILE.connect(path)
     try:
         (labels,) = database.execute("SELECT sql FROM sqlite_master WHERE name = 'labels'").fetchone()
-        if "answered" not in labels:
-            _grow(database)
+        for column in LATER:
+            if column not in labels:
+                _grow(database, column)
     except sqlite3.Error as error:
         database.close()
         raise trouble(path, error) from error
     return database
 
 
-def _grow(database: sqlite3.Connection) -> None:
-    """A file from before labels knew when their requests were answered."""
+def _grow(database: sqlite3.Connection, column: str) -> None:
+    """A file from before labels knew when their requests were answered, and by which version."""
     try:
-        database.execute("ALTER TABLE labels ADD COLUMN answered REAL")
+        database.execute(f"ALTER TABLE labels ADD COLUMN {column}")
     except sqlite3.OperationalError as error:
         if "duplicate column" not in str(error):  # another process was quicker
             raise

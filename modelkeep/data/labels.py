@@ -82,13 +82,14 @@ def _record(
         for request, label in lot:
             key = (model, request)
             before = database.execute("SELECT label FROM labels WHERE model = ? AND id = ?", key).fetchone()
-            answered = database.execute(
-                "SELECT MAX(at) FROM exchanges WHERE model = ? AND id = ? AND track != 'shadow'", key
-            ).fetchone()[0]
+            answered, version = database.execute(
+                "SELECT MAX(at), version FROM exchanges WHERE model = ? AND id = ? AND track != 'shadow'", key
+            ).fetchone()
             database.execute(
-                "INSERT INTO labels (model, id, label, at, answered) VALUES (?, ?, ?, ?, ?) ON CONFLICT (model, id) "
-                "DO UPDATE SET label = excluded.label, answered = COALESCE(answered, excluded.answered)",
-                (*key, label, now, answered),
+                "INSERT INTO labels (model, id, label, at, answered, version) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT "
+                "(model, id) DO UPDATE SET label = excluded.label, answered = COALESCE(answered, excluded.answered), "
+                "version = COALESCE(version, excluded.version)",
+                (*key, label, now, answered, version),
             )
             new += before is None
             changed += before is not None and before[0] != label
@@ -142,30 +143,39 @@ class Lag:
         return self.labelled / self.answers if self.answers else None
 
 
-def lag(path: Path, model: str) -> Lag:
-    """The Lag of a model as it is now. Reads every captured row of it: tens of milliseconds, so not for every look."""
+def lag(path: Path, model: str, version: int | None = None) -> Lag:
+    """The Lag of a model, or of one version, as it is now; a label that met no request belongs to all versions.
+
+    Reads every captured row: tens of milliseconds, so once a minute is enough.
+    """
     if not path.is_file():
         return Lag()
+    given = {"model": model, "version": version}
     with closing(connect(path)) as database:
         try:
-            answers, labelled, since = database.execute(
-                "SELECT COUNT(*), COUNT(l.row), MIN(e.at) FROM exchanges e "
-                "LEFT JOIN labels l ON l.model = e.model AND l.id = e.id "
-                "WHERE e.model = ? AND e.outcome = 'ok' AND e.track != 'shadow'",
-                (model,),
-            ).fetchone()
-            labels, unmatched = database.execute(
-                "SELECT COUNT(*), SUM(answered IS NULL AND NOT EXISTS (SELECT 1 FROM exchanges e WHERE "
-                "e.model = l.model AND e.id = l.id AND e.track != 'shadow')) FROM labels l WHERE model = ?",
-                (model,),
-            ).fetchone()
-            late = "SELECT at - answered FROM labels WHERE model = ? AND answered NOT NULL ORDER BY row DESC LIMIT ?"
-            waits = [max(0.0, seconds) for (seconds,) in database.execute(late, (model, NEWEST))]
+            answers, since = database.execute(_ANSWERS, given).fetchone()
+            labels, met, early = database.execute(_KNOWN, given).fetchone()
+            labelled = database.execute(_LABELLED, {**given, "since": since or 0.0}).fetchone()[0] + (early or 0)
+            waits = [max(0.0, seconds) for (seconds,) in database.execute(_LATE, {**given, "most": NEWEST})]
             first = database.execute("SELECT MIN(row) FROM exchanges").fetchone()[0]
         except sqlite3.Error as error:
             raise trouble(path, error) from error
     median, p90 = np.quantile(waits, (0.5, 0.9)).tolist() if waits else (None, None)
-    return Lag(answers, labelled, labels, unmatched or 0, len(waits), median, p90, since, first in (None, 1))
+    unmatched = labels - met - (early or 0)
+    return Lag(answers, min(labelled, answers), labels, unmatched, len(waits), median, p90, since, first in (None, 1))
+
+
+_OWN = "model = :model AND (:version IS NULL OR version = :version)"
+_ANSWERS = f"SELECT COUNT(*), MIN(at) FROM exchanges WHERE {_OWN} AND outcome = 'ok' AND track != 'shadow'"
+_LABELLED = f"SELECT COUNT(*) FROM labels WHERE {_OWN} AND answered >= :since"
+_LATE = f"SELECT at - answered FROM labels WHERE {_OWN} AND answered NOT NULL ORDER BY row DESC LIMIT :most"
+_KNOWN = """
+SELECT COUNT(*), COUNT(answered), SUM(answered IS NULL AND EXISTS (
+    SELECT 1 FROM exchanges e WHERE e.model = l.model AND e.id = l.id AND e.track != 'shadow'
+    AND (:version IS NULL OR e.version = :version)))
+FROM labels l WHERE model = :model AND (:version IS NULL OR version IS NULL OR version = :version)
+"""
+"""All, those that met their request when they came, and those that came before it was written."""
 
 
 def _id(request: Any) -> str:

@@ -117,6 +117,15 @@ class TestLag:
         assert found.coverage == pytest.approx(2 / 3)
         assert (found.n, found.median, found.p90, found.since) == (2, 20.0, 28.0, 0.0)
 
+    def test_of_one_version(self, path: Path) -> None:
+        log = TrafficLog(path)
+        log.offer(Exchange("d", 4.0, "digits", 2, "canary", "ok", 0.01))
+        log.close()
+        labels.record(path, "digits", {"a": 1, "d": 1, "nobody": 2}, at=10.0)
+        first, second = (labels.lag(path, "digits", version=number) for number in (1, 2))
+        assert (first.answers, first.labelled, first.median, first.unmatched) == (3, 1, 10.0, 1)
+        assert (second.answers, second.labelled, second.median, second.unmatched) == (1, 1, 6.0, 1)
+
     def test_a_correction_does_not_make_it_later(self, path: Path) -> None:
         labels.record(path, "digits", {"a": 1}, at=10.0)
         labels.record(path, "digits", {"a": 2}, at=1000.0)
@@ -152,7 +161,7 @@ class TestLag:
 def test_a_file_from_before_is_taken_over(tmp_path: Path) -> None:
     old = tmp_path / "traffic.db"
     database = sqlite3.connect(old)
-    database.executescript(capture.SCHEMA.replace("answered REAL, ", ""))
+    database.executescript(capture.SCHEMA.replace("answered REAL, version INTEGER, ", ""))
     database.execute("INSERT INTO labels (model, id, label, at) VALUES ('digits', 'a', '3', 1.0)")
     database.commit()
     database.close()

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -519,10 +520,37 @@ def test_both_names_of_reflection_and_an_unknown_symbol(client: Client) -> None:
         assert answer.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]
 
 
-def test_reflection_needs_a_key_where_there_are_keys() -> None:
-    from modelkeep.serve.grpc import scope_of
+def test_reflection_needs_a_key_where_there_are_keys(fakes: SimpleNamespace, tmp_path: Path) -> None:
+    from modelkeep.serve.grpc import Endpoint
+    from modelkeep.serve.keys import Gate, Ring
 
-    assert scope_of("ServerReflectionInfo") == "read"
+    messages = pytest.importorskip("grpc_reflection.v1alpha.reflection_pb2")
+    ring = Ring(tmp_path / "keys.json")
+    tokens = {scope: ring.add(scope, [scope]) for scope in ("infer", "read")}
+    said = []
+    running = Running({"m": fakes.Fake()})
+    with running:
+
+        async def start() -> tuple[Endpoint, int]:
+            endpoint = Endpoint(running.plane, Gate(ring))
+            return endpoint, await endpoint.start("127.0.0.1", 0)
+
+        endpoint, port = running.call(start())
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            ask = channel.stream_stream(
+                "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+                request_serializer=messages.ServerReflectionRequest.SerializeToString,
+                response_deserializer=messages.ServerReflectionResponse.FromString,
+            )
+            for token in ("none", *tokens.values()):
+                question = messages.ServerReflectionRequest(list_services="")
+                try:
+                    answers = list(ask(iter([question]), timeout=WAIT, metadata=[("authorization", f"Bearer {token}")]))
+                    said.append(str(len(answers)))
+                except grpc.RpcError as error:
+                    said.append(error.code().name)
+        running.call(endpoint.stop(5.0))
+    assert said == ["UNAUTHENTICATED", "PERMISSION_DENIED", "1"]
 
 
 def test_a_load_with_parameters_that_are_not_there_is_refused(client: Client) -> None:
