@@ -308,12 +308,22 @@ class Keep:
     # ── who answers ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def rollout(
-        self, ref: str | Ref | Version, plan: Canary, *, on_step: Callable[..., None] | None = None
+        self,
+        ref: str | Ref | Version,
+        plan: Canary,
+        *,
+        on_step: Callable[..., None] | None = None,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> Decision:
-        """A canary in steps, judged on live outcomes: promoted, or ended with the old version live."""
+        """A canary in steps, judged on live outcomes: promoted, or ended with the old version live.
+
+        ``sleep`` waits between two looks; what it raises leaves the canary as it is, for a later run to go on with.
+        """
         version = self.get(ref)
         self.model(version)  # a damaged version is refused before it gets any traffic
-        return plan.run(self.registry, version.name, version.number, self.traffic, on_step=on_step, who=self.who)
+        return plan.run(
+            self.registry, version.name, version.number, self.traffic, sleep=sleep, on_step=on_step, who=self.who
+        )
 
     def promote(self, ref: str | Ref | Version, *, why: str = "promoted by hand") -> Route:
         """Live at once, with no canary."""

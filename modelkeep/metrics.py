@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
@@ -296,6 +297,11 @@ class _ReadHistogram(Collector):
             buckets = list(zip(self.bounds, accumulate(map(float, counts)), strict=True))
             family.add_metric(list(labels.values()), buckets, total)
         yield family
+
+
+def parse(text: str) -> Iterable[Metric]:
+    """The families of a page of /metrics. Raises ValueError for text of another form."""
+    return text_string_to_metric_families(text)
 
 
 class _Read(Collector):

@@ -29,6 +29,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "keys": ("modelkeep.cli.keys:keys", "API keys of the service: add, list, revoke."),
     "label": ("modelkeep.cli.label:label", "Hand in the truth for requests that were answered."),
     "monitor": ("modelkeep.cli.monitor:monitor", "Has the world or the quality of the answers changed?"),
+    "console": ("modelkeep.cli.console:console", "A page to look at: traffic, drift, rollouts; promote and roll back."),
     "update": ("modelkeep.cli.update:update", "New knowledge: fine-tune, or grow new classes."),
     "rollout": ("modelkeep.cli.rollout:rollout", "Give a version a share of the traffic, judge it, promote it or not."),
     "promote": ("modelkeep.cli.promote:promote", "Make a version live at once, with no canary."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 @click.option(
     "--sample-mask", metavar="NAMES", help="Fields left out of it, or hashed: email,hash:user_id,input.scan*."
 )
+@click.option("--console/--no-console", "console", default=True, help="A page to look at, at /console (default: yes).")
 @click.option("--name", help="For a bare file: the model's name in the URL (default: the file's).")
 def serve(
     what: tuple[str, ...],
@@ -69,6 +71,7 @@ def serve(
     sample_age: float | None,
     sample_mask: str | None,
     name: str | None,
+    console: bool,
     **given: Any,
 ) -> None:
     """Answer over HTTP for models of the registry, or for one bare model file.
@@ -77,6 +80,7 @@ def serve(
     SIGHUP reads modelkeep.toml anew. Stops on Ctrl-C or SIGTERM once what was accepted is answered.
     """
     from modelkeep import settings as settings_
+    from modelkeep.extras import has
     from modelkeep.keep import Keep
     from modelkeep.serve import server
 
@@ -94,10 +98,18 @@ def serve(
     options = {key: value for key, value in given.items() if value is not None}
 
     def ready(url: str) -> None:
-        say(f"serving {', '.join(what)} on {url} (try {url}/v2, {url}/metrics; stop with Ctrl-C)")
+        page = f", {url}/console" if mounts else ""
+        say(f"serving {', '.join(what)} on {url} (try {url}/v2, {url}/metrics{page}; stop with Ctrl-C)")
+
+    mounts: Mapping[str, Any] = {}
 
     if len(what) == 1 and (Path(what[0]).exists() or "." in Path(what[0]).suffix):
         server.serve_file(Path(what[0]), settings, name=name, options=options, on_ready=ready, reread=read)
         return
     with Keep(settings) as keep:
-        keep.serve(what, options=options, on_ready=ready, on_setting=partial(click.echo, err=True), reread=read)
+        if console and has("jinja2"):
+            from modelkeep.console.server import mounts as of_console
+
+            mounts = of_console(keep)
+        said = partial(click.echo, err=True)
+        keep.serve(what, options=options, on_ready=ready, on_setting=said, reread=read, mounts=mounts)

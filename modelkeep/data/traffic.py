@@ -215,11 +215,13 @@ def read(
     newest: bool = False,
     since: float = 0.0,
     arrays: bool = True,
+    inputs: bool = True,
 ) -> list[Exchange]:
     """Captured exchanges of a model, the oldest first; with ``newest`` the newest ``limit``, still the oldest first.
 
     ``after`` is a row, ``since`` is epoch seconds. Labels are joined where the truth has come. Without ``arrays``,
-    inputs and outputs are None. A missing file holds none. Raises BadData where the file is damaged.
+    inputs and outputs are None, without ``inputs`` these. A missing file holds none. Raises BadData where the file is
+    damaged.
     """
     if not path.is_file():
         return []
@@ -228,7 +230,7 @@ def read(
         wanted["e.version = ?"] = version
     query = (
         f"SELECT e.id, e.at, e.model, e.version, e.track, e.outcome, e.seconds, e.row, e.seq, l.label, "
-        f"{'e.inputs, e.outputs' if arrays else 'NULL, NULL'} FROM exchanges e "
+        f"{'e.inputs' if arrays and inputs else 'NULL'}, {'e.outputs' if arrays else 'NULL'} FROM exchanges e "
         "LEFT JOIN labels l ON l.model = e.model AND l.id = e.id "
         f"WHERE {' AND '.join(wanted)} ORDER BY e.row {'DESC' if newest else 'ASC'} LIMIT ?"
     )

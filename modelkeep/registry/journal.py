@@ -67,16 +67,21 @@ def read(
     after: int = 0,
     kind: str | None = None,
     limit: int | None = None,
+    before: int | None = None,
 ) -> list[Entry]:
-    """Entries whose id is above ``after``, the oldest first."""
-    query = select(journal).where(journal.c.id > after).order_by(journal.c.id)
+    """Entries whose id is above ``after``, the oldest first; with ``before`` the newest ``limit`` of those below it."""
+    query = select(journal).where(journal.c.id > after)
+    query = query.order_by(journal.c.id if before is None else journal.c.id.desc())
+    if before is not None:
+        query = query.where(journal.c.id < before)
     if name is not None:
         query = query.where(journal.c.name == name)
     if kind is not None:
         query = query.where(journal.c.kind == kind)
     if limit is not None:
         query = query.limit(limit)
-    return [_entry(row) for row in connection.execute(query)]
+    found = [_entry(row) for row in connection.execute(query)]
+    return found if before is None else found[::-1]
 
 
 def _entry(row: Row[Any]) -> Entry:

@@ -196,11 +196,19 @@ class Registry:
             return journal.write(connection, name, kind, why, data, who)
 
     def journal(
-        self, name: str | None = None, *, after: int = 0, kind: str | None = None, limit: int | None = None
+        self,
+        name: str | None = None,
+        *,
+        after: int = 0,
+        kind: str | None = None,
+        limit: int | None = None,
+        before: int | None = None,
     ) -> list[Entry]:
-        """Entries whose id is above ``after``, the oldest first, of one model and of one kind where given."""
+        """Entries whose id is above ``after``, the oldest first, of one model and of one kind where given; with
+        ``before`` the newest ``limit`` of those below that id (sys.maxsize: the newest of all), still the oldest first.
+        """
         with self._database.read() as connection:
-            return journal.read(connection, name, after=after, kind=kind, limit=limit)
+            return journal.read(connection, name, after=after, kind=kind, limit=limit, before=before)
 
     def revision(self) -> int:
         """Grows with every change of a version, route, alias or config; cheap to ask for."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -18,11 +20,29 @@ LOOKING = "/v2/repository/index"
 """POST to these needs scope ``infer`` and ``read``; any other route that is not a GET needs ``admin``, known or not."""
 
 
-class Door:
-    """An ASGI application in front of ``inner``."""
+class Mounted(Protocol):
+    """An ASGI application below a path of its own, which asks the gate itself: a browser sends no header with a key."""
 
-    def __init__(self, inner: ASGIApp, gate: Gate, plane: Plane) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI; ``root_path`` is where it is mounted."""
+        ...
+
+    def stop(self) -> None:
+        """The server ends: so must the answers that have no end of their own."""
+        ...
+
+
+Mount = Callable[[Plane, Gate], Mounted]
+"""Makes a Mounted of what only a running server has."""
+
+
+class Door:
+    """An ASGI application in front of ``inner``, and of ``mounts`` by the path that they begin with."""
+
+    def __init__(self, inner: ASGIApp, gate: Gate, plane: Plane, mounts: Mapping[str, Mounted] | None = None) -> None:
         self._inner, self._gate, self._metrics, self._infer = inner, gate, plane.metrics, Infer(plane)
+        self._mounts = dict(mounts or {})
+        self._begin = tuple(self._mounts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI. 401 without a known key, 403 without the scope, 429 above the key's rate.
@@ -37,6 +57,9 @@ class Door:
 
     async def _let(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
+            if scope["path"].startswith(self._begin) and (at := self._mount(scope["path"])):
+                await self._mounts[at]({**scope, "root_path": scope.get("root_path", "") + at}, receive, send)
+                return
             given = next((v.decode("latin-1") for k, v in scope["headers"] if k == b"authorization"), None)
             try:
                 self._gate.admit(given, scope_of(scope["method"], scope["path"]))
@@ -50,6 +73,9 @@ class Door:
                 await self._infer(scope, receive, send)
                 return
         await self._inner(scope, receive, send)
+
+    def _mount(self, path: str) -> str | None:
+        return next((at for at in self._begin if path == at or path.startswith(f"{at}/")), None)
 
 
 def scope_of(method: str, path: str) -> str:

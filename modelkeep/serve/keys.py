@@ -72,7 +72,7 @@ class Ring:
             there = self.read()
             if any(key.name == name for key in there):
                 raise Conflict(f"there is a key '{name}' already; revoke it first: modelkeep keys --revoke {name}")
-            self._write([*there, Key(name, scopes, _digest(token), rate, time.time())])
+            self._write([*there, Key(name, scopes, digest(token), rate, time.time())])
         return token
 
     def revoke(self, name: str) -> None:
@@ -119,17 +119,26 @@ class Gate:
             self._keys = {key.digest: key for key in ring.read()}
             self._stamp = self._stat()
 
+    @property
+    def open(self) -> bool:
+        """Whether nobody needs a key."""
+        return self._ring is None
+
+    def find(self, sha256: str) -> Key | None:
+        """The key of this digest, for who remembers a caller and not the key; None where it is none, or no more."""
+        self._look(time.monotonic())
+        return self._keys.get(sha256)
+
     def admit(self, authorization: str | None, scope: str) -> str:
         """The caller's name, empty where the gate is open.
 
         ``authorization`` is the header: ``Bearer KEY``, or ``Basic`` with the key as the password, for what can do
         no other. Raises Unauthenticated, Forbidden, and Overloaded above the key's rate.
         """
-        if self._ring is None:
+        if self.open:
             return ""
         now = time.monotonic()
-        self._look(now)
-        key = self._keys.get(_digest(_token(authorization)))
+        key = self.find(digest(_token(authorization)))
         if key is None:
             said = "is not known here" if authorization else "is missing"
             raise Unauthenticated(f"the API key {said}; send it as 'Authorization: Bearer KEY'")
@@ -179,7 +188,8 @@ def _token(authorization: str | None) -> str:
     return ""
 
 
-def _digest(token: str) -> str:
+def digest(token: str) -> str:
+    """What is kept of a key: its SHA-256, as hexadecimal digits."""
     # looked up in a dict by the hash of a secret: what the time of a look-up tells says nothing about the secret
     return hashlib.sha256(token.encode()).hexdigest()
 

@@ -26,7 +26,7 @@ from modelkeep.errors import ModelkeepError, NotReady, Unsupported
 from modelkeep.model import engines, formats
 from modelkeep.serve import http, live, sampling, usage
 from modelkeep.serve.access import AccessLog
-from modelkeep.serve.door import Door
+from modelkeep.serve.door import Door, Mount
 from modelkeep.serve.follow import Follower, Machine
 from modelkeep.serve.listener import Listener, gate, listen, safely, url_of
 from modelkeep.serve.loaded import Loaded, bring, give_up
@@ -157,18 +157,21 @@ def serve_registry(
     on_ready: OnReady | None = None,
     reread: Reread | None = None,
     alerted: http.Alerted | None = None,
+    mounts: Mapping[str, Mount] | None = None,
 ) -> None:
     """Answer for models of a registry, following its routes, until a signal; traffic is kept in ``home/traffic.db``.
 
     ``configs`` are settings by model name, before what tune stored for ``machine``; ``options`` are single fields,
     before both. SIGHUP takes the bounds (live.BOUNDS) that ``reread`` gives then, and reads the registry anew.
     ``alerted`` takes what Alertmanager tells.
+    ``mounts`` are applications of others, by the path that they begin with.
     Raises PortInUse, NotFound, NotReady, or why no version can be loaded.
     """
     with safely(settings) as sock:
         source = Follower(registry, names, machine=machine, configs=configs, options=options)
         traffic = settings.home / "traffic.db"
-        _block(Service(source, settings, sock, traffic=traffic, reread=reread, alerted=alerted), on_ready)
+        served = Service(source, settings, sock, traffic=traffic, reread=reread, alerted=alerted, mounts=mounts)
+        _block(served, on_ready)
 
 
 class Service:
@@ -183,9 +186,10 @@ class Service:
         traffic: Path | None = None,
         reread: Reread | None = None,
         alerted: http.Alerted | None = None,
+        mounts: Mapping[str, Mount] | None = None,
     ) -> None:
         self.source, self.settings, self.sock = source, settings, sock
-        self.traffic, self.reread, self.alerted = traffic, reread, alerted
+        self.traffic, self.reread, self.alerted, self.mounts = traffic, reread, alerted, mounts or {}
         self.repository = Repository(source if isinstance(source, Follower) else None, source.change)
         self.plane: Plane
         self._log: TrafficLog | None = None
@@ -214,7 +218,8 @@ class Service:
         watching = _observers(self.plane)
         self._grpc = grpc = await _grpc(self.plane, self.keys, self.repository)
         app = http.app(self.plane, label=_labeller(kept), repository=self.repository, alerted=self.alerted)
-        self._listener = Listener(self.plane, Door(app, self.keys, self.plane))
+        mounted = {at: make(self.plane, self.keys) for at, make in self.mounts.items()}
+        self._listener = Listener(self.plane, Door(app, self.keys, self.plane, mounted))
         serving = asyncio.create_task(self._listener.serve(sockets=[self.sock]))
         try:
             if await self._begin(stop):
@@ -222,6 +227,8 @@ class Service:
                     on_ready(url_of(self.sock, tls=bool(settings.tls_cert)))
                 await stop.wait()
         finally:
+            for page in mounted.values():
+                page.stop()
             if grpc is not None:
                 await grpc.stop(settings.request_timeout)
             await self._listener.drain()
@@ -377,11 +384,12 @@ class Running:
         traffic: Path | None = None,
         port: int = 0,
         alerted: http.Alerted | None = None,
+        mounts: Mapping[str, Mount] | None = None,
     ) -> None:
         self.source = Fixed(what, configs) if isinstance(what, Mapping) else what
         settings = settings or Settings()
         self.sock = listen("127.0.0.1", port)
-        self.service = Service(self.source, settings, self.sock, traffic=traffic, alerted=alerted)
+        self.service = Service(self.source, settings, self.sock, traffic=traffic, alerted=alerted, mounts=mounts)
         self.url = url_of(self.sock, tls=bool(settings.tls_cert))
         self._error: BaseException | None = None
         self._ready = threading.Event()

@@ -64,6 +64,9 @@ class TestRoundTrip:
     def test_without_arrays(self, opened: Callable[..., TrafficLog], path: Path) -> None:
         fill(opened(), [exchange(0), exchange(1, inputs=None, outputs=None)])
         assert [e.inputs for e in traffic.read(path, "digits", arrays=False)] == [None, None]
+        assert [(e.inputs, e.outputs is None) for e in traffic.read(path, "digits", inputs=False)] == [
+            (None, False)
+        ] * 2
         first, second = traffic.read(path, "digits")
         assert first.inputs is not None
         assert second.inputs is None

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import sys
 import time
 
 import pytest
@@ -64,3 +65,12 @@ def test_a_user_without_a_name_is_named_by_number(error: Exception, monkeypatch:
 
     monkeypatch.setattr(getpass, "getuser", nameless)
     assert journal.author("person") == f"person:{os.getuid()}"
+
+
+def test_the_journal_is_read_backwards_page_by_page(three: Registry) -> None:
+    for why in "abcde":
+        three.note("digits", "finding", why, {})
+    newest = three.journal("digits", kind="finding", before=sys.maxsize, limit=2)
+    assert [e.why for e in newest] == ["d", "e"]
+    assert [e.why for e in three.journal("digits", kind="finding", before=newest[0].id, limit=2)] == ["b", "c"]
+    assert three.journal("digits", kind="finding", before=0, limit=2) == []

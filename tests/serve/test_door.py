@@ -224,3 +224,43 @@ def test_keys_that_were_asked_for_and_are_not_there_let_nobody_in(tmp_path: Path
     gate = listener.gate(Settings(keys=str(tmp_path / "none.json")))
     with pytest.raises(Exception, match="API key is missing"):
         gate.admit(None, "read")
+
+
+# ── applications of others ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Guest:
+    """An application that says where it is mounted, and lets in whoever asks."""
+
+    def __init__(self) -> None:
+        self.stopped = False
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        said = f"{scope['root_path']} {scope['path']}".encode()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": said})
+
+    def stop(self) -> None:
+        self.stopped = True
+
+
+def test_a_mounted_application_gets_what_is_below_its_path_and_asks_for_keys_itself(
+    ring: Ring, tokens: dict[str, str], fakes: SimpleNamespace
+) -> None:
+    guest, gates = Guest(), []
+
+    def mount(plane: Any, gate: Any) -> Guest:
+        gates.append(gate)
+        return guest
+
+    running = Running({"m": fakes.Fake()}, settings=Settings(keys=str(ring.path)), mounts={"/guest": mount})
+    with running as url, httpx.Client(base_url=url, timeout=20) as client:
+        assert client.get("/guest").text == "/guest /guest"
+        assert client.get("/guest/a?b=c").text == "/guest /guest/a"
+        assert client.get("/guests").status_code == 401
+        assert client.get("/v2").status_code == 401
+        assert not gates[0].open
+        assert gates[0].find(keys.digest(tokens["read"])).name == "read"
+        assert gates[0].find("0" * 64) is None
+        assert not guest.stopped
+    assert guest.stopped

@@ -1,0 +1,227 @@
+"""What each page shows, collected from the registry, the captured traffic and the last look. Everything may block."""
+
+from __future__ import annotations
+
+import sys
+import time
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from modelkeep.console import rollouts
+from modelkeep.console.drift import Looks, moved
+from modelkeep.data import traffic
+from modelkeep.errors import BadRef, ModelkeepError, NotFound
+from modelkeep.monitor.quality import predicted
+from modelkeep.types import Ref
+
+if TYPE_CHECKING:
+    from modelkeep.console.live import Live
+    from modelkeep.console.rollouts import Rollout, Runs
+    from modelkeep.data.traffic import Exchange
+    from modelkeep.keep import Keep
+    from modelkeep.registry.journal import Entry
+    from modelkeep.types import Arrays, Model, Route, Version
+
+MOST_MODELS, MOST_VERSIONS, MOST_ENTRIES, MOST_ROLLOUTS = 100, 200, 100, 20
+NEWEST = 8
+"""Captured requests that a page lists."""
+TOP_CLASSES = 12
+COMPARED_FOR = 3.0
+"""Seconds that a comparison of canary and live is good for."""
+Context = dict[str, Any]
+
+
+class Pages:
+    """Contexts of the templates, by page."""
+
+    def __init__(self, keep: Keep, runs: Runs, looks: Looks) -> None:
+        self.keep, self.runs, self.looks = keep, runs, looks
+        self._version = lru_cache(256)(lambda name, number: keep.registry.get(Ref(name, number)))
+        self._compared: dict[tuple[str, int], tuple[float, list[dict[str, Any]]]] = {}
+
+    # ── of all models ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def overview(self, live: Live) -> Context:
+        """Every model, and what happened last."""
+        names = self.keep.registry.names()
+        cards = [self._card(name, live) for name in names[:MOST_MODELS]]
+        return {"cards": cards, "more": len(names) - len(cards), "entries": self._entries(None, limit=10)}
+
+    def journal(self, name: str | None, kind: str | None, before: int | None) -> Context:
+        """Entries, the newest first; ``older`` is where the next page begins, or None."""
+        if name:
+            self.keep.registry.versions(self._name(name))
+        found = self._entries(name, kind=kind, before=before, limit=MOST_ENTRIES)
+        older = found[-1].id if len(found) == MOST_ENTRIES else None
+        return {"name": name, "kind": kind, "entries": found, "older": older, "names": self.keep.registry.names()}
+
+    def _card(self, name: str, live: Live) -> Context:
+        route, newest = self.keep.registry.route(name), self.keep.get(Ref(name, "newest"))
+        answering = None if route.live is None else self._version(name, route.live)
+        told = rollouts.told(rollouts.entries_of(self.keep, name, limit=50))
+        found = [e for e in self._entries(name, kind="finding", limit=20) if e.data.get("version") == route.live]
+        return {
+            "name": name,
+            "route": route,
+            "live": answering,
+            "newest": newest,
+            "point": live.newest(name),
+            "finding": found[0] if found else None,
+            "rollout": told[0] if told else None,
+        }
+
+    # ── of one model ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def model(self, name: str, live: Live) -> Context:
+        """What answers, how fast, what it says; and the canary beside it."""
+        name = self._name(name)
+        versions = self.keep.registry.versions(name)
+        classes = live.classes(name)
+        rows = sum(count for _, count in classes)
+        return {
+            "name": name,
+            "route": (route := self.keep.registry.route(name)),
+            "by_number": {v.number: v for v in versions},
+            "newest": versions[-1],
+            "point": live.newest(name),
+            "problem": live.problem,
+            "source": live.source.name,
+            "classes": [(label, count / rows) for label, count in classes[:TOP_CLASSES]],
+            "rows": rows,
+            "other": sum(count for _, count in classes[TOP_CLASSES:]) / rows if rows else 0.0,
+            "exchanges": self._newest(name),
+            **self._canary(name, route),
+        }
+
+    def versions(self, name: str) -> Context:
+        """Every version below the one that it was made from."""
+        name = self._name(name)
+        found = self.keep.registry.versions(name)
+        shown = found[-MOST_VERSIONS:]
+        children: dict[int | None, list[Version]] = {}
+        there = {v.number for v in shown}
+        for version in shown:
+            children.setdefault(version.parent if version.parent in there else None, []).append(version)
+        return {
+            "name": name,
+            "route": self.keep.registry.route(name),
+            "versions": shown[::-1],
+            "children": children,
+            "more": len(found) - len(shown),
+        }
+
+    def version(self, name: str, number: int) -> Context:
+        """One version: what it takes and gives, where it comes from, what was found about it."""
+        found = self.keep.get(Ref(self._name(name), number))
+        configs = {machine: self.keep.registry.config(found, machine) for machine in self.keep.registry.machines(found)}
+        return {
+            "name": name,
+            "version": found,
+            "route": self.keep.registry.route(name),
+            "line": self.keep.lineage(found),
+            "reports": self.keep.registry.reports(found),
+            "configs": configs,
+        }
+
+    def drift(self, name: str, number: int | None) -> Context:
+        """What monitor says of a version, by default the live one."""
+        name = self._name(name)
+        route = self.keep.registry.route(name)
+        version = self.keep.get(Ref(name, number or route.live or "newest"))
+        context: Context = {
+            "name": name,
+            "route": route,
+            "version": version,
+            "versions": [v.number for v in self.keep.registry.versions(name)][-MOST_VERSIONS:][::-1],
+            "past": self._entries(name, kind="finding", limit=20),
+        }
+        try:
+            checked = self.looks.at(version)
+        except ModelkeepError as error:  # the page has more to show than this
+            return {**context, "checked": None, "problem": str(error), "moved": []}
+        return {**context, "checked": checked, "problem": "", "moved": moved(checked)}
+
+    def rollouts(self, name: str) -> Context:
+        """Each rollout with its weights and verdict, the newest first."""
+        name = self._name(name)
+        self.keep.registry.versions(name)
+        route = self.keep.registry.route(name)
+        told = rollouts.told(rollouts.entries_of(self.keep, name))
+        return {
+            "name": name,
+            "told": told[:MOST_ROLLOUTS],
+            "more": len(told) - MOST_ROLLOUTS,
+            "now": time.time(),
+            **self._canary(name, route),
+            "route": route,
+        }
+
+    def question(self, name: str, number: int | None) -> Context:
+        """What a change would be of. Raises NotFound."""
+        name = self._name(name)
+        self.keep.registry.versions(name)
+        version = None if number is None else self.keep.get(Ref(name, number))
+        return {"name": name, "number": number, "version": version, "route": self.keep.registry.route(name)}
+
+    # ── parts of pages ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def _canary(self, name: str, route: Route) -> Context:
+        """The rollout that goes on, if there is one, and what is known of it so far."""
+        run = self.runs.last(name)
+        told = rollouts.told(rollouts.entries_of(self.keep, name, limit=50)) if route.canary is not None else []
+        current = told[0] if told and told[0].version == route.canary and not told[0].verdict else None
+        return {
+            "canary": route.canary,
+            "current": current,
+            "compared": self._compare(current) if current is not None else [],
+            "run": run,
+            "running_here": run is not None and run.alive,
+        }
+
+    def _compare(self, rollout: Rollout) -> list[dict[str, Any]]:
+        key, now = (rollout.name, rollout.row), time.monotonic()
+        if key not in self._compared or now - self._compared[key][0] > COMPARED_FOR:
+            self._compared = {key: (now, rollouts.compared(self.keep, rollout))}
+        return self._compared[key][1]
+
+    def _newest(self, name: str) -> list[tuple[Exchange, str]]:
+        """The newest captured requests and what was answered."""
+        try:
+            rows = traffic.read(self.keep.traffic, name, limit=NEWEST, newest=True, inputs=False)
+        except ModelkeepError:  # a damaged file: monitor and rollouts say so where it matters
+            return []
+        return [(row, self._said(row)) for row in reversed(rows)]
+
+    def _said(self, exchange: Exchange) -> str:
+        if exchange.outputs is None:
+            return ""
+        try:
+            return answer(exchange.outputs, self._version(exchange.model, exchange.version).model)
+        except (NotFound, ValueError):  # a version of another registry, or outputs of another form
+            return ""
+
+    def _entries(
+        self, name: str | None, *, limit: int, kind: str | None = None, before: int | None = None
+    ) -> list[Entry]:
+        """The newest first."""
+        return self.keep.registry.journal(name, kind=kind, before=before or sys.maxsize, limit=limit)[::-1]
+
+    def _name(self, name: str) -> str:
+        """A model's name as it came in an address. Raises BadRef."""
+        if Ref.parse(name).which is not None:
+            raise BadRef(f"'{name}' names a version; a model's name is wanted here")
+        return name
+
+
+def answer(outputs: Arrays, model: Model) -> str:
+    """What a model said, in few words: the classes, or the first numbers."""
+    classes = predicted(outputs, model)
+    if classes is not None:
+        names = model.labels
+        words = [names[int(c)] if names and c.dtype.kind in "iu" and 0 <= c < len(names) else str(c) for c in classes]
+        return ", ".join(words[:4]) + (f" and {len(words) - 4} more" if len(words) > 4 else "")
+    first = np.asarray(next(iter(outputs.values()))).ravel()
+    told = ", ".join(f"{value:.4g}" if first.dtype.kind == "f" else str(value) for value in first[:4])
+    return told + (f", … ({first.size} values)" if first.size > 4 else "")

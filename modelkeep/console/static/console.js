@@ -1,0 +1,147 @@
+"use strict";
+// What moves on a page: the parts that the server draws anew each second, and two charts. All else works without this.
+
+const KEPT = 600;
+const AGAIN = 5000;
+const main = document.getElementById("main");
+const pulse = document.getElementById("pulse");
+const shown = new Map();
+let points = [];
+let charts = [];
+
+// ── times in the reader's own zone ──
+
+function localise(within) {
+  for (const time of within.querySelectorAll("time[datetime]")) {
+    const at = new Date(time.dateTime);
+    const today = at.toDateString() === new Date().toDateString();
+    time.title = at.toLocaleString();
+    time.textContent = today ? at.toLocaleTimeString() : at.toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
+  }
+}
+
+// ── parts that the server draws ──
+
+function place(html) {
+  for (const [id, text] of Object.entries(html)) {
+    const part = document.getElementById(id);
+    // what a person is in the midst of is left alone until they leave it
+    if (!part || shown.get(id) === text || part.contains(document.activeElement) || selecting(part)) continue;
+    shown.set(id, text);
+    const scrolled = [...part.querySelectorAll(".wide")].map((one) => one.scrollLeft);
+    part.innerHTML = text;
+    part.querySelectorAll(".wide").forEach((one, at) => { one.scrollLeft = scrolled[at] || 0; });
+    localise(part);
+  }
+}
+
+function selecting(part) {
+  const selection = document.getSelection();
+  return selection && !selection.isCollapsed && part.contains(selection.anchorNode);
+}
+
+// ── charts ──
+
+function colour(name) {
+  return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+}
+
+const number = (value) => (value === null || value === undefined ? "–" : value.toLocaleString([], { maximumSignificantDigits: 3 }));
+const line = ([, label, name]) => ({ label, stroke: colour(name), width: 1.75, value: (_, v) => number(v), points: { show: false }, spanGaps: true });
+
+// by column of a point; one that is ``always`` is drawn though there is nothing to draw
+const KINDS = {
+  traffic: { unit: 1, lines: [[1, "live", "live", true], [2, "canary", "canary"], [3, "failed", "bad"]] },
+  latency: { unit: 1000, lines: [[4, "p50 live", "before", true], [5, "p99 live", "live", true], [6, "p99 canary", "canary"]] },
+};
+
+const drawn = (kind) => KINDS[kind].lines.filter(([column, , , always]) => always || points.some((p) => p[column]));
+const columns = (kind) => drawn(kind).map(([column]) => column).join();
+const clock = (at) => new Date(at * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
+
+function data(kind) {
+  const { unit } = KINDS[kind];
+  return [points.map((p) => p[0]), ...drawn(kind).map(([c]) => points.map((p) => (p[c] === null ? null : p[c] * unit)))];
+}
+
+function draw() {
+  for (const chart of charts) chart.destroy();
+  charts = [];
+  if (!window.uPlot) return;
+  for (const place of document.querySelectorAll("[data-chart]")) {
+    const kind = place.dataset.chart;
+    const axis = { stroke: colour("quiet"), grid: { stroke: colour("line"), width: 1 }, ticks: { show: false }, font: "12px system-ui, sans-serif" };
+    const size = { width: place.clientWidth, height: 190 };
+    const chart = new uPlot({
+      ...size,
+      series: [{ value: (_, at) => (at === null ? "–" : clock(at)) }, ...drawn(kind).map(line)],
+      axes: [{ ...axis, space: 90, values: (_, ticks) => ticks.map(clock) }, { ...axis, size: 52, values: (_, ticks) => ticks.map(number) }],
+      scales: { y: { range: (_, low, high) => [0, high > 0 ? high * 1.1 : 1] } },
+      cursor: { drag: { x: false, y: false } },
+      legend: { live: true },
+    }, data(kind), place);
+    chart.kind = kind;
+    chart.columns = columns(kind);
+    charts.push(chart);
+  }
+}
+
+function fit() {
+  for (const chart of charts) {
+    const width = chart.root.parentElement.clientWidth;
+    if (width && width !== chart.width) chart.setSize({ width, height: chart.height });
+  }
+}
+
+function add(point) {
+  points.push(point);
+  if (points.length > KEPT) points.shift();
+  if (charts.some((chart) => chart.columns !== columns(chart.kind))) draw();
+  else for (const chart of charts) chart.setData(data(chart.kind));
+}
+
+// ── server-sent events, while somebody looks ──
+
+let stream = null;
+let waiting = 0;
+
+function tell(state, text) {
+  if (pulse.dataset.state === state) return;
+  pulse.dataset.state = state;
+  pulse.textContent = text;
+}
+
+function close() {
+  window.clearTimeout(waiting);
+  if (stream) stream.close();
+  stream = null;
+}
+
+function open() {
+  close();
+  stream = new EventSource(document.body.dataset.live);
+  stream.addEventListener("history", (event) => { points = JSON.parse(event.data); draw(); });
+  stream.addEventListener("look", (event) => {
+    const { point, html } = JSON.parse(event.data);
+    tell("live", "live");
+    if (point) add(point);
+    place(html);
+  });
+  stream.addEventListener("end", () => { close(); window.location.reload(); });
+  stream.onerror = () => {
+    tell("lost", "not live: trying again");
+    close();
+    waiting = window.setTimeout(open, AGAIN);
+  };
+}
+
+localise(document);
+if (document.body.dataset.live) {
+  draw();
+  open();
+  document.addEventListener("visibilitychange", () => (document.hidden ? close() : open()));
+  window.addEventListener("pagehide", close);
+  window.addEventListener("pageshow", (event) => { if (event.persisted) open(); });
+  window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  new ResizeObserver(fit).observe(main);
+}

@@ -1,0 +1,77 @@
+"""What the pages collect: answers in few words, lineage, bounded lists."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from modelkeep.console import pages as pages_
+from modelkeep.console.drift import Looks
+from modelkeep.console.pages import Pages, answer
+from modelkeep.console.rollouts import Runs
+from modelkeep.keep import Keep
+from modelkeep.types import Model, Signature, TensorSpec
+
+
+@pytest.fixture
+def pages(keep: Keep) -> Pages:
+    return Pages(keep, Runs(keep.settings), Looks(keep))
+
+
+def model(dtype: str, width: int | None, labels: tuple[str, ...] = ()) -> Any:
+    given = TensorSpec("x", "float32", (None, 1))
+    shape = (None,) if width is None else (None, width)
+    return Model(
+        path=None,
+        format="onnx",
+        signature=Signature((given,), (TensorSpec("y", dtype, shape),)),
+        files=("m",),
+        labels=labels,
+    )  # type: ignore[arg-type]
+
+
+def test_an_answer_in_few_words() -> None:
+    scores = np.array([[0.1, 0.9], [0.8, 0.2]], np.float32)
+    assert answer({"y": scores}, model("float32", 2, ("cat", "dog"))) == "dog, cat"
+    assert answer({"y": scores}, model("float32", 2)) == "1, 0"
+    many = np.tile(scores, (5, 1))
+    assert answer({"y": many}, model("float32", 2, ("cat", "dog"))) == "dog, cat, dog, cat and 6 more"
+    assert answer({"y": np.array([[1.23456]], np.float32)}, model("float32", 1)) == "1.235"
+
+
+def test_versions_hang_below_what_they_were_made_from(keep: Keep, pages: Pages) -> None:
+    found = pages.versions("digits")
+    assert [v.number for v in found["versions"]] == [2, 1]
+    assert [v.number for v in found["children"][None]] == [1, 2]
+    child = keep.registry.add("digits", keep.model("digits@1").path, parent=1, made_by="Quantize()")
+    assert [v.number for v in pages.versions("digits")["children"][1]] == [child.number]
+
+
+def test_a_long_list_is_cut_and_said_to_be(pages: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pages_, "MOST_VERSIONS", 1)
+    found = pages.versions("digits")
+    assert ([v.number for v in found["versions"]], found["more"]) == ([2], 1)
+    assert [v.number for v in found["children"][None]] == [2]
+
+
+def test_the_journal_goes_back_page_by_page(keep: Keep, pages: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pages_, "MOST_ENTRIES", 2)
+    seen: list[int] = []
+    before = None
+    while True:
+        page = pages.journal(None, None, before)
+        seen += [entry.id for entry in page["entries"]]
+        before = page["older"]
+        if before is None:
+            break
+    assert seen == sorted((entry.id for entry in keep.registry.journal()), reverse=True)
+
+
+def test_a_damaged_file_of_traffic_leaves_the_page(keep: Keep, pages: Pages) -> None:
+    keep.traffic.write_bytes(b"no database" * 100)
+    assert pages._newest("digits") == []
+    found = pages.drift("digits", None)
+    assert found["checked"] is None
+    assert "not a file of captured traffic" in found["problem"]
