@@ -56,7 +56,7 @@ class Listener(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 console,
-                http=bounded(settings),
+                http=bounded(settings, lambda reason: None),  # nothing counts what is no HTTP here
                 ssl_certfile=settings.tls_cert or None,
                 ssl_keyfile=settings.tls_key or None,
                 server_header=False,
