@@ -255,6 +255,14 @@ class Metrics:
         """What /metrics answers, of type CONTENT_TYPE."""
         return generate_latest(self.registry)
 
+    def of_requests(self) -> Iterator[Metric]:
+        """The families of what became of requests, how long they took, and the classes that were answered.
+
+        For who looks each second: others ask the system at each look.
+        """
+        for metric in (self._requests, self._duration, self._classes):
+            yield from metric.collect()
+
     def value(self, name: str, **labels: str) -> float:
         """The value now, 0 where there is no such series; for tests and for a person at a prompt."""
         return self.registry.get_sample_value(name, labels) or 0.0

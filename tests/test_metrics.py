@@ -6,8 +6,9 @@ import subprocess
 import sys
 
 import pytest
+from prometheus_client.metrics_core import Metric
 
-from modelkeep.metrics import KEPT, MAX_CLASSES, OUTCOMES, REASONS, Metrics
+from modelkeep.metrics import KEPT, MAX_CLASSES, OUTCOMES, REASONS, Metrics, parse
 from modelkeep.types import ServeConfig
 
 
@@ -122,3 +123,27 @@ def test_weights_and_values_read_at_scrape_time(metrics: Metrics) -> None:
 def test_importing_the_package_does_not_import_prometheus() -> None:
     code = "import modelkeep, sys; sys.exit('prometheus_client' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_page_is_read_back_as_families() -> None:
+    labels = (("class", "cat"), ("model", "m"), ("version", "1"))
+    metrics = Metrics()
+    metrics.track("m", 1, "live").record("ok", 0.003)
+    metrics.version("m", 1).answered("cat", 2)
+
+    def values(family: Metric) -> dict[object, float]:
+        return {
+            (s.name, tuple(sorted(s.labels.items()))): s.value
+            for s in family.samples
+            if not s.name.endswith("_created")
+        }
+
+    parsed = {family.name: values(family) for family in parse(metrics.render().decode())}
+    assert parsed["modelkeep_output_class"] == {("modelkeep_output_class_total", labels): 2.0}
+    for family in metrics.of_requests():
+        assert values(family) == parsed[family.name]
+    assert [family.name for family in metrics.of_requests()] == [
+        "modelkeep_requests",
+        "modelkeep_request_duration_seconds",
+        "modelkeep_output_class",
+    ]

@@ -90,7 +90,7 @@ class Served:
 
     def read(self) -> Reading:
         """See Source."""
-        return _reading(self._metrics.registry.collect())
+        return _reading(self._metrics.of_requests())
 
 
 class Scraped:
