@@ -8,6 +8,7 @@ whether what is shipped is what is written here. The JSON is type-checked by scr
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ BY = "{{model}}@{{version}}"
 WIDTH = 24
 """Columns of Grafana's grid."""
 
+INTERVALS_OWN = frozenset({"auto", "auto_count", "auto_min"})
+"""What the SDK writes into variables of every kind, and Grafana's schema has for none but intervals."""
 Target = tuple[str, str]
 """An expression, and the legend of its series."""
 
@@ -654,7 +657,11 @@ def _rows(panel: Rows) -> table.Panel:
 
 def text(page: Page) -> str:
     """The file as it is shipped."""
-    return JSONEncoder(sort_keys=True, indent=2).encode(build(page).build()) + "\n"
+    found = json.loads(JSONEncoder().encode(build(page).build()))
+    for variable in found["templating"]["list"]:
+        for field in INTERVALS_OWN & variable.keys():
+            del variable[field]
+    return json.dumps(found, sort_keys=True, indent=2, ensure_ascii=False) + "\n"
 
 
 def main(into: Path) -> None:
