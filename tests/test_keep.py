@@ -19,6 +19,8 @@ import pytest
 from modelkeep import Keep
 from modelkeep.data import dataset
 from modelkeep.data.dataset import Dataset
+from modelkeep.data.sample import Sample
+from modelkeep.data.traffic import Exchange
 from modelkeep.errors import BadData, BadInput, Differs, DigestMismatch, No, NotFound, Regressed, Unsupported
 from modelkeep.monitor import watch
 from modelkeep.monitor.alerts import Alerts
@@ -245,6 +247,29 @@ def test_labels_of_nothing_say_how_to_give_some(keep: Keep, added: str) -> None:
     assert keep.label("digits", {"unknown": 3}).matched == 0
     with pytest.raises(NotFound):
         keep.label("nobody", {"id": 1})
+
+
+def test_a_sample_of_the_traffic_is_data_with_the_labels_that_came(
+    keep: Keep, added: str, digits: tuple[Dataset, Dataset], tmp_path: Path
+) -> None:
+    pytest.importorskip("pyarrow")
+    rows = digits[1].head(50)
+    assert rows.labels is not None
+    kept = Sample(tmp_path / "sample", share=1.0)
+    for row in range(50):
+        inputs = rows.take([row]).inputs
+        kept.offer(
+            Exchange(f"r{row}", float(row), "digits", 1, "live", "ok", 0.01, inputs, {"output": np.zeros((1, 10))})
+        )
+    kept.close()
+    assert keep.read_data(tmp_path / "sample", added).labels is None
+    keep.label("digits", {f"r{row}": int(rows.labels[row]) for row in range(40)})
+    for folder in (tmp_path / "sample", tmp_path / "sample" / "digits"):
+        found = keep.read_data(folder, added)
+        assert found.labels is not None
+        assert found.labels.tolist() == rows.labels[:40].tolist()
+        np.testing.assert_array_equal(found.inputs["pixels"], rows.inputs["pixels"][:40])
+    assert keep.score(added, found).numbers["n"] == 40
 
 
 def test_old_workspaces_are_swept_and_young_ones_left(keep: Keep, home: Path) -> None:

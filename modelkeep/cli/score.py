@@ -11,7 +11,7 @@ from modelkeep.cli.output import FILE, SHARE, as_json, dump, open_keep, say
 
 @click.command()
 @click.argument("ref")
-@click.option("--data", type=FILE, required=True, help="Labelled rows (.npz, .csv).")
+@click.option("--data", type=FILE, required=True, help="Labelled rows: .npz, .csv, or the folder of serve --sample.")
 @click.option("--min", "floor", type=SHARE, help="The accuracy that was promised: exit code 1 below it.")
 @as_json
 def score(ref: str, data: Path, floor: float | None, json_: bool) -> int:
