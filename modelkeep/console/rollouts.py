@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 MOST = 8
 """Rollouts at a time from one console."""
+BEGIN = 5.0
 SAID = 20
 """Sentences of a rollout that are kept."""
 MOST_ROWS = 20_000
@@ -42,6 +43,13 @@ class Run:
     who: str
     said: deque[tuple[float, str]] = field(default_factory=lambda: deque(maxlen=SAID))
     thread: threading.Thread | None = None
+    told: threading.Event = field(default_factory=threading.Event)
+    """Set once there is something said."""
+
+    def say(self, text: str) -> None:
+        """One sentence more."""
+        self.said.append((time.time(), text))
+        self.told.set()
 
     @property
     def alive(self) -> bool:
@@ -59,7 +67,9 @@ class Runs:
         self._stop = threading.Event()
 
     def start(self, name: str, number: int, plan: Canary, *, who: str) -> Run:
-        """Begin, or go on with, a canary. Raises Conflict, Overloaded, NotFound, or what the version is refused for."""
+        """Begin, or go on with, a canary; it has its share of the traffic when this returns, if that takes no longer
+        than BEGIN seconds. Raises Conflict, Overloaded, NotFound.
+        """
         with self._lock:
             if self.of(name) is not None:
                 raise Conflict(f"a rollout of {name} goes on already; roll it back first")
@@ -69,7 +79,8 @@ class Runs:
             run = self._runs[name] = Run(str(Ref(name, number)), who)
             run.thread = threading.Thread(target=self._run, args=(run, plan), name=f"rollout-{name}", daemon=True)
             run.thread.start()
-            return run
+        run.told.wait(BEGIN)
+        return run
 
     def of(self, name: str) -> Run | None:
         """The model's rollout that goes on here, or None."""
@@ -99,16 +110,14 @@ class Runs:
     def _run(self, run: Run, plan: Canary) -> None:
         try:
             with Keep(self._settings, who=run.who) as keep:
-                keep.rollout(
-                    run.ref, plan, on_step=lambda text: run.said.append((time.time(), str(text))), sleep=self._sleep
-                )
+                keep.rollout(run.ref, plan, on_step=run.say, sleep=self._sleep)
         except _Leave:
-            run.said.append((time.time(), "the server ended; the canary stays as it is"))
+            run.say("the server ended; the canary stays as it is")
         except ModelkeepError as error:
-            run.said.append((time.time(), f"it ended: {error}"))
+            run.say(f"it ended: {error}")
         except Exception as error:  # a defect: its thread ends, so the person must be told on the page
             log.exception("a rollout failed")
-            run.said.append((time.time(), f"it failed: {type(error).__name__}; the log of the server says why"))
+            run.say(f"it failed: {type(error).__name__}; the log of the server says why")
 
     def _sleep(self, seconds: float) -> None:
         if self._stop.wait(seconds):
