@@ -1,0 +1,167 @@
+"""What does it cost to watch? Requests a second and memory of the service with everything on, against off.
+
+    python benchmarks/monitor/cost.py [--rounds 15] [--seconds 4] [--models 1] [--json FILE]
+
+A perceptron 784-128-10 with reference rows is served by `modelkeep serve` from two homes, on the first core, worker
+included: one with capture, collector, metrics and watcher as they are by default, one with capture, collector and
+watcher off. 32 connections load one of them from the last core, with the other one stopped (SIGSTOP); rounds alternate,
+and ratios are taken within a round: median and the sign test's interval (95 %). Memory is what the processes of a
+server have for themselves (private and their part of what is shared, PSS) after the load, on less off, by model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "serving"))
+
+from load import WIDTH, asked, closed, cpu, perceptron, tree
+
+from modelkeep import Keep
+from modelkeep.data.dataset import Dataset
+from modelkeep.evidence import median_interval
+from modelkeep.settings import Settings
+
+CONNECTIONS, LEAST, MOST_MB = 32, 0.97, 20.0
+OFF = {"MODELKEEP_CAPTURE_SHARE": "0", "MODELKEEP_MONITOR": "0"}
+
+
+def home(room: Path, models: int) -> list[str]:
+    """A registry in ``room`` with so many models alike, which keep reference rows; their names."""
+    file = perceptron(room / "mlp.onnx", 128)
+    rows = Dataset({"x": np.random.default_rng(2).random((2000, WIDTH)).astype(np.float32)}, None, "made")
+    names = ["mlp", *(f"mlp{number}" for number in range(1, models))]
+    with Keep(Settings(home=room / "home")) as keep:
+        for name in names:
+            keep.promote(keep.add(file, name, data=rows))
+    return names
+
+
+@contextmanager
+def serving(room: Path, names: list[str], core: int, environ: dict[str, str]) -> Iterator[tuple[int, int]]:
+    """Port and process number of a server on one core; stopped, until it is measured."""
+    command = ["taskset", "-c", str(core), sys.executable, "-m", "modelkeep", "serve", *names, "--port", "0", "--threads", "1"]
+    environ = {**os.environ, "OMP_NUM_THREADS": "1", "MODELKEEP_HOME": str(room / "home"), **environ}
+    server = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True, cwd=room)
+    assert server.stdout is not None
+    try:
+        yield port(server), server.pid
+    finally:
+        for pid in tree(server.pid):
+            os.kill(pid, signal.SIGCONT)
+        server.send_signal(signal.SIGTERM)
+        server.wait(30)
+
+
+def port(server: subprocess.Popen[str]) -> int:
+    """What it says that it listens on."""
+    assert server.stdout is not None
+    for line in server.stdout:
+        if "http://" in line:
+            return int(line.rpartition("http://")[2].split()[0].rstrip("/.,;").rpartition(":")[2])
+    raise SystemExit("the server ended before it listened")
+
+
+@contextmanager
+def measured(pid: int) -> Iterator[None]:
+    """Running, for as long as it is measured."""
+    for one in tree(pid):
+        os.kill(one, signal.SIGCONT)
+    try:
+        yield
+    finally:
+        for one in tree(pid):
+            os.kill(one, signal.SIGSTOP)
+
+
+def pss(pid: int) -> float:
+    """MB of a process and all below it."""
+    kilobytes = 0
+    for one in tree(pid):
+        for line in Path(f"/proc/{one}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                kilobytes += int(line.split()[1])
+    return kilobytes / 1024
+
+
+def run(room: Path, models: int, rounds: int, seconds: float) -> dict[str, Any]:
+    """By form and server, requests a second and CPU microseconds a request in each round; the memory at the end."""
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[-1]})
+    found: dict[str, Any] = {form: {"on": [], "off": [], "on µs": [], "off µs": []} for form in asked()}
+    with ExitStack() as stack:
+        servers = {}
+        for how, environ in (("on", {}), ("off", OFF)):
+            (room / how).mkdir()
+            names = home(room / how, models)
+            servers[how] = stack.enter_context(serving(room / how, names, cores[0], environ))
+        for _, pid in servers.values():
+            with measured(pid):
+                pass
+        for number in range(-1, rounds):  # the first warms up, and is thrown away
+            for how in ("on", "off") if number % 2 else ("off", "on"):
+                where, pid = servers[how]
+                with measured(pid):
+                    for form, request in asked().items():
+                        spent = cpu(pid)
+                        done = len(closed(where, request, CONNECTIONS, seconds))
+                        if number >= 0:
+                            found[form][how].append(done / seconds)
+                            found[form][f"{how} µs"].append(1e6 * (cpu(pid) - spent) / done)
+        for how, (_, pid) in servers.items():
+            with measured(pid):
+                time.sleep(6)  # what waits is written, and the watcher has looked
+                found[f"{how} MB"] = pss(pid)
+    return found
+
+
+def tell(found: dict[str, Any], models: int) -> bool:
+    """A table for a person; whether both promises are kept."""
+    print("| requests | on, requests/s | off, requests/s | on / off (95 % interval) | CPU µs on, off |\n|---|---|---|---|---|")
+    good = True
+    for form in asked():
+        of = found[form]
+        ratio, low, high = median_interval([a / b for a, b in zip(of["on"], of["off"], strict=True)])
+        band = f" ({low:.3f} to {high:.3f})" if low is not None and high is not None else ""
+        cells = [f"{median(of['on']):,.0f}", f"{median(of['off']):,.0f}", f"{ratio:.3f}{band}"]
+        print(f"| {form} | {' | '.join(cells)} | {median(of['on µs']):.1f}, {median(of['off µs']):.1f} |")
+        good &= ratio >= LEAST
+    each = (found["on MB"] - found["off MB"]) / models
+    print(f"\nmemory: {found['on MB']:.0f} MB on, {found['off MB']:.0f} MB off, so {each:.1f} MB a model ({models})")
+    good &= each <= MOST_MB
+    print(f"{'ok' if good else 'NO'}  at least {LEAST:.0%} of the throughput, and at most {MOST_MB:g} MB a model")
+    return good
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--models", type=int, default=1)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as room:
+        found = run(Path(room), given.models, given.rounds, given.seconds)
+    good = tell(found, given.models)
+    if given.json:
+        given.json.write_text(json.dumps(found), encoding="utf-8")
+    raise SystemExit(not good)
+
+
+if __name__ == "__main__":
+    main()

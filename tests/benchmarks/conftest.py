@@ -1,0 +1,8 @@
+"""The benchmarks of monitoring lie at the repository's root, beside the package, and are imported from there."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "monitor"))
