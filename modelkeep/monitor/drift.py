@@ -39,6 +39,7 @@ MAX_ROWS = 32
 MAX_KEPT = 1024
 """Chunks that are remembered to tell since when; of more, the older ones are joined in pairs."""
 TOLD = 5
+CLASS = "predicted class"
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Tolerance:
     """What drift may be: the share of requests that may move, and how many requests there are per false alarm."""
 
     share: float = 0.1
+    lost: float = 0.5
     false_alarm_every: float = 1e6
     told: float | None = None
     """What a finding says of it, where several runs share the false alarms."""
@@ -84,6 +86,7 @@ class Drift:
         steps = max(tolerance.false_alarm_every / CHUNK, 1.0)
         self.detector = Detector(len(names), log(max(tests, len(names)) * steps))
         self._every = tolerance.told or tolerance.false_alarm_every
+        self._classes = np.flatnonzero([subject == "answers" and name == CLASS for name in names])
         self.n = 0
         self._seen = np.zeros_like(self.bins.shares)
         self.until: float | None = None
@@ -114,9 +117,8 @@ class Drift:
         if n < 1:
             return
         if self.n:
-            over = self._over_represented()
-            bound = np.where(over.any(axis=1), self.bins.upper(over) + self.tolerance.share, 1.0)
-            self.detector.step_sums((counts * over).sum(axis=1), n, bound, stake=n / CHUNK)
+            chosen, bound = self._bet()
+            self.detector.step_sums((counts * chosen).sum(axis=1), n, bound, stake=n / CHUNK)
         else:
             self.detector.skip()
         self._seen = KEEP ** (n / CHUNK) * self._seen + counts
@@ -127,11 +129,23 @@ class Drift:
             older = self._kept[: MAX_KEPT // 2]
             self._kept[: MAX_KEPT // 2] = [_joined(*pair) for pair in zip(older[::2], older[1::2], strict=True)]
 
-    def _over_represented(self) -> Array:
-        """[features, bins] of bool: the union of bins that recent requests fall into more often than the reference."""
+    def _bet(self) -> tuple[Array, Array]:
+        """[features, bins] of bool, [features]: the bins that requests are bet to fall into, and how often they may.
+
+        The bins that recent requests fall into more often than the reference rows did; of the answers' classes, where
+        that promises more, all but those that have lost much of their share. To choose by what is past keeps it fair.
+        """
         share = self._seen / self._seen.sum(axis=1, keepdims=True)
-        found: Array = share > self.bins.shares
-        return found
+        chosen = share > self.bins.shares
+        bound = np.where(chosen.any(axis=1), self.bins.upper(chosen) + self.tolerance.share, 1.0)
+        for at in self._classes:
+            lost = int(np.argmin(np.where(self.bins.shares[at] > 0, share[at] / np.maximum(self.bins.shares[at], 1e-9), np.inf)))
+            others = chosen.copy()
+            others[at] = np.arange(self.bins.count) != lost
+            most = 1 - (1 - self.tolerance.lost) * (1 - self.bins.upper(others)[at])
+            if _gain(1 - share[at, lost], most) > _gain(share[at] @ chosen[at], bound[at]):
+                chosen, bound[at] = others, most
+        return chosen, bound
 
     def finding(self) -> Finding | None:
         """Drift, with the features that moved, before and after; None while the evidence is too small."""
@@ -215,6 +229,13 @@ class Drift:
             f"{numbers['moved']:.0%} of {self.n} requests (tolerance {self.tolerance.share:.0%}); "
             f"evidence {max(numbers['log_evidence'], 0):.1f} of the {self.detector.needed:.1f} that make a finding"
         )
+
+
+def _gain(share: Array, bound: Array) -> Array:
+    """What a bet promises for each request, in nats, where this share of them falls inside and ``bound`` may."""
+    inside, most = np.clip(share, 1e-9, 1 - 1e-9), np.clip(bound, 1e-9, 1 - 1e-9)
+    found = inside * np.log(inside / most) + (1 - inside) * np.log((1 - inside) / (1 - most))
+    return np.where(inside > most, found, 0.0)
 
 
 def thin(rows: Array) -> Array:
