@@ -3,9 +3,9 @@
     python benchmarks/monitor/cbpe.py [--rows 2000] [--chunks 10] [--json FILE]
 
 MODELKEEP_DATA names the folder of the data. Two perceptrons read MNIST under growing noise, one trained on clean
-pictures, one on noisy ones; both are calibrated on 10,000 held-out clean rows. At each level, --chunks times --rows live
-rows are answered: the estimated accuracy, F1 and AUC beside the real ones, their mean absolute difference (MAE) in
-points, and after how many labels the assumption is found broken (of all of a level's; None: never).
+pictures, one on noisy ones; both are calibrated on 10,000 held-out clean rows. At each level, --chunks times --rows
+live rows are answered: the estimated accuracy, F1 and AUC beside the real ones, their mean absolute difference (MAE) in
+points, and after how many labels the assumption is found broken.
 
 Then NannyML's synthetic_car_loan (50,000 + 50,000 rows, ten chunks), from its package, in the environment of peers.py:
 the estimates beside NannyML's own, and both against the real accuracy and AUC.
@@ -38,7 +38,7 @@ NANNYML = {
     "accuracy": (0.941792, 0.943321, 0.945492, 0.944816, 0.944645, 0.910714, 0.911149, 0.911193, 0.914389, 0.911731),
     "auc": (0.970744, 0.971011, 0.971407, 0.971091, 0.971123, 0.961090, 0.961825, 0.961073, 0.962533, 0.961316),
 }
-"""What NannyML 0.13 estimates, chunk by chunk, by its documentation ("Estimating performance for binary classification")."""
+"""What NannyML estimates, chunk by chunk, by its documentation of binary classification."""
 
 
 @dataclass
@@ -116,7 +116,9 @@ def under_noise(learnt: mnist.Digits, known: mnist.Digits, live: mnist.Digits, r
 
 def tell(name: str, levels: Sequence[Level]) -> bool:
     """A table for a person; whether the estimates were good while calibration held."""
-    print(f"\n{name}\n\n| noise σ | accuracy: estimated | real | MAE, points: accuracy | F1 | AUC | found broken after |")
+    print(
+        f"\n{name}\n\n| noise σ | accuracy: estimated | real | MAE, points: accuracy | F1 | AUC | found broken after |"
+    )
     print("|---|---|---|---|---|---|---|")
     for one in levels:
         estimated, so = (np.mean(side["accuracy"]) for side in (one.estimated, one.real))
@@ -143,7 +145,9 @@ def car_loan(estimate: Callable[[Calibration, Array], dict[str, float]]) -> dict
     (later,), (so,) = column("analysis", "y_pred_proba"), column("analysis_target", "repaid")
     scores = np.stack([1 - before, before], 1)
     calibration = Calibration(scores.max(axis=1), scores.argmax(axis=1) == truth)
-    found: dict[str, dict[str, list[float]]] = {m: {"ours": [], "NannyML": list(NANNYML[m]), "real": []} for m in NANNYML}
+    found: dict[str, dict[str, list[float]]] = {
+        m: {"ours": [], "NannyML": list(NANNYML[m]), "real": []} for m in NANNYML
+    }
     for few, right in zip(np.split(later, CHUNKS), np.split(so, CHUNKS), strict=True):
         scores = np.stack([1 - few, few], 1)
         guess, is_so = estimate(calibration, scores), real(scores, right)
@@ -155,7 +159,11 @@ def car_loan(estimate: Callable[[Calibration, Array], dict[str, float]]) -> dict
 
 def tell_car_loan(found: dict[str, dict[str, list[float]]]) -> bool:
     """A table for a person; whether ours are as close to the real ones as NannyML's."""
-    print("\nsynthetic_car_loan, chunks of 5,000\n\n| metric | whose | " + " | ".join(map(str, range(CHUNKS))) + " | MAE, points |")
+    print(
+        "\nsynthetic_car_loan, chunks of 5,000\n\n| metric | whose | "
+        + " | ".join(map(str, range(CHUNKS)))
+        + " | MAE, points |"
+    )
     print("|---" * (CHUNKS + 3) + "|")
     good = True
     for metric, by in found.items():
@@ -176,13 +184,14 @@ def main() -> None:
     learnt, known, live = mnist.load()
     both = {"trained on clean pictures": learnt, "trained on noisy pictures (σ 0.3)": mnist.noisy(0.3, 1)(learnt)}
     levels = {name: under_noise(rows, known, live, given.rows, given.chunks) for name, rows in both.items()}
-    good = all([tell(name, found) for name, found in levels.items()])
+    good = min([tell(name, found) for name, found in levels.items()])
     loans = car_loan(lambda calibration, scores: {m: one.value for m, one in expected(calibration, scores).items()})
     good &= tell_car_loan(loans)
     if given.json:
         numbers = {"mnist": {name: [asdict(one) for one in found] for name, found in levels.items()}, "car_loan": loans}
         given.json.write_text(json.dumps(numbers), encoding="utf-8")
-    print(f"\n{'ok' if good else 'NO'}  MAE of accuracy at most {MOST:g} points while calibration holds, as close as NannyML's")
+    said = f"MAE of accuracy at most {MOST:g} points while calibration holds, and as close as NannyML's"
+    print(f"\n{'ok' if good else 'NO'}  {said}")
     raise SystemExit(not good)
 
 

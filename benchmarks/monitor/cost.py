@@ -54,7 +54,20 @@ def home(room: Path, models: int) -> list[str]:
 @contextmanager
 def serving(room: Path, names: list[str], core: int, environ: dict[str, str]) -> Iterator[tuple[int, int]]:
     """Port and process number of a server on one core; stopped, until it is measured."""
-    command = ["taskset", "-c", str(core), sys.executable, "-m", "modelkeep", "serve", *names, "--port", "0", "--threads", "1"]
+    command = [
+        "taskset",
+        "-c",
+        str(core),
+        sys.executable,
+        "-m",
+        "modelkeep",
+        "serve",
+        *names,
+        "--port",
+        "0",
+        "--threads",
+        "1",
+    ]
     environ = {**os.environ, "OMP_NUM_THREADS": "1", "MODELKEEP_HOME": str(room / "home"), **environ}
     server = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True, cwd=room)
     assert server.stdout is not None
@@ -131,7 +144,10 @@ def run(room: Path, models: int, rounds: int, seconds: float) -> dict[str, Any]:
 
 def tell(found: dict[str, Any], models: int) -> bool:
     """A table for a person; whether both promises are kept."""
-    print("| requests | on, requests/s | off, requests/s | on / off (95 % interval) | CPU µs on, off |\n|---|---|---|---|---|")
+    print(
+        "| requests | on, requests/s | off, requests/s | on / off (95 % interval) | CPU µs on, off |\n"
+        "|---|---|---|---|---|"
+    )
     good = True
     for form in asked():
         of = found[form]

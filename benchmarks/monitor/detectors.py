@@ -33,7 +33,9 @@ def one_by_one(detector: Any, blocks: Iterator[np.ndarray], quiet: int) -> int |
     return None
 
 
-def by_window(changed: Callable[[np.ndarray], bool], blocks: Iterator[np.ndarray], quiet: int, window: int) -> int | None:
+def by_window(
+    changed: Callable[[np.ndarray], bool], blocks: Iterator[np.ndarray], quiet: int, window: int
+) -> int | None:
     """Of a test of each window against the reference."""
     n = 0
     for block in blocks:

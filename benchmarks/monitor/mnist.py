@@ -92,9 +92,9 @@ def loaded(model: Model) -> Iterator[Callable[[Array], Array]]:
         )
 
 
-def rotated(degrees: float) -> Callable[[Digits], Digits]:
-    """Each picture turned around its middle."""
-    return lambda d: _each(d, lambda cube: ndimage.rotate(cube, degrees, axes=(1, 2), reshape=False, order=1))
+def rotated(degrees: float, order: int = 1) -> Callable[[Digits], Digits]:
+    """Each picture turned around its middle; ``order`` 1 mixes neighbouring pixels, 0 takes the nearest."""
+    return lambda d: _each(d, lambda cube: ndimage.rotate(cube, degrees, axes=(1, 2), reshape=False, order=order))
 
 
 def blurred(sigma: float) -> Callable[[Digits], Digits]:

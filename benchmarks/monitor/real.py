@@ -7,7 +7,7 @@ MODELKEEP_DATA names the folder of the data. Everything is at modelkeep's defaul
 
 Employment (Massachusetts, by year), bike sharing (2011 to 2012) and Elec2, in parts of time: how many looks find drift
 of the inputs, of the answers, or a loss of quality; after how many requests the first of them does, and which features
-moved. Always-fire and never-fire stand beside it: of the quiet part every alarm is a false one.
+moved. One that always fires and one that never does stand beside it: in the quiet part every alarm is a false one.
 
 MNIST: pictures that turn, blur, or lack a class, from request 2,000 on; each kind in --streams streams. Requests from
 the change until the first alarm, and the alarms before it.
@@ -31,12 +31,16 @@ import worlds
 from watched import Watched
 from worlds import World
 
+from modelkeep.monitor.drift import CHUNK
+
+KINDS = {"inputs": "drift of inputs", "answers": "drift of answers"}
 SOON, BEFORE, AFTER = 500, 2000, 2000
 CHANGES: dict[str, Callable[[mnist.Digits], mnist.Digits]] = {
-    "nothing": lambda digits: digits,
+    "as they were": lambda digits: digits,
     "turned by 15°": mnist.rotated(15),
     "turned by 30°": mnist.rotated(30),
     "turned by 45°": mnist.rotated(45),
+    "turned by 30°, nearest pixel": mnist.rotated(30, order=0),
     "blurred, σ 1 pixel": mnist.blurred(1),
     "blurred, σ 2 pixels": mnist.blurred(2),
     "no 1 any more": mnist.without(1),
@@ -47,58 +51,54 @@ CHANGES: dict[str, Callable[[mnist.Digits], mnist.Digits]] = {
 
 @dataclass
 class Part:
-    """One part of a world: of ``looks``, how many found something, by subject; the first finding of each."""
+    """One part of a world: of ``looks``, how many found something, by kind; the requests until the first did."""
 
     name: str
     n: int
+    score: float
+    moved: str
     looks: int = 0
     found: dict[str, int] = field(default_factory=dict)
-    first: dict[str, tuple[int, str]] = field(default_factory=dict)
-    score: float = float("nan")
+    first: dict[str, int] = field(default_factory=dict)
 
 
 def through(world: World) -> list[Part]:
     """All of its parts, watched in their order."""
-    rows = world.reference
-    watch = Watched(
-        {name: column[rows] for name, column in world.inputs.items()}, world.answers[rows], world.truth[rows]
-    )
+    watch = Watched(*world.of(world.reference))
     parts = []
     for name, chosen in world.parts.items():
-        part = Part(name, len(chosen), score=watch.score(world.answers[chosen], world.truth[chosen]))
-        for at in range(0, len(chosen), watch.CHUNK):
-            few = chosen[at : at + watch.CHUNK]
-            watch.add({n: column[few] for n, column in world.inputs.items()}, world.answers[few], world.truth[few])
+        inputs, answers, truth = world.of(chosen)
+        part = Part(name, len(chosen), watch.score(answers, truth), watch.moved(inputs, answers))
+        for at in range(0, len(chosen), CHUNK):
+            few = chosen[at : at + CHUNK]
+            watch.add(*world.of(few))
             part.looks += 1
-            for finding in watch.findings():
-                part.found[finding.subject] = part.found.get(finding.subject, 0) + 1
-                part.first.setdefault(finding.subject, (at + len(few), why(finding)))
+            for kind in {KINDS.get(finding.subject, "quality") for finding in watch.findings()}:
+                part.found[kind] = part.found.get(kind, 0) + 1
+                part.first.setdefault(kind, at + len(few))
         parts.append(part)
     return parts
 
 
-def why(finding: Any) -> str:
-    """What moved most, and by how much."""
-    moved = finding.evidence.get("most_moved", ())
-    told = [f"{one['feature']} {one['moved']:.0%}" for one in moved[:3]]
-    return ", ".join(told) or finding.why
-
-
 def tell(name: str, parts: list[Part]) -> None:
     """A table for a person."""
-    subjects = ("inputs", "answers", "quality")
-    print(f"\n{name}\n\n| part | n | score | {' | '.join(subjects)} | first found |\n|---|---|---|{'---|' * 4}")
+    kinds = [*KINDS.values(), "quality"]
+    print(f"\n{name}: looks that found something, and the requests until the first did\n")
+    print(f"| part | n | accuracy or mean absolute error | {' | '.join(kinds)} | moved most, over the whole part |")
+    print("|---" * (4 + len(kinds)) + "|")
     for part in parts:
-        shares = [f"{part.found.get(one, 0) / part.looks:.0%}" if part.looks else "" for one in subjects]
-        firsts = "; ".join(f"{one} after {n:,}: {text}" for one, (n, text) in part.first.items())
-        print(f"| {part.name} | {part.n:,} | {part.score:.3f} | {' | '.join(shares)} | {firsts} |")
+        cells = [f"{part.found[k] / part.looks:.0%} ({part.first[k]:,})" if k in part.found else "–" for k in kinds]
+        print(f"| {part.name} | {part.n:,} | {part.score:.3f} | {' | '.join(cells)} | {part.moved} |")
     quiet, later = parts[0], parts[1:]
-    print("\n| detector | looks with an alarm in the quiet part | later parts found | requests until found |\n|---|---|---|---|")
     found = [part for part in later if part.first]
-    waits = [min(n for n, _ in part.first.values()) for part in found]
-    least = max((n for n in quiet.found.values()), default=0)
-    print(f"| modelkeep | {least / quiet.looks:.1%} | {len(found)} of {len(later)} | {', '.join(map(str, waits))} |")
-    print(f"| always fires | 100 % | {len(later)} of {len(later)} | 0 |\n| never fires | 0 % | 0 of {len(later)} | never |")
+    waits = ", ".join(f"{min(part.first.values()):,}" for part in found) or "–"
+    false = max(quiet.found.values(), default=0) / quiet.looks
+    every = f"{len(later)} of {len(later)}"
+    print(
+        "\n| detector | false alarms: looks of the quiet part | later parts found | after requests |\n|---|---|---|---|"
+    )
+    print(f"| modelkeep | {false:.1%} | {len(found)} of {len(later)} | {waits} |")
+    print(f"| one that always fires | 100 % | {every} | 0 |\n| one that never fires | 0 % | 0 of {len(later)} | – |")
 
 
 # ── MNIST ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -106,7 +106,7 @@ def tell(name: str, parts: list[Part]) -> None:
 
 @dataclass
 class Caught:
-    """One kind of change: requests until the alarm in each stream (None: not in AFTER), what had moved, false alarms."""
+    """One kind of change: requests until the alarm, stream by stream (None: not in AFTER); how many alarmed before."""
 
     waits: list[int | None] = field(default_factory=list)
     moved: list[str] = field(default_factory=list)
@@ -120,7 +120,7 @@ def pictures(streams: int, seed: int) -> dict[str, Caught]:
     net = mnist.trained(learnt, seed=seed)
     found: dict[str, Caught] = {}
     with tempfile.TemporaryDirectory() as room, mnist.loaded(mnist.made(net, reference, Path(room))) as ask:
-        known = (reference.images, ask(reference.images), reference.labels)
+        known = ({"pixels": reference.images}, ask(reference.images), reference.labels)
         calm = ask(live.images)
         for name, change in CHANGES.items():
             after = change(live)
@@ -128,37 +128,41 @@ def pictures(streams: int, seed: int) -> dict[str, Caught]:
             caught = found[name] = Caught(accuracy=float((answers.argmax(1) == after.labels).mean()))
             for stream in range(streams):
                 rng = np.random.default_rng([seed, stream])
-                watch = Watched({"pixels": known[0]}, known[1], known[2], labels_come=False)
+                watch = Watched(*known)
                 quiet, rows = rng.integers(len(calm), size=BEFORE), rng.integers(len(answers), size=AFTER)
                 caught.early += until(watch, live.images[quiet], calm[quiet]) is not None
                 caught.waits.append(until(watch, after.images[rows], answers[rows]))
-                caught.moved += [f"{f.subject}: {why(f)}" for f in watch.findings()]
+                caught.moved += [f"{f.subject}: {f.evidence['most_moved'][0]['feature']}" for f in watch.findings()]
             print(f"{name}: {caught.waits}", file=sys.stderr, flush=True)
     return found
 
 
 def until(watch: Watched, images: np.ndarray, answers: np.ndarray) -> int | None:
     """Requests until something is found."""
-    for at in range(0, len(images), watch.CHUNK):
-        chosen = slice(at, at + watch.CHUNK)
+    for at in range(0, len(images), CHUNK):
+        chosen = slice(at, at + CHUNK)
         watch.add({"pixels": images[chosen]}, answers[chosen], None)
         if watch.findings():
-            return at + watch.CHUNK
+            return at + CHUNK
     return None
 
 
 def tell_pictures(found: Mapping[str, Caught]) -> bool:
     """A table for a person; whether all were caught soon, and nothing where nothing changed."""
-    print(f"\nMNIST\n\n| what happens to the pictures | accuracy | caught within {SOON} | requests until the alarm: median (most) | alarms before | what moved |")
-    print("|---|---|---|---|---|---|")
+    print(
+        f"\nMNIST: requests until the alarm\n\n| the pictures | accuracy | caught within {SOON} | median (most) ",
+        end="",
+    )
+    print("| alarms before | moved most |\n|---|---|---|---|---|---|")
     good = True
     for name, caught in found.items():
         waits = [AFTER + 1 if wait is None else wait for wait in caught.waits]
         soon = sum(wait <= SOON for wait in waits)
-        good &= (soon == (0 if name == "nothing" else len(waits))) and not caught.early
+        good &= (soon == (0 if name == "as they were" else len(waits))) and not caught.early
         middle, most = (f"{w:g}" if w <= AFTER else f"> {AFTER:,}" for w in (median(waits), max(waits)))
         moved = max(set(caught.moved), key=caught.moved.count, default="")
-        print(f"| {name} | {caught.accuracy:.1%} | {soon} of {len(waits)} | {middle} ({most}) | {caught.early} | {moved} |")
+        cells = [f"{caught.accuracy:.1%}", f"{soon} of {len(waits)}", f"{middle} ({most})", str(caught.early), moved]
+        print(f"| {name} | {' | '.join(cells)} |")
     return good
 
 

@@ -8,20 +8,24 @@ import numpy as np
 from mnist import Array
 
 from modelkeep.data.features import Columns
-from modelkeep.monitor.drift import CHUNK, Drift, Tolerance
+from modelkeep.monitor.drift import Drift, Tolerance
+from modelkeep.monitor.numeric import Numeric
 from modelkeep.monitor.quality import Quality
 from modelkeep.types import Finding, TensorSpec
 
+WORSE = 1.5
+"""The mean absolute error of numbers may be so many times that of the reference rows."""
+
 
 class Watched:
-    """Drift of inputs and answers, and quality, at the defaults, from reference rows on."""
+    """Drift of inputs and answers, and quality where labels come, at the defaults, from reference rows on.
 
-    CHUNK = CHUNK
+    ``answers`` are [rows, classes], and ``truth`` [rows] their classes; or numbers, both [rows].
+    """
 
-    def __init__(self, inputs: Mapping[str, Array], answers: Array, truth: Array, *, labels_come: bool = True) -> None:
-        specs = [_spec(name, column) for name, column in inputs.items()]
-        self.inputs = Columns(specs, inputs)
-        self.answers = Columns([_spec("answer", answers)], {"answer": answers}, answers=True)
+    def __init__(self, inputs: Mapping[str, Array], answers: Array, truth: Array) -> None:
+        self.inputs = Columns.of([_spec(name, column) for name, column in inputs.items()], inputs)
+        self.answers = Columns.of([_spec("answer", answers)], {"answer": answers}, answers=True)
         tolerance = Tolerance()
         tests = len(self.inputs.names) + len(self.answers.names)
         self.drifts = [
@@ -31,36 +35,47 @@ class Watched:
                 ("answers", self.answers, {"answer": answers}),
             )
         ]
-        self.classes = answers.ndim == 2
-        self.quality = None
-        if self.classes and labels_come:
-            accuracy = self.score(answers, truth)
-            self.quality = Quality(accuracy - tolerance.share, "the least to expect", tolerance.false_alarm_every)
+        self.classes, every = answers.ndim == 2, tolerance.false_alarm_every
+        floor = self.score(answers, truth) - tolerance.share
+        self.right = Quality(floor, "the least to expect", every)
+        self.error = Numeric(None if self.classes else WORSE * float(np.abs(answers - truth).mean()), every)
         self.n = 0
 
     def score(self, answers: Array, truth: Array) -> float:
-        """Accuracy; of numbers the root of the mean squared error."""
-        if self.classes:
-            return float((answers.argmax(1) == truth).mean())
-        return float(np.sqrt(((answers - truth) ** 2).mean()))
+        """Accuracy; of numbers the mean absolute error."""
+        return float((answers.argmax(1) == truth).mean() if self.classes else np.abs(answers - truth).mean())
 
     def add(self, inputs: Mapping[str, Array], answers: Array, truth: Array | None) -> None:
-        """Some requests of a row each."""
+        """Requests of a row each, and their truth where it comes."""
         for drift, columns, rows in zip(
             self.drifts, (self.inputs, self.answers), (inputs, {"answer": answers}), strict=True
         ):
             places = drift.bins.place(columns.read(rows))
             counts = drift.bins.tally(places, np.ones(len(places)))
             drift.add_counts(counts, len(places), float(self.n), float(self.n + len(places)))
-        if self.quality is not None and truth is not None:
-            for right in (answers.argmax(1) == truth).tolist():
-                self.quality.add(float(right), float(self.n))
+        for row in range(0 if truth is None else len(truth)):
+            at = float(self.n + row)
+            if self.classes:
+                self.right.add(float(answers[row].argmax() == truth[row]), at)
+            else:
+                self.error.add(answers[row : row + 1], truth[row : row + 1], at)
         self.n += len(answers)
 
     def findings(self) -> list[Finding]:
         """What is so now."""
-        judges = [*self.drifts, *([] if self.quality is None else [self.quality])]
+        judges = [*self.drifts, self.right if self.classes else self.error]
         return [finding for judge in judges if (finding := judge.finding()) is not None]
+
+    def moved(self, inputs: Mapping[str, Array], answers: Array, most: int = 3) -> str:
+        """Of many requests, the features that moved most, and what share of the requests did."""
+        found: list[tuple[float, str]] = []
+        for drift, columns, rows in zip(
+            self.drifts, (self.inputs, self.answers), (inputs, {"answer": answers}), strict=True
+        ):
+            places = drift.bins.place(columns.read(rows))
+            live = drift.bins.tally(places, np.full(len(places), 1 / len(places)))
+            found += zip(np.abs(live - drift.bins.shares).sum(axis=1) / 2, columns.names, strict=True)
+        return ", ".join(f"{name} {share:.0%}" for share, name in sorted(found, reverse=True)[:most])
 
 
 def _spec(name: str, array: Array) -> TensorSpec:

@@ -1,4 +1,4 @@
-"""Real data in time order, each with a model's answers to it: US census employment, bike sharing, Elec2, MNIST.
+"""Real data in time order, each with a model's answers to it: US census employment, bike sharing, Elec2.
 
 Each world says which rows the reference is taken from, and cuts the rest into parts: the first are rows of the same
 time as the reference, in random order, where nothing changes; then what came later.
@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from mnist import Array, folder_of_data
-
 
 REFERENCE = 8192
 
@@ -32,6 +31,10 @@ class World:
     truth: Array
     reference: Array
     parts: Mapping[str, Array]
+
+    def of(self, rows: Array) -> tuple[dict[str, Array], Array, Array]:
+        """Inputs, answers and truth of some rows."""
+        return {name: column[rows] for name, column in self.inputs.items()}, self.answers[rows], self.truth[rows]
 
 
 def shuffled(rows: Array, seed: int) -> Array:

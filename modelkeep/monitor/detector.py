@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from modelkeep.types import Array
 
-BETS = np.array([0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.75, 0.9])
+BETS = np.array([0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.75, 0.9, 0.97])
 """Shares of the stake that one observation may cost."""
 HEADROOM = 5.0
 """Evidence is capped so far (in nats) over the threshold, so that an alarm ends soon after its cause has."""

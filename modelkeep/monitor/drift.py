@@ -6,7 +6,7 @@ bet to fall there more often than the reference share, plus the tolerance, plus 
 is an e-process for a composite hypothesis (betting: Waudby-Smith & Ramdas 2024, JRSS-B; a predictor learned from the
 past as the payoff: Podkopaev & Ramdas 2023, "Sequential predictive two-sample and independence testing", NeurIPS), run
 as an e-detector (see detector.py). A shift below the tolerance stays silent however many requests come, and looking
-often costs nothing.
+often costs nothing. A class of the answers that hardly comes any more is drift too, however few requests it moves.
 
 It takes requests to come independently: bursts of alike requests look like drift, for the time of the burst.
 """
@@ -40,6 +40,7 @@ MAX_KEPT = 1024
 """Chunks that are remembered to tell since when; of more, the older ones are joined in pairs."""
 TOLD = 5
 CLASS = "predicted class"
+"""The feature of the answers whose bins are classes."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,11 @@ class Tolerance:
     """What drift may be: the share of requests that may move, and how many requests there are per false alarm."""
 
     share: float = 0.1
-    lost: float = 0.5
     false_alarm_every: float = 1e6
     told: float | None = None
     """What a finding says of it, where several runs share the false alarms."""
+    lost: float = 1 / 3
+    """What a class of the answers may lose of its share: one of ten that never comes any more moves 10 % only."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ class Drift:
         steps = max(tolerance.false_alarm_every / CHUNK, 1.0)
         self.detector = Detector(len(names), log(max(tests, len(names)) * steps))
         self._every = tolerance.told or tolerance.false_alarm_every
-        self._classes = np.flatnonzero([subject == "answers" and name == CLASS for name in names])
+        self._classes = [at for at, name in enumerate(names) if subject == "answers" and name == CLASS]
         self.n = 0
         self._seen = np.zeros_like(self.bins.shares)
         self.until: float | None = None
@@ -132,20 +134,25 @@ class Drift:
     def _bet(self) -> tuple[Array, Array]:
         """[features, bins] of bool, [features]: the bins that requests are bet to fall into, and how often they may.
 
-        The bins that recent requests fall into more often than the reference rows did; of the answers' classes, where
-        that promises more, all but those that have lost much of their share. To choose by what is past keeps it fair.
+        They are those that recent requests fall into more often than the reference rows did; or, where more is to be
+        won so, all classes but the one that has lost most of its share. Both bets are fair while nothing has drifted,
+        so it is fair to choose between them by what is past.
         """
         share = self._seen / self._seen.sum(axis=1, keepdims=True)
         chosen = share > self.bins.shares
         bound = np.where(chosen.any(axis=1), self.bins.upper(chosen) + self.tolerance.share, 1.0)
         for at in self._classes:
-            lost = int(np.argmin(np.where(self.bins.shares[at] > 0, share[at] / np.maximum(self.bins.shares[at], 1e-9), np.inf)))
             others = chosen.copy()
-            others[at] = np.arange(self.bins.count) != lost
+            others[at] = np.arange(self.bins.count) != self._rarer(at, share[at])
             most = 1 - (1 - self.tolerance.lost) * (1 - self.bins.upper(others)[at])
-            if _gain(1 - share[at, lost], most) > _gain(share[at] @ chosen[at], bound[at]):
+            if _gain(share[at] @ others[at], most) > _gain(share[at] @ chosen[at], bound[at]):
                 chosen, bound[at] = others, most
         return chosen, bound
+
+    def _rarer(self, feature: int, share: Array) -> int:
+        """The bin that has lost most of its share of the reference rows."""
+        before = self.bins.shares[feature]
+        return int(np.argmin(np.where(before > 0, share / np.maximum(before, 1e-9), np.inf)))
 
     def finding(self) -> Finding | None:
         """Drift, with the features that moved, before and after; None while the evidence is too small."""
@@ -160,8 +167,7 @@ class Drift:
         top = int(worst[0])
         why = (
             f"{len(moved)} of {len(self.names)} features of the {self.subject} moved, most of all {self.names[top]}: "
-            f"{distance[top]:.0%} of {n} requests fall elsewhere than the reference rows did, where "
-            f"{self.tolerance.share:.0%} may (one false alarm in {self._every:,.0f} requests at most)"
+            f"{self._what_moved(top, start, n)} (one false alarm in {self._every:,.0f} requests at most)"
         )
         evidence = {
             "n": n,
@@ -175,6 +181,17 @@ class Drift:
             "most_moved": [self._describe(int(at), start, float(distance[at])) for at in worst[:TOLD]],
         }
         return Finding("drift", self.subject, why, evidence, since)
+
+    def _what_moved(self, feature: int, start: int, n: int) -> str:
+        before, after = self.bins.shares[feature], self._live(start)[feature]
+        distance, rarer = float(np.abs(after - before).sum() / 2), self._rarer(feature, after)
+        if feature in self._classes and before[rarer] - after[rarer] > distance / 2:
+            return (
+                f"{self.bins.label(feature, rarer)} is the answer to {after[rarer]:.1%} of {n} requests, of the "
+                f"reference rows to {before[rarer]:.1%}, of which it may lose {self.tolerance.lost:.0%}"
+            )
+        may = self.tolerance.share
+        return f"{distance:.0%} of {n} requests fall elsewhere than the reference rows did, where {may:.0%} may"
 
     def distance(self, start: int = 0) -> Array:
         """[features]: total variation distance of the requests since a step from the reference; 0 to 1.
@@ -231,11 +248,12 @@ class Drift:
         )
 
 
-def _gain(share: Array, bound: Array) -> Array:
-    """What a bet promises for each request, in nats, where this share of them falls inside and ``bound`` may."""
-    inside, most = np.clip(share, 1e-9, 1 - 1e-9), np.clip(bound, 1e-9, 1 - 1e-9)
-    found = inside * np.log(inside / most) + (1 - inside) * np.log((1 - inside) / (1 - most))
-    return np.where(inside > most, found, 0.0)
+def _gain(share: float, bound: float) -> float:
+    """What the best bet wins with each request, in nats, where this share of them falls inside and ``bound`` may."""
+    if share <= bound:
+        return 0.0
+    outside = (1 - share) * log((1 - share) / (1 - bound)) if share < 1 else 0.0
+    return share * log(share / bound) + outside
 
 
 def thin(rows: Array) -> Array:

@@ -144,6 +144,52 @@ class TestNotice:
         assert drift.finding() is None
 
 
+class TestAClassThatIsGone:
+    """One class of ten that never comes any more moves 10 % of the requests: no more than the tolerance."""
+
+    @staticmethod
+    def answers(gone: float, n: int, seed: int) -> Any:
+        """Ten classes alike, of which class 7 has lost this part of its share."""
+        chances = np.where(np.arange(10) == 7, 0.1 * (1 - gone), 0.1)
+        return np.random.default_rng(seed).choice(10, n, p=chances / chances.sum())[:, None].astype(float)
+
+    @staticmethod
+    def watch_answers(reference: Any, **tolerance: float) -> Drift:
+        return Drift("answers", reference, ["predicted class"], [None], Tolerance(**tolerance), tests=20)
+
+    def test_it_is_noticed_soon_and_named(self) -> None:
+        for seed in range(3):
+            drift = self.watch_answers(self.answers(0.0, 10_000, seed))
+            assert look_often(drift, self.answers(0.0, 2000, 10 + seed)) == (0, None)
+            at, found = look_often(drift, self.answers(1.0, 1000, 20 + seed))
+            assert 0 < at <= 500
+            assert found is not None
+            assert "6.5 to 7.5 is the answer to " in found.why
+            assert "of which it may lose 33%" in found.why
+
+    def test_one_that_lost_less_than_it_may_is_no_drift_however_many_come(self) -> None:
+        drift = self.watch_answers(self.answers(0.0, 10_000, 3))
+        assert look_often(drift, self.answers(0.3, 30_000, 4)) == (0, None)
+
+    def test_the_classes_of_an_input_come_and_go_as_they_like(self) -> None:
+        drift = Drift("inputs", self.answers(0.0, 10_000, 5), ["predicted class"], [None], Tolerance())
+        assert look_often(drift, self.answers(1.0, 3000, 6)) == (0, None)
+
+    def test_false_alarms_are_as_rare_as_promised_where_they_are_hardest_to_avoid(self) -> None:
+        """A class at the very edge: one alarm in 800 requests is promised at most, so at most half of 60 streams of 400
+        may have one."""
+        reference = np.repeat(np.arange(10.0), 1000)[:, None]
+        drift = self.watch_answers(reference)
+        others = np.arange(drift.bins.count)[None] != 8
+        left = (1 - Tolerance().lost) * (1 - float(drift.bins.upper(others)[0]))
+        alarms = 0
+        for seed in range(60):
+            stream = self.answers(1 - left / 0.1, 400, 100 + seed)
+            at, _ = look_often(self.watch_answers(reference, false_alarm_every=800), stream)
+            alarms += at > 0
+        assert alarms <= 30
+
+
 class TestFinding:
     @pytest.fixture
     def found(self) -> Finding:

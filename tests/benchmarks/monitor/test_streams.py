@@ -22,7 +22,7 @@ def test_the_bins_beside_a_features_own_are_empty() -> None:
 
 def test_counts_are_as_the_numbers_would_have_been() -> None:
     cuts, far = [-1.0, 0.0, 1.0], streams.shift(0.3)
-    numbers = np.concatenate([b for b in streams.numbers((3, 1), 0, 0.3, 200_000)])
+    numbers = np.concatenate(list(streams.numbers((3, 1), 0, 0.3, 200_000)))
     seen = np.histogram(numbers, [-np.inf, *cuts, np.inf])[0] / len(numbers)
     each = streams.shares(cuts, far, 5)[None]
     counted = streams.counts(np.random.default_rng(4), each, 1000, 200)
