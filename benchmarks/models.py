@@ -91,6 +91,19 @@ class BertSmall(nn.Module):
         return x.mean(1)
 
 
+class MaskedBertSmall(BertSmall):
+    """The same with a mask, so that sequences of different lengths may share a run."""
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """int64 [rows, length], 1 where a token counts and 0 where not → [rows, classes]."""
+        seen = mask[:, None, None, :].to(torch.bool)
+        x = self.norm(self.words(ids) + self.places[: ids.shape[1]])
+        for layer in self.layers:
+            x = layer(x, seen)
+        weights = mask[:, :, None].to(x.dtype)
+        return self.head((x * weights).sum(1) / weights.sum(1))
+
+
 class Layer(nn.Module):
     """Attention with 8 heads, then a wide layer; normed after each, as BERT does."""
 
@@ -101,10 +114,10 @@ class Layer(nn.Module):
         self.wide, self.narrow = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
         self.norms = nn.ModuleList([nn.LayerNorm(width), nn.LayerNorm(width)])
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[rows, length, width] → the same."""
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """[rows, length, width] → the same; ``mask`` [rows, 1, 1, length] says what is attended to."""
         rows, length, width = x.shape
         q, k, v = self.qkv(x).reshape(rows, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        seen = nn.functional.scaled_dot_product_attention(q, k, v)
+        seen = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         x = self.norms[0](x + self.out(seen.transpose(1, 2).reshape(rows, length, width)))
         return self.norms[1](x + self.narrow(nn.functional.gelu(self.wide(x))))

@@ -27,9 +27,10 @@ class Settings:
     of API keys, by default inside home; where it is there, every route asks for one. ``anonymous`` lets a server
     without keys listen beyond this machine. ``tls_cert`` and ``tls_key`` are PEM files. ``access_log`` is a file
     (``-``: stderr), which begins anew at ``access_log_bytes``; ``traces`` an OTLP/HTTP URL, or ``console``.
-    ``cache_bytes`` is room for answers that were given before; 0 runs every request. ``sample`` is a folder for parquet
-    files of a ``sample_share`` of the requests, with the fields of ``sample_mask`` masked (data.masks); none is kept
-    where it is empty.
+    ``cache_bytes`` is room for answers that were given before; 0 runs every request. Traffic that monitor, rollout and
+    update read is kept of ``capture_rate`` requests a second at most on each track, with inputs and outputs of a
+    ``capture_share``. ``sample`` is a folder for parquet files of a ``sample_share`` of the requests, with the fields
+    of ``sample_mask`` masked (data.masks); none is kept where it is empty.
     """
 
     home: Path = Path(".modelkeep")
@@ -55,6 +56,7 @@ class Settings:
     request_timeout: float = 30.0
     head_timeout: float = 10.0
     capture_share: float = 1.0
+    capture_rate: float = 250.0
     capture_rows: int = 50_000
     capture_bytes: int = 512 * 1024**2
     sample: str = ""

@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,18 +55,27 @@ def asked() -> dict[str, bytes]:
     x = row()
     tensor: dict[str, Any] = {"name": "x", "shape": [1, WIDTH], "datatype": "FP32"}
     plain = json.dumps({"inputs": [{**tensor, "data": [round(float(v), 4) for v in x[0]]}]}).encode()
-    sized = {"inputs": [{**tensor, "parameters": {"binary_data_size": x.nbytes}}]}
-    head = json.dumps({**sized, "parameters": {"binary_data_output": True}}).encode()
+    return {"JSON": post("/v2/models/mlp/infer", plain), "binary": binary("mlp", {"x": x})}
+
+
+def binary(model: str, inputs: Mapping[str, Any]) -> bytes:
+    """An infer request of the Open Inference Protocol with its tensors as bytes, and the answer's too."""
+    tensors, raw = [], b""
+    for name, array in inputs.items():
+        kind = {"float32": "FP32", "int64": "INT64"}[str(array.dtype)]
+        size = {"binary_data_size": array.nbytes}
+        tensors.append({"name": name, "shape": list(array.shape), "datatype": kind, "parameters": size})
+        raw += array.tobytes()
+    head = json.dumps({"inputs": tensors, "parameters": {"binary_data_output": True}}).encode()
     length = f"inference-header-content-length: {len(head)}\r\n"
-    where = "/v2/models/mlp/infer"
-    return {"JSON": post(where, plain), "binary": post(where, head + x.tobytes(), length)}
+    return post(f"/v2/models/{model}/infer", head + raw, length)
 
 
 class _Client(asyncio.Protocol):
-    """Sends the request again as soon as it is answered, until ``until``."""
+    """Sends the next request as soon as the last is answered, until ``until``."""
 
-    def __init__(self, request: bytes, until: float, latencies: list[float]) -> None:
-        self.request, self.until, self.latencies = request, until, latencies
+    def __init__(self, requests: Iterator[bytes], until: float, latencies: list[float]) -> None:
+        self.requests, self.until, self.latencies = requests, until, latencies
         self.done = asyncio.get_running_loop().create_future()
         self.buffer = b""
 
@@ -74,8 +84,9 @@ class _Client(asyncio.Protocol):
         self.send()
 
     def send(self) -> None:
+        request = next(self.requests)
         self.sent = time.perf_counter()
-        self.transport.write(self.request)
+        self.transport.write(request)
 
     def data_received(self, data: bytes) -> None:
         self.buffer += data
@@ -100,15 +111,16 @@ class _Client(asyncio.Protocol):
             self.done.set_exception(error or RuntimeError("the server closed the connection"))
 
 
-def closed(port: int, request: bytes, connections: int, seconds: float) -> list[float]:
-    """Latencies, sorted, of a closed loop. Raises RuntimeError for an answer that is not 200."""
+def closed(port: int, request: bytes | Sequence[bytes], connections: int, seconds: float) -> list[float]:
+    """Latencies, sorted, of a closed loop, which sends several requests in turn. RuntimeError for what is not 200."""
     import uvloop
 
     async def main() -> list[float]:
         latencies: list[float] = []
+        requests = itertools.cycle([request] if isinstance(request, bytes) else request)
         loop, until = asyncio.get_running_loop(), time.perf_counter() + seconds
         made = [
-            await loop.create_connection(lambda: _Client(request, until, latencies), "127.0.0.1", port)
+            await loop.create_connection(lambda: _Client(requests, until, latencies), "127.0.0.1", port)
             for _ in range(connections)
         ]
         await asyncio.gather(*(client.done for _, client in made))

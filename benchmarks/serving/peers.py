@@ -3,11 +3,12 @@
     python benchmarks/serving/peers.py [--model small|large] [--rounds 5] [--seconds 4] [--only NAME …] [--json FILE]
 
 `small` is a perceptron 784-128-10, `large` one of 20 million parameters (784-4096-4096-10). Every server has the first
-core and one thread of ONNX Runtime, modelkeep with all of its promises on (worker process, capture, metrics, bounds);
+core and one thread of ONNX Runtime, modelkeep with all of its promises on, from a registry as `modelkeep serve` does
+(worker process, capture, metrics, monitoring, bounds);
 32 connections load it from the last core. All servers are up, and those that are not measured are stopped (SIGSTOP).
-Rounds alternate; ratios are taken within a round. Also measured: a bare ASGI answer on uvicorn (`echo`), and the
-engine alone at batch 32 on one core. The environments are made on first use in $MODELKEEP_PEERS (default
-~/.cache/modelkeep/peers), about 1.5 GB.
+Rounds alternate; ratios are taken within a round. Also measured: a bare ASGI answer on uvicorn (`echo`), the engine
+alone at batch 32 and at batch 1 on one core, and what a lone client waits for modelkeep and for the bare answer. The
+environments are made on first use in $MODELKEEP_PEERS (default ~/.cache/modelkeep/peers), about 1.5 GB.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ from load import asked, closed, perceptron, post, row, tree
 
 APPS = Path(__file__).parent / "apps"
 CONNECTIONS = 32
+LONE = ("modelkeep", "echo")
+"""Servers whose answer to a client that is alone is measured too."""
 RUNTIME = "onnxruntime==1.32.0"
 PEERS = {
     "fastapi": ["fastapi==0.165.0", "uvicorn[standard]==0.54.0", "numpy"],
@@ -44,10 +47,13 @@ PEERS = {
 SERVE = """
 import os, sys
 from pathlib import Path
-from modelkeep.serve.server import serve_file
+from modelkeep.data import dataset
+from modelkeep.keep import Keep
 from modelkeep.settings import Settings
-settings = Settings(port=int(os.environ["PORT"]))
-serve_file(Path(os.environ["MODEL"]), settings, name="mlp", options={"threads": 1})
+settings = Settings(home=Path(os.environ["HOME_OF_MODELS"]), port=int(os.environ["PORT"]))
+keep = Keep(settings)
+keep.add(Path(os.environ["MODEL"]), "mlp", data=dataset.read(Path(os.environ["ROWS"])))
+keep.serve(["mlp"], options={"threads": 1})
 """
 ECHO = """
 import os, uvicorn
@@ -98,6 +104,13 @@ def forms(name: str) -> dict[str, bytes]:
     return {"JSON": asked()["JSON"]} if name == "mlserver" else asked()
 
 
+def rows_of_reference(room: Path) -> Path:
+    """A file of rows that monitoring compares requests with."""
+    file = room / "rows.npz"
+    np.savez(file, x=np.random.default_rng(2).random((500, 784)).astype(np.float32))
+    return file
+
+
 class Server:
     """One server on the first core, stopped unless it is measured."""
 
@@ -111,6 +124,7 @@ class Server:
         environ = {**os.environ, "MODEL": str(model), "PYTHONPATH": str(APPS), "OMP_NUM_THREADS": "1"}
         # Triton's Python backend would find another libpython than the environment's
         environ["LD_LIBRARY_PATH"] = str(sysconfig.get_config_var("LIBDIR"))
+        environ |= {"HOME_OF_MODELS": str(room / "home"), "ROWS": str(rows_of_reference(room))}
         environ |= {"BENTOML_DO_NOT_TRACK": "True", "BENTOML_HOME": str(room / "bento")}
         if name in ("modelkeep", "echo"):
             environ["PYTHONPATH"] = os.environ.get("PYTHONPATH", "")
@@ -163,19 +177,19 @@ def measured(server: Server) -> Iterator[None]:
         server.signal(signal.SIGSTOP)
 
 
-def engine(model: Path, core: int, seconds: float) -> float:
-    """Rows a second that ONNX Runtime alone does at batch 32, with one thread on one core."""
+def engine(model: Path, core: int, seconds: float, rows: int = 32) -> float:
+    """Rows a second that ONNX Runtime alone does at this batch, with one thread on one core."""
     code = (
         "import os, sys, time, numpy as np; os.sched_setaffinity(0, {int(sys.argv[2])})\n"
         "from session import session\n"
-        "m = session(); x = np.random.default_rng(0).random((32, 784)).astype(np.float32)\n"
+        "m = session(); x = np.random.default_rng(0).random((int(sys.argv[4]), 784)).astype(np.float32)\n"
         "for _ in range(5): m.run(None, {'x': x})\n"
         "n, t = 0, time.perf_counter()\n"
-        "while time.perf_counter() - t < float(sys.argv[3]): m.run(None, {'x': x}); n += 32\n"
+        "while time.perf_counter() - t < float(sys.argv[3]): m.run(None, {'x': x}); n += len(x)\n"
         "print(n / (time.perf_counter() - t))"
     )
     environ = {**os.environ, "MODEL": str(model), "PYTHONPATH": str(APPS)}
-    command = [sys.executable, "-c", code, str(model), str(core), str(seconds)]
+    command = [sys.executable, "-c", code, str(model), str(core), str(seconds), str(rows)]
     return float(subprocess.run(command, env=environ, capture_output=True, text=True, check=True).stdout)
 
 
@@ -198,12 +212,18 @@ def run(names: list[str], model: Path, rounds: int, seconds: float, room: Path) 
             servers.append(server)
         for number in range(-1, rounds):  # the first warms up, and is thrown away
             alone = engine(model, cores[0], seconds)
+            single = engine(model, cores[0], seconds / 2, rows=1)
             if number >= 0:
                 found.setdefault("engine at batch 32", {}).setdefault("requests/s", []).append(alone)
+                found.setdefault("engine at batch 1", {}).setdefault("requests/s", []).append(single)
             for server in servers if number % 2 else reversed(servers):
                 for form, request in forms(server.name).items():
                     with measured(server):
                         latencies = closed(server.port, request, CONNECTIONS, seconds)
+                        lone = closed(server.port, request, 1, seconds / 2) if server.name in LONE else []
+                    if number >= 0 and lone:
+                        of = found.setdefault(f"{server.name} {form}", {})
+                        of.setdefault("lone p50 ms", []).append(1e3 * float(np.quantile(lone, 0.5)))
                     if number >= 0:
                         kept = found.setdefault(f"{server.name} {form}", {})
                         kept.setdefault("requests/s", []).append(len(latencies) / seconds)
@@ -240,6 +260,9 @@ def report(found: dict[str, dict[str, list[float]]]) -> None:
         for what in ours:
             shares = [a / b for a, b in zip(found[what]["requests/s"], limits, strict=True)]
             print(f"\n{what}: {told(shares)} of the combined limit 1/(1/engine at batch 32 + 1/echo)")
+            least = zip(found["echo JSON"]["lone p50 ms"], found["engine at batch 1"]["requests/s"], strict=True)
+            more = [ms - e - 1e3 / r for ms, (e, r) in zip(found[what]["lone p50 ms"], least, strict=True)]
+            print(f"{what}: a lone request takes {told(more)} ms more than the bare answer and the engine at batch 1")
 
 
 def main() -> None:

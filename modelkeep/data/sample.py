@@ -8,7 +8,7 @@ import threading
 import time
 import zlib
 from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -94,6 +94,11 @@ class Sample:
     @share.setter
     def share(self, most: float) -> None:
         self._share = self._now = min(max(most, 0.0), 1.0)
+
+    def consider(self, request: str, exchange: Callable[[], Exchange]) -> None:
+        """Offer what became of the request of this id, if it belongs to the share."""
+        if zlib.crc32(request.encode("utf-8", "replace")) < self._now * 2**32:
+            self.offer(exchange())
 
     def offer(self, exchange: Exchange) -> None:
         """Hand over one exchange; returns at once. Its arrays must not be changed afterwards."""

@@ -6,8 +6,9 @@ import json
 import queue
 import sqlite3
 import threading
+import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,9 @@ WAITING_ROWS, WAITING_BYTES = 10_000, 128 * 1024**2
 """What offer() lets wait for the writer; more is dropped and counted."""
 GATHER_SECONDS, GATHER_ROWS = 0.02, 1000
 ROW_OVERHEAD = 200
+ALL = 2**32
+BURST = 10
+"""Seconds' worth of requests that one second may bring before it is known how many there are."""
 PLAIN = ("id", "at", "model", "version", "track", "outcome", "seconds")
 
 
@@ -51,19 +55,56 @@ class Exchange:
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
+class Sampler:
+    """Which requests are kept where more come than ``rate`` a second: a share of them, chosen by id, that follows the
+    load of the second before. A first rush is kept up to BURST seconds' worth.
+
+    Whether a request is kept depends on its id only, never on what became of it, so that what is seen of those kept
+    holds for all.
+    """
+
+    def __init__(self, rate: float) -> None:
+        self.rate = rate
+        self._below = ALL
+        self._since = self._came = self._kept = 0.0
+
+    def wants(self, mark: int, now: float) -> bool:
+        """Whether to keep the request of this ``mark`` (its id as 32 bits), which came at ``now`` (seconds)."""
+        if now - self._since >= 1.0:
+            rate = self._came / (now - self._since) if self._since else 0.0
+            self._below = ALL if rate <= self.rate else int(ALL * self.rate / rate)
+            self._since, self._came, self._kept = now, 0, 0
+        self._came += 1
+        if not self.has(mark) or self._kept >= BURST * self.rate:
+            return False
+        self._kept += 1
+        return True
+
+    def has(self, mark: int) -> bool:
+        """Whether a request of this mark belongs to the share."""
+        return mark < self._below
+
+
 class TrafficLog:
     """The writer. ``offer`` never blocks and never raises; what does not fit is dropped and counted.
 
-    Every outcome is kept as a row; inputs and outputs of a ``share`` of the requests only, chosen by id, so that the
-    live and the shadow answer to one request are kept or left out together. The oldest rows go first once there are
-    ``max_rows`` rows or ``max_bytes`` bytes. A damaged file is moved aside (.damaged): traffic may be lost, the
-    service may not.
+    Of each track it keeps ``rate`` requests a second at most (see Sampler), chosen by id, so that the live and the
+    shadow answer to one request are kept or left out together. Each is a row with its outcome; inputs and outputs are
+    kept of a ``share`` of them, by id too. The oldest rows go first once there are ``max_rows`` rows or ``max_bytes``
+    bytes. A damaged file is moved aside (.damaged): traffic may be lost, the service may not.
     """
 
     def __init__(
-        self, path: Path, *, share: float = 1.0, max_rows: int = 50_000, max_bytes: int = 512 * 1024**2
+        self,
+        path: Path,
+        *,
+        share: float = 1.0,
+        rate: float = 250.0,
+        max_rows: int = 50_000,
+        max_bytes: int = 512 * 1024**2,
     ) -> None:
-        self.path, self.share, self.max_rows, self.max_bytes = path, share, max_rows, max_bytes
+        self.path, self.share, self.rate, self.max_rows, self.max_bytes = path, share, rate, max_rows, max_bytes
+        self._samplers: dict[tuple[str, int | None], Sampler] = {}
         self.written = self.dropped = 0
         self.last_error = ""
         self._added: float = max_bytes  # so that the first batch counts what an earlier server left
@@ -75,6 +116,26 @@ class TrafficLog:
         self._set_aside_if_damaged()
         self._thread = threading.Thread(target=self._write_all, name="traffic", daemon=True)
         self._thread.start()
+
+    def adjust(self, share: float, rate: float) -> None:
+        """From now on so many are kept."""
+        self.share, self.rate = share, rate
+        for sampler in self._samplers.values():
+            sampler.rate = rate
+
+    def consider(self, request: str, model: str, version: int, track: str, exchange: Callable[[], Exchange]) -> None:
+        """Offer what became of the request of this id, if it is to be kept; asked once for each, on one thread."""
+        if self.wants(request, model, version, track):
+            self.offer(exchange())
+
+    def wants(self, request: str, model: str, version: int, track: str) -> bool:
+        """Whether it is to be kept."""
+        mark = zlib.crc32(request.encode("utf-8", "replace"))
+        key = (model, version if track == "canary" else None)
+        sampler = self._samplers.get(key)
+        if sampler is None:
+            sampler = self._samplers[key] = Sampler(self.rate)
+        return sampler.has(mark) if track == "shadow" else sampler.wants(mark, time.monotonic())
 
     def offer(self, exchange: Exchange) -> None:
         """Hand over one exchange; returns at once. Its arrays must not be changed afterwards."""
@@ -174,7 +235,7 @@ class TrafficLog:
             self._trim_bytes(database)
 
     def _insert(self, database: sqlite3.Connection, one: Exchange) -> None:
-        keep = zlib.crc32(one.id.encode()) < self.share * 2**32
+        keep = zlib.crc32(one.id.encode()) < self.share * ALL
         inputs, outputs = (pack(one.inputs), pack(one.outputs)) if keep else (None, None)
         seq = 0
         if inputs is not None and one.track != "shadow":

@@ -1,8 +1,9 @@
 """Joins the requests of one version into batches, and has workers run them.
 
-Work-conserving: a request that finds a free worker runs at once, and batches form while workers are busy. Only requests
-of the same input names, shapes beyond the first dimension, dtypes and parameters share a run. All methods belong to the
-event loop's thread.
+Work-conserving: a request that finds a free worker runs at once, and batches form while workers are busy; where a run
+costs much besides its rows, those just answered are given a moment to come back (refill.py). Only requests of the same
+input names, shapes beyond the first dimension, dtypes and parameters share a run. All methods belong to the event
+loop's thread.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from modelkeep.errors import ModelkeepError, TooLate
 from modelkeep.serve.crew import Answer, Batch, Crew, Pending
 from modelkeep.serve.limits import Pace
 from modelkeep.serve.ragged import bucket
+from modelkeep.serve.refill import Refill
 from modelkeep.serve.runs import Part, Seen
 from modelkeep.serve.suspects import Suspects
 from modelkeep.serve.threads import Threads
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 BUSY = 0.5
 """Share of recent requests that met another one, above which a batch may wait for company."""
+ALONE = 0.25
+"""Share below which a client counts as alone, and is never made to wait."""
 GUILT = {"crash": 0.5, "hang": 0.5, "kill": 0.25}
 """Of a request that a worker ended in. At 1 it has failed: after it was run with others, then alone; a worker that was
 killed says less, for it may have been the system, short of memory, or a person."""
@@ -46,6 +50,10 @@ def joinable(inputs: Arrays, parameters: Mapping[str, Any], ragged: Mapping[str,
     """Equal for requests that may share a run. Strings of any length are one dtype; of an axis in ``ragged``, by input,
     only the bucket counts.
     """
+    if len(inputs) == 1 and not parameters and ragged is None:  # as most are: the same in a third of the time
+        ((name, array),) = inputs.items()
+        if array.dtype.kind not in "OUS":
+            return name, array.dtype, array.shape[1:]
     tensors = tuple(
         (n, "str" if a.dtype.kind in "OUS" else a.dtype.str, _shape(a.shape, ragged.get(n) if ragged else None))
         for n, a in sorted(inputs.items())
@@ -86,6 +94,7 @@ class Batcher:
         self._groups: OrderedDict[Hashable, _Group] = OrderedDict()
         self._running: set[Batch] = set()
         self._suspects = Suspects()
+        self._refill = Refill()
         self._scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._company = 0.0
@@ -112,6 +121,7 @@ class Batcher:
         met = bool(self.waiting or self._running)
         self._company += 0.2 * (met - self._company)
         self._enter(pending)
+        self._refill.came(now)
         self._idle.clear()
         self.wake()
         return pending
@@ -225,9 +235,15 @@ class Batcher:
     def _next(self, now: float) -> Hashable | None:
         """The group to run now, or None where waiting is likely to bring company."""
         first = next(iter(self._groups))
+        if not self._batched:
+            return first
+        due = self._refill.due(now, self.waiting) if self._company > ALONE else now
+        if due > now and all(group.rows < self.config.max_batch for group in self._groups.values()):
+            self._timer = self._loop.call_later(due - now, self._dispatch)
+            return None
         window = self.config.max_wait
         busy = self._company > BUSY and (self._running or now - self._active < window)
-        if not (window and busy and self._batched):
+        if not (window and busy):
             return first
         due = now + window
         for key, group in self._groups.items():
@@ -265,6 +281,7 @@ class Batcher:
         self._running.discard(batch)
         self._active = time.monotonic()
         self.pace.observe(sum(p.rows for p in batch.requests), self._active - batch.started)
+        self._refill.answered(self._active, len(batch.requests) + self.waiting, self.pace.run(0))
         with stages.stage("split"):
             for part in parts:
                 self._split(batch, part, seconds)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from starlette.exceptions import HTTPException
-from starlette.types import Receive, Scope
+from starlette.types import Receive
 
 from modelkeep.errors import BadInput
 from modelkeep.serve.plane import Plane
@@ -20,14 +20,14 @@ LEFT = "the client left before its request was complete"
 Headers = Mapping[str, str]
 
 
-def headers(scope: Scope) -> Headers:
+def headers(raw: Iterable[tuple[bytes, bytes]]) -> Headers:
     """The headers by name in small letters: Starlette's own look each one up by a walk through all."""
-    return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in raw}
 
 
 async def read(receive: Receive, heads: Headers, plane: Plane) -> bytes:
     """The whole body, unpacked. Raises HTTPException 413 and 408, Overloaded, BadInput."""
-    _bound(plane, number(heads, "content-length", int, 0))
+    bound(plane, number(heads, "content-length", int, 0))
     message = await receive()
     body: bytes = message.get("body", b"")
     if message["type"] == "http.disconnect":
@@ -39,7 +39,7 @@ async def read(receive: Receive, heads: Headers, plane: Plane) -> bytes:
                 body = await _rest(receive, body, plane)
         except TimeoutError:
             raise HTTPException(408, f"the body took longer than {seconds:g} s (request_timeout); send less") from None
-    _bound(plane, len(body))
+    bound(plane, len(body))
     encoding = heads.get("content-encoding", "")
     return body if encoding in ("", "identity") else _unpacked(body, encoding, plane)
 
@@ -49,7 +49,7 @@ async def _rest(receive: Receive, first: bytes, plane: Plane) -> bytes:
     parts, size = [first], 0
     try:
         while True:
-            _bound(plane, size + len(parts[-1]))
+            bound(plane, size + len(parts[-1]))
             plane.limits.hold(len(parts[-1]))
             size += len(parts[-1])
             message = await receive()
@@ -62,7 +62,8 @@ async def _rest(receive: Receive, first: bytes, plane: Plane) -> bytes:
         plane.limits.release(size)
 
 
-def _bound(plane: Plane, size: int) -> None:
+def bound(plane: Plane, size: int) -> None:
+    """Raises HTTPException 413 for a body larger than the server takes."""
     most = plane.settings.max_body_bytes
     if size > most:
         plane.metrics.rejected("body_too_large")
@@ -78,7 +79,7 @@ def _unpacked(body: bytes, encoding: str, plane: Plane) -> bytes:
         plain = unpacker.decompress(body, plane.settings.max_body_bytes + 1)
     except zlib.error as error:
         raise BadInput(f"the body is not {encoding}: {error}") from None
-    _bound(plane, len(plain))
+    bound(plane, len(plain))
     if not unpacker.eof:
         raise BadInput(f"the {encoding} body breaks off before its end")
     return plain

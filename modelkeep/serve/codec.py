@@ -40,6 +40,8 @@ DATATYPES = {
 """The protocol's names, and those of TensorSpec."""
 NAMES = {ours: theirs for theirs, ours in DATATYPES.items()}
 BY_DTYPE = {np.dtype(ours): theirs for theirs, ours in DATATYPES.items() if ours not in ("bfloat16", "str")}
+_NUMBERS = {theirs: (dtype.newbyteorder("<"), dtype) for dtype, theirs in BY_DTYPE.items()}
+"""Of each datatype, how its numbers lie on the wire, and how they do here."""
 ONLY_BINARY = ("FP16", "BF16")
 TRANSPORT = ("binary_data_output", "headers", "timeout")
 """Parameters of a request that speak to the server, not to the model."""
@@ -247,13 +249,12 @@ def from_bytes(name: str, datatype: str, shape: Sequence[int], raw: memoryview) 
         raise BadInput(f"input '{name}' is {datatype} {list(shape)}: {count * width} bytes, and {len(raw)} were sent")
     if datatype == "BF16":  # numpy has no such type; widened to float32 nothing is lost
         return (np.frombuffer(raw, "<u2").astype("<u4") << 16).view("<f4").reshape(shape)
-    return (
-        np.frombuffer(raw, np.dtype(DATATYPES[datatype]).newbyteorder("<")).astype(DATATYPES[datatype]).reshape(shape)
-    )
+    sent, kept = _NUMBERS[datatype]
+    return np.frombuffer(raw, sent).astype(kept).reshape(shape)
 
 
 def _width(datatype: str) -> int:
-    return 2 if datatype == "BF16" else np.dtype(DATATYPES[datatype]).itemsize
+    return 2 if datatype == "BF16" else _NUMBERS[datatype][1].itemsize
 
 
 def _texts(name: str, count: int, raw: memoryview) -> Array:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from modelkeep.serve.direct import Cycle, Direct
 from modelkeep.settings import Settings
+
+if TYPE_CHECKING:
+    from modelkeep.serve.infer import Where
 
 GONE = "modelkeep.gone"
 """In an ASGI scope: the client has left, which is why its task is cancelled."""
@@ -20,13 +24,15 @@ NOISE = ("Invalid HTTP request", "Unsupported upgrade request", "No supported We
 """What uvicorn logs of a client's request, a line each: any client could fill a disk with them."""
 
 
-def bounded(settings: Settings, rejected: Callable[[str], None]) -> type[Connection]:
+def bounded(settings: Settings, rejected: Callable[[str], None], direct: Direct | None = None) -> type[Connection]:
     """The protocol class with the bounds of ``settings``, for uvicorn.Config(http=…).
 
-    ``rejected`` is told ``malformed`` of each request that is not HTTP, in place of uvicorn's log.
+    ``rejected`` is told ``malformed`` of each request that is not HTTP, in place of uvicorn's log. Where ``direct`` is
+    given, it answers infer requests that come whole; all others go to the ASGI application.
     """
     logging.getLogger("uvicorn.error").addFilter(_quiet)
-    return type("Bounded", (Connection,), {"settings": settings, "rejected": staticmethod(rejected)})
+    fields = {"settings": settings, "rejected": staticmethod(rejected), "direct": direct}
+    return type("Bounded", (Connection,), fields)
 
 
 def _quiet(record: logging.LogRecord) -> bool:
@@ -40,6 +46,10 @@ class Connection(HttpToolsProtocol):
 
     settings = Settings()
     rejected: Callable[[str], None]
+    direct: Direct | None = None
+    cycle: Any
+    _where: Where | None = None
+    _body = b""
     _head = 0
     _in_head = False
     _task: asyncio.Task[None] | None = None
@@ -58,7 +68,9 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """No timer outlives its connection, and no work: who has gone needs no answer."""
         self._stop_waiting()
-        if self._task is not None and not self._task.done() and not self.cycle.response_complete:
+        if isinstance(self.cycle, Cycle):
+            self.cycle.leave()
+        elif self._task is not None and not self._task.done() and not self.cycle.response_complete:
             told: Any = self.cycle.scope
             told[GONE] = True
             self._task.cancel()
@@ -70,6 +82,8 @@ class Connection(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         super().data_received(data)
+        if self._where is not None:
+            self._by_asgi()
         # most requests come whole: a timer is made for the others only
         if self._in_head and self._waiting is None and not self.transport.is_closing():
             self._expect_head()
@@ -93,18 +107,39 @@ class Connection(HttpToolsProtocol):
         """The head is whole; the body has bounds of its own (body.py)."""
         self._in_head = False
         self._stop_waiting()
-        if not self.transport.is_closing():
+        if self.transport.is_closing():
+            return
+        if self.direct is not None and (self.cycle is None or self.cycle.response_complete):
+            self._where = self.direct.where(self)
+        if self._where is None:
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         """A part of the body; none where the head was refused."""
-        if self.cycle is not None:
+        if self._where is not None:
+            self._body = self._body + body if self._body else body
+        elif self.cycle is not None:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The request is whole."""
+        where, direct = self._where, self.direct
+        if where is not None and direct is not None:
+            if direct.admits(self.headers):
+                body, self._where, self._body = self._body, None, b""
+                self.cycle = cycle = Cycle(self)
+                direct.ask(cycle, where, self.headers, body)
+                return
+            self._by_asgi()
         if self.cycle is not None:
             super().on_message_complete()
+
+    def _by_asgi(self) -> None:
+        """What has come so far of a request that did not come whole."""
+        body, self._where, self._body = self._body, None, b""
+        super().on_headers_complete()
+        if body:
+            super().on_body(body)
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         self._task = self.loop.create_task(cycle.run_asgi(app))

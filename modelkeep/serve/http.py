@@ -84,7 +84,7 @@ class _Handlers:
 
     async def predict(self, http: HttpRequest) -> Response:
         """KServe's first protocol."""
-        began, name, heads = time.monotonic(), http.path_params["model"], body.headers(http.scope)
+        began, name, heads = time.monotonic(), http.path_params["model"], body.headers(http.scope["headers"])
         signature = self.plane.find(name).signature
         head = codec.parse(await body.read(http.receive, heads, self.plane))
         most = self.plane.settings.request_timeout
@@ -104,7 +104,9 @@ class _Handlers:
     async def labels(self, http: HttpRequest) -> Response:
         model = http.path_params["model"]
         self.plane.router(model)
-        given = codec.parse(await body.read(http.receive, body.headers(http.scope), self.plane)).get("labels")
+        given = codec.parse(await body.read(http.receive, body.headers(http.scope["headers"]), self.plane)).get(
+            "labels"
+        )
         if not isinstance(given, dict):
             raise BadInput('send {"labels": {"<request id>": label}}')
         if self.label is None:
@@ -112,7 +114,7 @@ class _Handlers:
         return self._json(await asyncio.to_thread(self.label, model, given))
 
     async def alerts(self, http: HttpRequest) -> Response:
-        given = codec.parse(await body.read(http.receive, body.headers(http.scope), self.plane))
+        given = codec.parse(await body.read(http.receive, body.headers(http.scope["headers"]), self.plane))
         if self.alerted is None:
             raise Unsupported("this server has no journal that alerts could go to; serve from a registry")
         return self._json({"new": await asyncio.to_thread(self.alerted, given)})
@@ -197,7 +199,7 @@ class _Handlers:
     async def configure(self, http: HttpRequest) -> Response:
         name = http.path_params["model"]
         self.plane.router(name)
-        given = codec.parse(await body.read(http.receive, body.headers(http.scope), self.plane))
+        given = codec.parse(await body.read(http.receive, body.headers(http.scope["headers"]), self.plane))
         found = await self.repository.change(name, given)
         return self._json({"name": name, "version": str(found.number), "config": asdict(found.config)})
 
@@ -207,7 +209,7 @@ class _Handlers:
 
     async def _table(self, http: HttpRequest) -> dict[str, Any]:
         """The body's JSON object; an empty one where there is no body."""
-        raw = await body.read(http.receive, body.headers(http.scope), self.plane)
+        raw = await body.read(http.receive, body.headers(http.scope["headers"]), self.plane)
         return codec.parse(raw) if raw else {}
 
     # ── answers and errors ───────────────────────────────────────────────────────────────────────────────────────

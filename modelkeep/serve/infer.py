@@ -7,7 +7,6 @@ import math
 import random
 import re
 import time
-import uuid
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -30,8 +29,14 @@ JSON_LENGTH = "inference-header-content-length"
 JSON, BINARY = b"application/json", b"application/octet-stream"
 PATH = re.compile(r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[0-9]{1,9}))?/infer")
 _IDS = random.Random()
+_VERSION = 4 << 76 | 2 << 62
+_RANDOM = ~(15 << 76 | 3 << 62)
+"""Where a UUID has its version and its variant."""
 log = logging.getLogger(__name__)
+CLOSE = (b"connection", b"close")
+"""On every reply of a server that stops, so that a client with a kept connection turns elsewhere in time."""
 Headers = list[tuple[bytes, bytes]]
+Where = Mapping[str, Any]
 
 
 @lru_cache(4096)
@@ -54,24 +59,38 @@ class Infer:
         """See ASGI. Every error is one sentence under ``error``; the traceback of a defect goes to the log."""
         status = 200
         try:
-            answer, headers = await self._answer(scope["path_params"], body.headers(scope), receive)
-        except ModelkeepError as error:
-            status, answer, headers = error.status, told(str(error)), retry_after(error)
-        except HTTPException as error:
-            status, answer, headers = error.status_code, told(error.detail), []
-        except Exception:  # a defect of modelkeep, and the server must outlive it
-            log.exception("an infer request failed")
-            status, answer, headers = 500, told("the server failed on this request; its log says why"), []
-        if status != 200:
-            headers.append((b"content-type", JSON))
+            answer, headers = await self._answer(scope["path_params"], body.headers(scope["headers"]), receive)
+        except Exception as error:  # noqa: BLE001 - a defect of modelkeep, perhaps, and the server must outlive it
+            status, answer, headers = failed(error)
         if self.plane.stopping:
-            headers.append((b"connection", b"close"))  # so that a client with a kept connection turns elsewhere in time
+            headers.append(CLOSE)
         headers.append((b"content-length", str(len(answer)).encode()))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": answer})
 
-    async def _answer(self, where: Mapping[str, Any], heads: body.Headers, receive: Receive) -> tuple[bytes, Headers]:
-        asked, deadline = await self._asked(where, heads, receive)
+    async def _answer(self, where: Where, heads: body.Headers, receive: Receive) -> tuple[bytes, Headers]:
+        began = time.monotonic()
+        self.plane.router(where["model"])  # or a client would send a large body in vain
+        raw = await body.read(receive, heads, self.plane)
+        request, asked = self.request(where, heads, raw, began)
+        answer, headers = self.answer(await self.plane.infer(request), asked)
+        if (encoding := packing.wanted(answer, heads)) is not None:
+            answer = await packing.packed(answer, encoding)
+            headers.append((b"content-encoding", encoding.encode()))
+        return answer, headers
+
+    def request(self, where: Where, heads: body.Headers, raw: bytes, began: float) -> tuple[Request, codec.Asked]:
+        """A body that is whole, as a request, and how it is to be answered. Raises BadInput, NotFound, NotReady.
+
+        Its deadline is what the client allows from ``began`` on, request_timeout at most.
+        """
+        most = self.plane.settings.request_timeout
+        seconds = body.number(heads, TIMEOUT, float, most)
+        length = body.number(heads, JSON_LENGTH, int, None)
+        if length == 0:
+            asked = codec.decode_raw(raw, self.plane.find(where["model"], where.get("version")).signature)
+        else:
+            asked = codec.decode(raw, length)
         if (sticky := heads.get(STICKY)) is not None:
             asked.parameters[STICKY] = sticky
         request = Request(
@@ -80,47 +99,42 @@ class Infer:
             inputs=asked.inputs,
             parameters=asked.parameters,
             outputs=asked.outputs,
-            deadline=deadline,
+            deadline=began + min(seconds, most, asked.timeout or most),
             version=where.get("version"),
             trace=heads.get(TRACE, ""),
         )
-        reply = await self.plane.infer(request)
+        return request, asked
+
+    def answer(self, reply: Reply, asked: codec.Asked) -> tuple[bytes, Headers]:
+        """The body of a reply, and its headers. Raises BadInput for what cannot be told so."""
         if asked.classes:
             reply = classified(reply, asked.classes, self.plane.router(reply.model).loaded.get(reply.version))
         answer, json_length = codec.encode(reply, asked.binary)
-        headers = [(b"content-type", JSON if json_length is None else BINARY), (b"server-timing", timing(reply))]
-        if json_length is not None:
-            headers.append((JSON_LENGTH.encode(), str(json_length).encode()))
-        if len(answer) >= packing.LEAST and (encoding := packing.chosen(heads.get("accept-encoding"))):
-            answer = await packing.packed(answer, encoding)
-            headers.append((b"content-encoding", encoding.encode()))
-        return answer, headers
+        if json_length is None:
+            return answer, [(b"content-type", JSON), (b"server-timing", timing(reply))]
+        length = (JSON_LENGTH.encode(), str(json_length).encode())
+        return answer, [(b"content-type", BINARY), (b"server-timing", timing(reply)), length]
 
-    async def _asked(
-        self, where: Mapping[str, Any], heads: body.Headers, receive: Receive
-    ) -> tuple[codec.Asked, float]:
-        """The decoded body, and the deadline: what the client allows, request_timeout at most."""
-        began = time.monotonic()
-        most = self.plane.settings.request_timeout
-        self.plane.router(where["model"])  # or a client would send a large body in vain
-        seconds = body.number(heads, TIMEOUT, float, most)
-        length = body.number(heads, JSON_LENGTH, int, None)
-        raw = await body.read(receive, heads, self.plane)
-        if length == 0:
-            asked = codec.decode_raw(raw, self.plane.find(where["model"], where.get("version")).signature)
-        else:
-            asked = codec.decode(raw, length)
-        return asked, began + min(seconds, most, asked.timeout or most)
+
+def failed(error: Exception) -> tuple[int, bytes, Headers]:
+    """Status, body and headers of an error: one sentence. The traceback of a defect of ours goes to the log."""
+    kind = (b"content-type", JSON)
+    if isinstance(error, ModelkeepError):
+        return error.status, told(str(error)), [kind, *retry_after(error)]
+    if isinstance(error, HTTPException):
+        return error.status_code, told(error.detail), [kind]
+    log.error("an infer request failed", exc_info=error)
+    return 500, told("the server failed on this request; its log says why"), [kind]
 
 
 def new_id() -> str:
     """A UUID of the random kind (RFC 9562), from a generator that asks the system once, not for each request."""
-    return uuid.UUID(int=_IDS.getrandbits(128), version=4).hex
+    return f"{_IDS.getrandbits(128) & _RANDOM | _VERSION:032x}"
 
 
 def timing(reply: Reply) -> bytes:
     """Seconds by stage, as browsers and proxies read them (W3C Server Timing)."""
-    return b", ".join(b"%b;dur=%.3f" % (stage.encode(), 1000 * seconds) for stage, seconds in reply.timings.items())
+    return ", ".join([f"{stage};dur={1000 * seconds:.3f}" for stage, seconds in reply.timings.items()]).encode()
 
 
 def told(why: str) -> bytes:

@@ -15,6 +15,7 @@ import uvicorn
 
 from modelkeep.errors import BadSettings, PortInUse
 from modelkeep.serve.connection import bounded
+from modelkeep.serve.direct import Direct
 from modelkeep.serve.keys import Gate, Ring
 from modelkeep.serve.plane import Plane
 from modelkeep.settings import Settings
@@ -102,9 +103,9 @@ def url_of(sock: socket.socket, *, tls: bool = False) -> str:
 class Listener(uvicorn.Server):
     """uvicorn, with signals left to us, and an end in which a client with a kept connection loses nothing."""
 
-    def __init__(self, plane: Plane, app: Any) -> None:
+    def __init__(self, plane: Plane, app: Any, direct: Direct | None = None) -> None:
         self.plane, settings = plane, plane.settings
-        self._protocol = bounded(settings, plane.metrics.rejected)
+        self._protocol = bounded(settings, plane.metrics.rejected, direct)
         super().__init__(
             uvicorn.Config(
                 app,

@@ -19,6 +19,7 @@ BOUNDS = (
     "request_timeout",
     "head_timeout",
     "capture_share",
+    "capture_rate",
     "sample_share",
     "cache_bytes",
 )

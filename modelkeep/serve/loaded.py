@@ -46,6 +46,7 @@ class Loaded:
         self.labels = labels
         self.serial = next(_SERIAL)
         self.signature = runner.signature
+        self.batched = self.signature.batched
         self._plain = _plain(self.signature)
         self.series = metrics.version(name, number)
         self._metrics = metrics

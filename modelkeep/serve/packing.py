@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
+from collections.abc import Mapping
 
 LEAST = 16 * 1024
 """Bytes: most clients accept gzip without being asked, and below this packing takes longer than sending."""
@@ -20,6 +21,11 @@ def chosen(accepted: str | None) -> str | None:
         if name in WINDOWS and quality.replace(" ", "") not in ("q=0", "q=0.0"):
             return name
     return None
+
+
+def wanted(body: bytes, heads: Mapping[str, str]) -> str | None:
+    """The encoding that a reply is to have; none where it is not worth it."""
+    return chosen(heads.get("accept-encoding")) if len(body) >= LEAST else None
 
 
 async def packed(body: bytes, encoding: str) -> bytes:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from modelkeep.data.traffic import Exchange
-from modelkeep.errors import BadInput, ModelkeepError, NotFound, NotReady, Overloaded, TooLate, Wrong
+from modelkeep.errors import BadInput, ModelkeepError, NotFound, NotReady
 from modelkeep.metrics import Metrics
+from modelkeep.serve.asking import Answered, Asking, outcome_of
 from modelkeep.serve.cache import Cache, question
 from modelkeep.serve.limits import Limits
 from modelkeep.serve.loaded import Loaded
@@ -52,8 +53,8 @@ class Traffic(Protocol):
     def dropped(self) -> int:
         """Exchanges that could not be kept."""
 
-    def offer(self, exchange: Exchange) -> None:
-        """Never blocks, never raises."""
+    def consider(self, request: str, model: str, version: int, track: str, exchange: Callable[[], Exchange]) -> None:
+        """Keep what became of this request, or do not. Never blocks, never raises."""
 
 
 class Plane:
@@ -154,50 +155,55 @@ class Plane:
 
         Raises NotFound, NotReady, BadInput, Overloaded, TooLate, or ModelkeepError where the model itself failed.
         """
-        began = time.monotonic()
-        router = self.router(request.model)
-        parameters = dict(request.parameters)
+        answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+
+        def answered(got: Reply | ModelkeepError) -> None:
+            if answer.done():
+                return
+            if isinstance(got, ModelkeepError):
+                answer.set_exception(got)
+            else:
+                answer.set_result(got)
+
+        asking = self.ask(request, answered)
         try:
-            target, track = router.pick(str(parameters.pop(STICKY, request.id)), request.version)
+            return await answer
+        except asyncio.CancelledError:
+            asking.cancel()
+            raise
+
+    def ask(self, request: Request, answered: Answered) -> Asking:
+        """The same without a task: ``answered`` is called once, perhaps before this returns, with the Reply or with the
+        error that ``infer`` would raise. Raises NotFound, and NotReady where no version is loaded.
+        """
+        router = self.router(request.model)
+        parameters = request.parameters
+        key = request.id
+        if STICKY in parameters:
+            parameters = dict(parameters)
+            key = str(parameters.pop(STICKY))
+        try:
+            target, track = router.pick(key, request.version)
         except NotReady:
             self.metrics.rejected("not_ready")
             raise
-        outcome, reply, why = "cancelled", None, ""
-        try:
-            reply = await self._answer(request, router, target, parameters)
-            outcome = "ok"
-            return reply
-        except ModelkeepError as error:
-            outcome, why = _outcome(error), str(error)
-            raise
-        finally:
-            seconds = time.monotonic() - began
-            self._record(request, target, track, outcome, seconds, reply.outputs if reply else None)
-            if self.observers:
-                timings = reply.timings if reply else {}
-                told = Told(request, time.time(), target.number, track, outcome, seconds, timings, why)
-                for observer in self.observers:
-                    observer(told)
+        asking = Asking(self, request, router, target, track, answered)
+        asking.begin(parameters)
+        return asking
 
-    async def _answer(self, request: Request, router: Router, target: Loaded, parameters: Mapping[str, Any]) -> Reply:
-        _check(request, target)
-        if not self.cache.max_bytes:
-            return await self._run(request, router, target, parameters)
+    def cached(self, request: Request, target: Loaded, parameters: Mapping[str, Any]) -> tuple[bytes, Reply | None]:
+        """The answer that was given to this before, if it is still there; and by what to keep one."""
         began = time.monotonic()
         asked = question(request, target, parameters)
         outputs, seconds = self.cache.get(asked), time.monotonic() - began
         if outputs is None:
-            reply = await self._run(request, router, target, parameters)
             target.series.missed(seconds)
-            self.cache.put(asked, reply.outputs)
-            return reply
+            return asked, None
         target.series.hit(seconds)
-        if router.shadow is not None and router.shadow is not target:
-            self._shadow(request, router.shadow, parameters, _size(request.inputs))
-        return Reply(request.id, request.model, target.number, outputs, {"cache": seconds})
+        return asked, Reply(request.id, request.model, target.number, outputs, {"cache": seconds})
 
-    async def _run(self, request: Request, router: Router, target: Loaded, parameters: Mapping[str, Any]) -> Reply:
-        size = _size(request.inputs)
+    def admit(self, request: Request, target: Loaded, size: int) -> None:
+        """Take a request of ``size`` bytes in; ``limits.leave`` must follow. Raises NotReady, Overloaded, TooLate."""
         batcher = target.batcher
         if why := batcher.crew.trouble:
             self.metrics.rejected("not_ready")
@@ -206,21 +212,24 @@ class Plane:
         if (promise := target.config.p99) is not None:
             self.limits.promised(promise, expected=batcher.expected(), wait=wait)
         self.limits.enter(size, now=time.monotonic(), deadline=request.deadline, wait=wait)
-        pending = batcher.submit(request.inputs, parameters, request.deadline)
+
+    def shadow(
+        self, request: Request, router: Router, target: Loaded, parameters: Mapping[str, Any], size: int
+    ) -> None:
+        """A copy for the shadow version, if there is one, whose answer nobody waits for."""
         if router.shadow is not None and router.shadow is not target:
             self._shadow(request, router.shadow, parameters, size)
-        try:
-            answer = await pending.answer
-        except TooLate:
-            self.metrics.rejected("deadline_passed")
-            raise
-        finally:
-            batcher.drop(pending)
-            self.limits.leave(size)
-        target.series.waits(answer.queue)
-        outputs = {name: answer.outputs[name] for name in request.outputs} if request.outputs else answer.outputs
-        timings = {"queue": answer.queue, "compute": answer.compute}
-        return Reply(request.id, request.model, target.number, outputs, timings)
+
+    def record(self, asking: Asking, outcome: str, reply: Reply | None, why: str) -> None:
+        """A request came to its end."""
+        request, target, track = asking.request, asking.target, asking.track
+        seconds = time.monotonic() - asking.began
+        self._record(request, target, track, outcome, seconds, reply.outputs if reply else None)
+        if self.observers:
+            timings = reply.timings if reply else {}
+            told = Told(request, time.time(), target.number, track, outcome, seconds, timings, why)
+            for observer in self.observers:
+                observer(told)
 
     def _shadow(self, request: Request, shadow: Loaded, parameters: Mapping[str, Any], size: int) -> None:
         """A copy, whose answer nobody waits for. Left out where it would take room that requests may need."""
@@ -248,29 +257,32 @@ class Plane:
             return
         error = future.exception()
         outputs = None if error else future.result().outputs
-        outcome = _outcome(error) if error else "ok"
+        outcome = outcome_of(error) if error else "ok"
         self._record(request, shadow, "shadow", outcome, seconds, outputs)
 
     def _record(
         self, request: Request, target: Loaded, track: str, outcome: str, seconds: float, outputs: Arrays | None
     ) -> None:
-        series = self.metrics.track(request.model, target.number, track)
-        series.record(outcome, seconds)
-        if self.traffic is not None and outcome in CAPTURED:
-            self.traffic.offer(
-                Exchange(
-                    id=request.id,
-                    at=time.time(),
-                    model=request.model,
-                    version=target.number,
-                    track=track,
-                    outcome=outcome,
-                    seconds=seconds,
-                    inputs=request.inputs,
-                    outputs=outputs,
-                    parameters=request.parameters,
-                )
+        model, version = request.model, target.number
+        self.metrics.track(model, version, track).record(outcome, seconds)
+        if self.traffic is None or outcome not in CAPTURED:
+            return
+
+        def exchange() -> Exchange:
+            return Exchange(
+                id=request.id,
+                at=time.time(),
+                model=model,
+                version=version,
+                track=track,
+                outcome=outcome,
+                seconds=seconds,
+                inputs=request.inputs,
+                outputs=outputs,
+                parameters=request.parameters,
             )
+
+        self.traffic.consider(request.id, model, version, track, exchange)
 
     def _watch(self) -> None:
         """What is read at scrape time."""
@@ -314,27 +326,3 @@ class Plane:
             for router in list(self._routers.values())
             for v in router.loaded.values()
         ]
-
-
-def _check(request: Request, target: Loaded) -> None:
-    target.check(request.inputs)
-    if request.outputs:
-        there = [t.name for t in target.signature.outputs]
-        for name in request.outputs:
-            if name not in there:
-                raise BadInput(f"no output is called '{name}'; the model gives {', '.join(there)}")
-    if target.signature.batched and request.inputs and not len(next(iter(request.inputs.values()))):
-        raise BadInput("the inputs have no rows; send one at least")
-
-
-def _size(inputs: Arrays) -> int:
-    """Bytes; of an array of objects, those of its strings."""
-    return sum(sum(len(x) for x in a.flat) if a.dtype.kind == "O" else a.nbytes for a in inputs.values())
-
-
-def _outcome(error: BaseException) -> str:
-    if isinstance(error, Overloaded):
-        return "overloaded"
-    if isinstance(error, TooLate):
-        return "late"
-    return "bad_input" if isinstance(error, Wrong) else "error"

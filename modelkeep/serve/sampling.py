@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from modelkeep.data import masks
@@ -50,8 +52,9 @@ class Both:
         """Of the traffic; the sample's are a sink of their own."""
         return self._kept.dropped if self._kept else 0
 
-    def offer(self, exchange: Exchange) -> None:
+    def consider(self, request: str, model: str, version: int, track: str, exchange: Callable[[], Exchange]) -> None:
         """Never blocks, never raises."""
+        made = cache(exchange)
         if self._kept is not None:
-            self._kept.offer(exchange)
-        self._sample.offer(exchange)
+            self._kept.consider(request, model, version, track, made)
+        self._sample.consider(request, made)

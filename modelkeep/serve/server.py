@@ -26,6 +26,7 @@ from modelkeep.errors import ModelkeepError, NotReady, Unsupported
 from modelkeep.model import engines, formats
 from modelkeep.serve import http, live, sampling, usage
 from modelkeep.serve.access import AccessLog
+from modelkeep.serve.direct import Direct
 from modelkeep.serve.door import Door, Mount
 from modelkeep.serve.follow import Follower, Machine
 from modelkeep.serve.listener import Listener, gate, listen, safely, url_of
@@ -205,6 +206,7 @@ class Service:
             kept = TrafficLog(
                 self.traffic,
                 share=settings.capture_share,
+                rate=settings.capture_rate,
                 max_rows=settings.capture_rows,
                 max_bytes=settings.capture_bytes,
             )
@@ -219,7 +221,8 @@ class Service:
         self._grpc = grpc = await _grpc(self.plane, self.keys, self.repository)
         app = http.app(self.plane, label=_labeller(kept), repository=self.repository, alerted=self.alerted)
         mounted = {at: make(self.plane, self.keys) for at, make in self.mounts.items()}
-        self._listener = Listener(self.plane, Door(app, self.keys, self.plane, mounted))
+        door = Door(app, self.keys, self.plane, mounted)
+        self._listener = Listener(self.plane, door, Direct(self.plane, self.keys))
         serving = asyncio.create_task(self._listener.serve(sockets=[self.sock]))
         try:
             if await self._begin(stop):
@@ -263,7 +266,7 @@ class Service:
             self._grpc.adjust(settings)
         self.plane.adjust(settings)
         if self._log is not None:
-            self._log.share = settings.capture_share
+            self._log.adjust(settings.capture_share, settings.capture_rate)
         if self._sample is not None:
             self._sample.share = settings.sample_share
 

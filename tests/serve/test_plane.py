@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -29,8 +29,8 @@ class Log:
     def __init__(self) -> None:
         self.offered: list[Any] = []
 
-    def offer(self, exchange: Any) -> None:
-        self.offered.append(exchange)
+    def consider(self, request: str, model: str, version: int, track: str, exchange: Callable[[], Any]) -> None:
+        self.offered.append(exchange())
 
     def of(self, what: str) -> list[Any]:
         return [getattr(e, what) for e in self.offered]
