@@ -271,7 +271,7 @@ class Keep:
         from modelkeep.monitor import watch
 
         version = self.get(ref)
-        checked = watch.check(version, self.model(version), self.traffic, **limits)
+        checked = watch.check(version, self.model(version), self.settings.home, **limits)
         told = {
             (e.data.get("kind"), e.data.get("subject"))
             for e in self.registry.journal(version.name, kind="finding")

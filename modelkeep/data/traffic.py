@@ -277,18 +277,21 @@ def read(
     since: float = 0.0,
     arrays: bool = True,
     inputs: bool = True,
+    ids: Sequence[str] | None = None,
 ) -> list[Exchange]:
     """Captured exchanges of a model, the oldest first; with ``newest`` the newest ``limit``, still the oldest first.
 
-    ``after`` is a row, ``since`` is epoch seconds. Labels are joined where the truth has come. Without ``arrays``,
-    inputs and outputs are None, without ``inputs`` these. A missing file holds none. Raises BadData where the file is
-    damaged.
+    ``after`` is a row, ``since`` is epoch seconds; with ``ids`` those of these requests only. Labels are joined where
+    the truth has come. Without ``arrays``, inputs and outputs are None, without ``inputs`` these. A missing file holds
+    none. Raises BadData where the file is damaged.
     """
     if not path.is_file():
         return []
-    wanted = {"e.model = ?": model, "e.row > ?": after, "e.at >= ?": since}
+    wanted: dict[str, tuple[Any, ...]] = {"e.model = ?": (model,), "e.row > ?": (after,), "e.at >= ?": (since,)}
     if version is not None:
-        wanted["e.version = ?"] = version
+        wanted["e.version = ?"] = (version,)
+    if ids is not None:
+        wanted[f"e.id IN ({', '.join('?' * len(ids))})"] = tuple(ids)
     query = (
         f"SELECT e.id, e.at, e.model, e.version, e.track, e.outcome, e.seconds, e.row, e.seq, l.label, "
         f"{'e.inputs' if arrays and inputs else 'NULL'}, {'e.outputs' if arrays else 'NULL'} FROM exchanges e "
@@ -297,7 +300,8 @@ def read(
     )
     with closing(connect(path)) as database:
         try:
-            rows = database.execute(query, (*wanted.values(), -1 if limit is None else limit)).fetchall()
+            given = [value for values in wanted.values() for value in values]
+            rows = database.execute(query, (*given, -1 if limit is None else limit)).fetchall()
         except sqlite3.Error as error:
             raise trouble(path, error) from error
     return [_exchange(row) for row in (reversed(rows) if newest else rows)]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from modelkeep.data.summaries import are_probabilities
 from modelkeep.evidence import mean_interval
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Measured(NamedTuple):
 def probabilities(scores: Array) -> Array:
     """[rows, classes] that sum to 1 in each row: scores that are no probabilities are taken for logits."""
     values = scores.astype(np.float64)
-    if not (np.all(values >= 0) and np.allclose(values.sum(axis=1), 1.0, atol=1e-3)):
+    if not are_probabilities(values):
         values = np.exp(values - values.max(axis=1, keepdims=True))
         values = values / values.sum(axis=1, keepdims=True)
     return values

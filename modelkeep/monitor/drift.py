@@ -75,16 +75,17 @@ class Drift:
     def __init__(
         self,
         subject: str,
-        reference: Array,
+        reference: Array | Bins,
         names: Sequence[str],
         fixed: Sequence[Edges],
         tolerance: Tolerance,
         *,
         tests: int = 0,
     ) -> None:
-        """``reference`` [rows, features]; ``tests`` is how many features share the false alarms, if more than these."""
+        """``reference`` [rows, features], cut at the ``fixed`` edges where there are such, or the bins it fell into;
+        ``tests`` is how many features share the false alarms, if more than these."""
         self.subject, self.names, self.tolerance = subject, tuple(names), tolerance
-        self.bins = Bins.of(reference, fixed)
+        self.bins = reference if isinstance(reference, Bins) else Bins.of(reference, fixed)
         steps = max(tolerance.false_alarm_every / CHUNK, 1.0)
         self.detector = Detector(len(names), log(max(tests, len(names)) * steps))
         self._every = tolerance.told or tolerance.false_alarm_every
@@ -220,6 +221,14 @@ class Drift:
             "before": [float(before[place]) for place in used],
             "after": [float(after[place]) for place in used],
         }
+
+    def before_and_after(self, count: int) -> list[dict[str, Any]]:
+        """Bins of the reference rows and of the requests, for so many features: those that moved, then the farthest."""
+        raised = self.detector.raised
+        start = int(np.median(self.detector.since[raised])) if raised.any() else 0
+        distance = self.distance(start)
+        order = np.lexsort((-distance, ~raised))[:count]
+        return [self._describe(int(at), start, float(distance[at])) | {"raised": bool(raised[at])} for at in order]
 
     def numbers(self) -> dict[str, Any]:
         """What was looked at, for a report: n, features, the feature that moved most, and the evidence so far."""

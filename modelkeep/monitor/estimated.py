@@ -158,8 +158,55 @@ def _expected_auc(chances: Array, scores: Array) -> float | None:
     return float(np.mean(found)) if found else None
 
 
+class Calibrated:
+    """Whether labels bear calibration out: that as many answers are right as their confidence lets expect.
+
+    What is tested is a mean of numbers from −1 to 1, right or not less calibrated confidence, by betting (detector.py)
+    from both sides, with a tolerance: what the reference rows may err by, and SLACK.
+    """
+
+    def __init__(self, calibration: Calibration, false_alarm_every: float) -> None:
+        self.calibration = calibration
+        self.spare = SLACK + calibration.slack(calibration.spread)
+        most = (1 + self.spare) / 2
+        self._off = {way: Rising(most, 2 * false_alarm_every, chunk=CHUNK) for way in ("fewer", "more")}
+
+    def add(self, scores: Array, right: float, at: float) -> None:
+        """The truth of a request came: its probabilities [rows, classes], and the share of its rows that were right."""
+        fewer = float(self.calibration.map[cells(scores.max(axis=1))].mean()) - right
+        self._off["fewer"].add((1 + fewer) / 2, at)
+        self._off["more"].add((1 - fewer) / 2, at)
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing that is known speaks against it."""
+        return not any(check.raised for check in self._off.values())
+
+    def finding(self) -> Finding | None:
+        """That it no longer holds."""
+        return next((self._finding(way, check) for way, check in self._off.items() if check.raised), None)
+
+    def _finding(self, way: str, check: Rising) -> Finding:
+        since, off = check.since()
+        gap = 2 * float(off.mean()) - 1
+        low, high = (2 * end - 1 for end in mean_interval(off))
+        why = (
+            f"calibration no longer holds: of the last {len(off)} labelled answers {gap:.1%} ({low:.1%} to {high:.1%}) "
+            f"{way} were right than their confidence let expect, so estimates of quality without labels are void"
+        )
+        evidence = {"gap": gap, "low": low, "high": high, "n": len(off), "way": way, "tolerance": self.spare}
+        return Finding("quality", "calibration", why, evidence | _numbers_of(check), since)
+
+    def numbers(self) -> dict[str, Any]:
+        """n, how many more were right than expected with its confidence sequence, the tolerance, and the verdict."""
+        more = 2 * np.array(self._off["more"].values) - 1
+        low, high = mean_interval((1 + more) / 2)
+        found: dict[str, Any] = {"n": len(more), "tolerance": self.spare, "holds": self.holds}
+        return found | ({"gap": float(more.mean()), "low": 2 * low - 1, "high": 2 * high - 1} if len(more) else {})
+
+
 class Estimated:
-    """The estimate of one version as answers come, and whether labels bear it out. ``floor`` is what was promised."""
+    """The estimate of one version as answers come, without labels. ``floor`` is what was promised."""
 
     def __init__(self, calibration: Calibration, floor: float | None, promise: str, false_alarm_every: float) -> None:
         self.calibration, self.floor, self.promise = calibration, floor, promise
@@ -167,10 +214,6 @@ class Estimated:
         self._newest: deque[Array] = deque()
         self._rows = 0
         self._wrong = Rising(1.0 if floor is None else 1 - floor, false_alarm_every, chunk=CHUNK)
-        self.spare = SLACK + calibration.slack(calibration.spread)
-        most = (1 + self.spare) / 2
-        self._off = {way: Rising(most, 2 * false_alarm_every, chunk=CHUNK) for way in ("less", "more")}
-        """Bounded to [0, 1]: (1 + d) / 2, with d by how much less, or more, was right than was to be expected."""
 
     def add(self, scores: Array, at: float) -> None:
         """The probabilities [rows, classes] that a request was answered with."""
@@ -182,34 +225,10 @@ class Estimated:
             self._rows -= len(self._newest.popleft())
         self._wrong.add(1 - float(self.calibration.most[cells(rows.max(axis=1))].mean()), at)
 
-    def judged(self, scores: Array, right: float, at: float) -> None:
-        """The truth of a request came: the share of its rows that were right."""
-        less = float(self.calibration.map[cells(scores.max(axis=1))].mean()) - right
-        self._off["less"].add((1 + less) / 2, at)
-        self._off["more"].add((1 - less) / 2, at)
-
-    @property
-    def holds(self) -> bool:
-        """Whether nothing that is known speaks against the assumption."""
-        return not any(check.raised for check in self._off.values())
-
-    def findings(self) -> list[Finding]:
-        """That calibration no longer holds; else, that the estimate lies below what was promised."""
-        found = [self._not_calibrated(way, check) for way, check in self._off.items() if check.raised]
-        return found or ([self._too_low()] if self.floor is not None and self._wrong.raised else [])
-
-    def _not_calibrated(self, way: str, check: Rising) -> Finding:
-        since, off = check.since()
-        gap = 2 * float(off.mean()) - 1
-        low, high = (2 * end - 1 for end in mean_interval(off))
-        why = (
-            f"calibration no longer holds: {gap:.1%} ({low:.1%} to {high:.1%}) {way} of the last {len(off)} labelled "
-            f"answers were right than their confidence let expect, so estimates of quality without labels are void"
-        )
-        evidence = {"gap": gap, "low": low, "high": high, "n": len(off), "way": way, "tolerance": self.spare}
-        return Finding("quality", "calibration", why, evidence | _numbers_of(check), since)
-
-    def _too_low(self) -> Finding:
+    def finding(self) -> Finding | None:
+        """That the most to hope for lies below what was promised; None while there is too little evidence."""
+        if self.floor is None or not self._wrong.raised:
+            return None
         since, wrong = self._wrong.since()
         most = 1 - float(wrong.mean())
         why = (
@@ -224,19 +243,16 @@ class Estimated:
         return expected(self.calibration, np.concatenate(self._newest)) if self._newest else {}
 
     def numbers(self) -> dict[str, Any]:
-        """n, the estimates, and whether the assumption still holds."""
+        """n, the estimates, and what they assume."""
         found = {name: one._asdict() for name, one in self.measured().items()}
-        return {"n": self.n, "reference_rows": self.calibration.n, "assumes": ASSUMES, "holds": self.holds, **found}
+        return {"n": self.n, "reference_rows": self.calibration.n, "assumes": ASSUMES, **found}
 
-    def describe(self) -> str:
-        """One line for a person."""
+    def describe(self, *, holds: bool = True) -> str:
+        """One line for a person; ``holds`` is whether labels bear the assumption out, as far as there are any."""
         if not self.n:
             return "estimated without labels: no answers yet"
-        told = ", ".join(
-            f"{name.upper() if name != 'accuracy' else name} {one.describe('.1%')}"
-            for name, one in self.measured().items()
-        )
-        return f"estimated without labels: {told}" + ("" if self.holds else "; void, for calibration no longer holds")
+        told = ", ".join(f"{name} {one.describe('.1%')}" for name, one in self.measured().items())
+        return f"estimated without labels: {told}" + ("" if holds else "; void, for calibration no longer holds")
 
 
 def _numbers_of(check: Rising) -> dict[str, float]:

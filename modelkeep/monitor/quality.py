@@ -66,19 +66,19 @@ class Quality:
 
     def __init__(self, floor: float | None, promise: str, false_alarm_every: float) -> None:
         self.floor, self.promise = floor, promise
-        self._wrong = Rising(1.0 if floor is None else 1 - floor, false_alarm_every, chunk=CHUNK)
+        self.wrong = Rising(1.0 if floor is None else 1 - floor, false_alarm_every, chunk=CHUNK)
         self.requests = 0
         """Answered so far, labelled or not."""
 
     def add(self, right: float, at: float) -> None:
         """The share of a request's rows that were right, in the order in which the truth came."""
-        self._wrong.add(1 - right, at)
+        self.wrong.add(1 - right, at)
 
     def finding(self) -> Finding | None:
         """Accuracy below the floor, by evidence that may be looked at at any time; None while there is too little."""
-        if self.floor is None or not self._wrong.raised:
+        if self.floor is None or not self.wrong.raised:
             return None
-        since, wrong = self._wrong.since()
+        since, wrong = self.wrong.since()
         accuracy = 1 - float(wrong.mean())
         low, high = mean_interval(1 - wrong, CONFIDENCE)
         why = (
@@ -86,20 +86,20 @@ class Quality:
             f"{self.promise} is {self.floor:.1%}"
         )
         evidence = {"accuracy": accuracy, "low": low, "high": high, "n": len(wrong), "floor": self.floor}
-        evidence["log_evidence"] = float(self._wrong.detector.log_evidence[0])
-        evidence["log_threshold"] = self._wrong.detector.needed
+        evidence["log_evidence"] = float(self.wrong.detector.log_evidence[0])
+        evidence["log_threshold"] = self.wrong.detector.needed
         return Finding("quality", "accuracy", why, evidence, since)
 
     def measured(self) -> dict[str, Measured]:
         """Accuracy, by name; empty before the first label."""
-        right = 1 - np.array(self._wrong.values)
+        right = 1 - np.array(self.wrong.values)
         if not len(right):
             return {}
         return {"accuracy": Measured(float(right.mean()), *mean_interval(right, CONFIDENCE), len(right))}
 
     def numbers(self) -> dict[str, Any]:
         """n, coverage, accuracy and the confidence sequence at this n."""
-        right = 1 - np.array(self._wrong.values)
+        right = 1 - np.array(self.wrong.values)
         found: dict[str, Any] = {
             "n": len(right),
             "coverage": len(right) / self.requests if self.requests else 0.0,

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from modelkeep.data.dataset import Dataset
+from modelkeep.data.profiles import Chunk, ProfileLog
 from modelkeep.data.traffic import Exchange, TrafficLog
-from modelkeep.model import folder
+from modelkeep.model import baseline, folder
 from modelkeep.types import Model, Signature, TensorSpec, Version
 
 SIGNATURE = Signature((TensorSpec("pixels", "float32", (None, 64)),), (TensorSpec("logits", "float32", (None, 10)),))
@@ -93,5 +94,33 @@ def send(weights: tuple[Any, Any], tmp_path: Path) -> Callable[..., list[str]]:
         log.close()
         assert log.dropped == 0
         return ids
+
+    return give
+
+
+@pytest.fixture
+def profile(model: Model, weights: tuple[Any, Any], tmp_path: Path) -> Callable[..., None]:
+    """Count requests with these pixels as a server does, 16 to a chunk, and keep none of them."""
+    known = baseline.build(model)
+    assert known is not None
+    assert known.answers is not None
+    sent = 0
+
+    def give(pixels: Any, **other: Any) -> None:
+        nonlocal sent
+        log = ProfileLog(tmp_path / "profiles.db")
+        outputs = pixels @ weights[0] + weights[1]
+        for at in range(0, len(pixels), 16):
+            for name, arrays in (("inputs", {"pixels": pixels}), ("answers", {"logits": outputs})):
+                subject = known.subject(name)
+                assert subject is not None
+                rows = subject.columns.read({key: array[at : at + 16] for key, array in arrays.items()})
+                counts = subject.bins.tally(subject.bins.place(rows), np.ones(len(rows)))
+                when = {"at": 1e6 + sent / 100, "until": 1e6 + (sent + 15) / 100}
+                whose = {"model": "digits", "version": 1, "track": "live"} | other
+                log.offer([Chunk(**when, **whose, subject=name, form=subject.bins.form, n=len(rows), counts=counts)])
+            sent += len(pixels[at : at + 16])
+        log.close()
+        assert log.dropped == 0
 
     return give

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from modelkeep.monitor.classified import auc, f1, probabilities
-from modelkeep.monitor.estimated import CELLS, FEWEST, Calibration, Estimated, cells, expected, isotonic
+from modelkeep.monitor.estimated import CELLS, FEWEST, Calibrated, Calibration, Estimated, cells, expected, isotonic
 
 HEAT = 1.6
 """The model of these tests is overconfident: its logits are so many times too large."""
@@ -121,55 +121,74 @@ class TestExpected:
         assert missed <= 4
 
 
-def feed(estimated: Estimated, scores: Any, truth: Any = None) -> Estimated:
+def feed(estimated: Estimated, scores: Any) -> Estimated:
     for at, row in enumerate(scores):
         estimated.add(row[None], float(at))
-        if truth is not None:
-            estimated.judged(row[None], float(row.argmax() == truth[at]), float(at))
     return estimated
+
+
+def hold(scores: Any, truth: Any, seed: int = 8) -> Calibrated:
+    made = Calibrated(fitted(np.random.default_rng(seed), 2000), 1e6)
+    for at, row in enumerate(scores):
+        made.add(row[None], float(row.argmax() == truth[at]), float(at))
+    return made
+
+
+class TestCalibrated:
+    def test_labels_that_bear_it_out_are_no_finding(self) -> None:
+        for seed in range(5):
+            made = hold(*world(np.random.default_rng(seed + 20), 2000))
+            assert made.finding() is None
+            assert made.holds
+            assert made.numbers()["low"] < 0.05
+            assert made.numbers()["high"] > -0.05
+
+    @pytest.mark.parametrize("way", ["fewer", "more"])
+    def test_a_meaning_that_changed_is_found(self, way: str) -> None:
+        """The same inputs mean something else now: answers stay as sure, and half of them are right no more, or all."""
+        rng = np.random.default_rng(9)
+        scores, truth = world(rng, 1200)
+        changed = (truth + 1) % 4 if way == "fewer" else scores.argmax(axis=1)
+        other = np.where((np.arange(1200) >= 800) & (rng.random(1200) < 0.7), changed, truth)
+        made = hold(scores, other)
+        found = made.finding()
+        assert found is not None
+        assert (found.kind, found.subject) == ("quality", "calibration")
+        assert found.since is not None
+        assert 700 <= found.since <= 900
+        assert found.evidence["way"] == way
+        assert found.evidence["low"] > 0
+        assert "estimates of quality without labels are void" in found.why
+        assert made.numbers()["holds"] is False
+        assert made.numbers()["gap"] * (1 if way == "more" else -1) > 0
+
+    def test_no_labels_yet(self) -> None:
+        made = hold(np.empty((0, 4)), [])
+        assert made.holds
+        assert made.numbers()["n"] == 0
 
 
 class TestEstimated:
     def make(self, floor: float | None = None, seed: int = 8) -> Estimated:
         return Estimated(fitted(np.random.default_rng(seed), 2000), floor, "what was promised", 1e6)
 
-    def test_labels_that_bear_it_out_are_no_finding(self) -> None:
-        for seed in range(5):
-            scores, truth = world(np.random.default_rng(seed + 20), 3000)
-            made = feed(self.make(), scores, truth)
-            assert made.findings() == []
-            assert made.holds
-            accuracy = made.measured()["accuracy"]
-            assert abs(accuracy.value - (scores.argmax(axis=1) == truth)[-2000:].mean()) < 0.04
-
-    def test_a_meaning_that_changed_is_found(self) -> None:
-        """The same inputs mean something else now: answers stay as sure, and half as many are right."""
-        rng = np.random.default_rng(9)
-        scores, truth = world(rng, 1200)
-        other = np.where((np.arange(1200) >= 800) & (rng.random(1200) < 0.5), (truth + 1) % 4, truth)
-        made = feed(self.make(floor=0.3), scores, other)
-        (found,) = made.findings()
-        assert (found.kind, found.subject) == ("quality", "calibration")
-        assert found.since is not None
-        assert 720 <= found.since <= 880
-        assert found.evidence["way"] == "less"
-        assert found.evidence["low"] > 0
-        assert "estimates of quality without labels are void" in found.why
-        assert made.describe().endswith("void, for calibration no longer holds")
-        assert made.numbers()["holds"] is False
+    def test_it_is_close_to_the_real_accuracy(self) -> None:
+        scores, truth = world(np.random.default_rng(30), 2500)
+        accuracy = feed(self.make(), scores).measured()["accuracy"]
+        assert abs(accuracy.value - (scores.argmax(axis=1) == truth)[-2000:].mean()) < 0.04
 
     def test_a_harder_world_is_told_without_labels(self) -> None:
         rng = np.random.default_rng(10)
         usual, hard = world(rng, 1000, sharp=2.5)[0], world(rng, 1000, sharp=0.5)[0]
         quiet, loud = feed(self.make(floor=0.55), usual), feed(self.make(floor=0.55), np.concatenate([usual, hard]))
-        assert quiet.findings() == []
-        (found,) = loud.findings()
+        assert quiet.finding() is None
+        found = loud.finding()
+        assert found is not None
         assert found.subject == "estimated accuracy"
         assert "without labels; what was promised is 55.0%. It assumes that an answer" in found.why
 
     def test_without_a_promise_nothing_is_judged(self) -> None:
-        made = feed(self.make(), world(np.random.default_rng(11), 500, sharp=0.1)[0])
-        assert made.findings() == []
+        assert feed(self.make(), world(np.random.default_rng(11), 500, sharp=0.1)[0]).finding() is None
 
     def test_the_newest_rows_count(self) -> None:
         rng = np.random.default_rng(12)
@@ -178,7 +197,10 @@ class TestEstimated:
         assert made.measured()["accuracy"].n <= 2008
         assert made.measured()["accuracy"].value > 0.6
 
-    def test_no_answers_yet(self) -> None:
+    def test_as_a_person_reads_it(self) -> None:
         made = self.make()
         assert made.describe() == "estimated without labels: no answers yet"
         assert made.numbers()["n"] == 0
+        feed(made, world(np.random.default_rng(13), 50)[0])
+        assert made.describe().startswith("estimated without labels: accuracy ")
+        assert made.describe(holds=False).endswith("void, for calibration no longer holds")

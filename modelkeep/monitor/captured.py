@@ -1,0 +1,106 @@
+"""What is judged on captured requests: how sure the answers are, and where no server counted them, drift and health."""
+
+from __future__ import annotations
+
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from modelkeep.data import traffic
+from modelkeep.monitor.drift import thin
+from modelkeep.monitor.estimated import Calibration, Estimated
+from modelkeep.monitor.health import Health
+from modelkeep.monitor.labelled import chances
+from modelkeep.monitor.profiled import drifts
+from modelkeep.monitor.watched import Place
+
+if TYPE_CHECKING:
+    from modelkeep.data.traffic import Exchange
+    from modelkeep.monitor.watched import Watched
+    from modelkeep.types import Array, Arrays
+
+RUN = 5000
+"""A run covers the newest RUN to 2·RUN captured requests, so each request is in two runs at most."""
+PAGE = 500
+MAX_TIMES = 20_000
+
+
+class Captured:
+    """The captured requests of one version; each look reads on where the last one ended."""
+
+    def __init__(self, watched: Watched, calibration: Calibration | None) -> None:
+        self.watched, self._calibration = watched, calibration
+        path, name, number = watched.traffic, watched.name, watched.number
+        self._place = Place(path, partial(traffic.newest, path), lambda: traffic.run_start(path, name, number, RUN))
+        self._begin()
+
+    def _begin(self) -> None:
+        who = self.watched
+        self.health = Health(who.limits.p99, who.every, slo=who.limits.slo, silence=who.limits.silence)
+        self.drifts = drifts(who)
+        self.estimated = None if self._calibration is None else Estimated(self._calibration, *who.floor, who.every)
+        self.times: deque[tuple[float, float]] = deque(maxlen=MAX_TIMES)
+        """When each request came and how many seconds it took."""
+        self.unreadable = 0
+        self.since: float | None = None
+
+    def look(self) -> None:
+        """Take the requests that are new."""
+        if self._place.moved():
+            self._begin()
+        who, newest = self.watched, self.watched.most is not None
+        while page := traffic.read(
+            who.traffic, who.name, version=who.number, after=self._place.row, limit=who.most or PAGE, newest=newest
+        ):
+            self._take([e for e in page if e.track != "shadow"])
+            self._place.row = page[-1].row
+            if newest:
+                break
+
+    def _take(self, page: list[Exchange]) -> None:
+        if page and self.since is None:
+            self.since = page[0].at
+        for exchange in page:
+            self.health.add(exchange)
+            self.times.append((exchange.at, exchange.seconds))
+            if self.estimated is not None and exchange.outcome == "ok" and exchange.outputs is not None:
+                given = chances(exchange.outputs, self.watched.model)
+                if given is not None and len(given):
+                    self.estimated.add(given, exchange.at)
+        captured = [e for e in page if e.inputs is not None]
+        self._features("inputs", [(e.inputs or {}, e.at) for e in captured])
+        self._features("answers", [(e.outputs, e.at) for e in captured if e.outputs is not None])
+
+    def seconds(self) -> dict[str, float]:
+        """The median and the 99th percentile of the newest requests' seconds; empty where there are none."""
+        if not self.times:
+            return {}
+        median, high = np.quantile([seconds for _, seconds in self.times], (0.5, 0.99))
+        return {"p50": float(median), "p99": float(high)}
+
+    def _features(self, subject: str, given: list[tuple[Arrays, float]]) -> None:
+        known = self.watched.known
+        if subject not in self.drifts or known is None:
+            return
+        reference = known.subject(subject)
+        assert reference is not None  # or there would be no drift of it
+        values: list[Array] = []
+        ats: list[float] = []
+        for arrays, at in given:
+            try:
+                values.append(reference.columns.read({name: thin(np.asarray(array)) for name, array in arrays.items()}))
+                ats.append(at)
+            except (KeyError, ValueError):
+                self.unreadable += 1
+        self.drifts[subject].add(values, ats)
+
+
+def calibration(watched: Watched) -> Calibration | None:
+    """Of the reference rows; None where they have no labels, or the answers do not say how sure they are."""
+    known = watched.known
+    if known is None or known.right is None or known.confidence is None:
+        return None
+    there = np.isfinite(known.confidence)
+    return Calibration.of(known.confidence[there], known.right[there])

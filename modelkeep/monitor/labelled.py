@@ -1,0 +1,174 @@
+"""Answers held against the truth that came: all metrics of one version, of all its requests and of each slice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from modelkeep.errors import BadSettings
+from modelkeep.monitor.classified import Classified, Measured, probabilities
+from modelkeep.monitor.numeric import Numeric
+from modelkeep.monitor.quality import Quality, codes, predicted, share_right
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from modelkeep.data.bins import Bins
+    from modelkeep.data.features import Columns
+    from modelkeep.types import Array, Arrays, Finding, Model
+
+MAX_CHANCES = 200
+"""Classes of which probabilities are kept; of more, there is neither log loss nor AUC."""
+MAX_SLICED = 8
+"""Columns that requests may be sliced by."""
+FEWEST = 30
+"""Labelled requests of a slice that is worth a line."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One request's answers and their truth; rows without a known truth are left out.
+
+    ``right`` is the share that was right, None where answers are no classes. ``classes`` and ``numbers`` are (answered,
+    true), [rows] each; ``chances`` [rows, classes] are the probabilities that were given.
+    """
+
+    right: float | None = None
+    classes: tuple[Array, Array] | None = None
+    chances: Array | None = None
+    numbers: tuple[Array, Array] | None = None
+
+
+def answer(outputs: Arrays | None, label: Any, model: Model) -> Answer | None:
+    """What was answered beside what was so; None where the two cannot be compared."""
+    truth = label if isinstance(label, list) else [label]
+    known = [row for row, one in enumerate(truth) if one is not None]
+    if outputs is None or not known:
+        return None
+    answered = predicted(outputs, model)
+    if answered is None:
+        return _number(outputs, truth, known, model)
+    right = share_right(answered, label, model.labels)
+    if right is None:
+        return None
+    if answered.dtype.kind not in "iub":
+        return Answer(right)
+    true = codes([truth[row] for row in known], model.labels)
+    assert true is not None  # or there would be no share that is right
+    whole = np.where(true == np.rint(true), true, -1).astype(np.int64)
+    scores = chances(outputs, model)
+    given = scores[known] if scores is not None and scores.shape[1] <= MAX_CHANCES else None
+    return Answer(right, (answered[known].astype(np.int64), whole), given)
+
+
+def chances(outputs: Arrays, model: Model) -> Array | None:
+    """[rows, classes]: the probabilities that were answered; None where the first output is no scores of classes."""
+    first = np.asarray(outputs[model.signature.outputs[0].name])
+    if first.ndim != 2 or first.dtype.kind != "f" or first.shape[1] < 2:
+        return None
+    found = probabilities(first)
+    return found if np.isfinite(found).all() else None
+
+
+def _number(outputs: Arrays, truth: list[Any], known: list[int], model: Model) -> Answer | None:
+    """A price, say: one float a row."""
+    first = np.asarray(outputs[model.signature.outputs[0].name])
+    rows = first.reshape(-1)
+    if first.dtype.kind != "f" or len(rows) != len(truth):
+        return None
+    true = [truth[row] for row in known]
+    if any(isinstance(one, str) for one in true):
+        return None
+    return Answer(numbers=(rows[known].astype(np.float64), np.array(true, dtype=np.float64)))
+
+
+class Labelled:
+    """The metrics of labelled requests. ``floor`` and ``worst`` are what was promised: the least accuracy, and the
+    largest mean absolute error."""
+
+    def __init__(self, floor: float | None, promise: str, every: float, *, worst: float | None = None) -> None:
+        self.quality = Quality(floor, promise, every)
+        self.classified, self.numeric = Classified(), Numeric(worst, every)
+        self.n = 0
+
+    def add(self, one: Answer, at: float) -> None:
+        """The next request whose truth came."""
+        self.n += 1
+        if one.right is not None:
+            self.quality.add(one.right, at)
+        if one.classes is not None:
+            self.classified.add(*one.classes, one.chances)
+        if one.numbers is not None:
+            self.numeric.add(*one.numbers, at)
+
+    def findings(self) -> list[Finding]:
+        """What is below its promise."""
+        return [found for found in (self.quality.finding(), self.numeric.finding()) if found is not None]
+
+    def measured(self) -> dict[str, Measured]:
+        """Every metric that has a value, by name."""
+        return {**self.quality.measured(), **self.classified.measured(), **self.numeric.measured()}
+
+
+class Slices:
+    """Labelled requests by the bin of a column that they fall into; the promise is held in each bin.
+
+    ``features`` are names of columns of the inputs. Raises BadSettings for one that is none of them.
+    """
+
+    def __init__(
+        self, bins: Bins, columns: Columns, features: Sequence[str], floor: float | None, promise: str, every: float
+    ) -> None:
+        if len(features) > MAX_SLICED:
+            raise BadSettings(f"{len(features)} columns to slice by; {MAX_SLICED} are the most")
+        for name in features:
+            if name not in columns.names:
+                raise BadSettings(
+                    f"there is no column '{name}' to slice by; the inputs have {', '.join(columns.names[:20])}"
+                    + (f" and {len(columns.names) - 20} more" if len(columns.names) > 20 else "")
+                )
+        self._bins, self._columns = bins, columns
+        self._features = {name: columns.names.index(name) for name in features}
+        self._promise = floor, promise, every * len(features)
+        self.slices: dict[tuple[str, int], Labelled] = {}
+
+    def add(self, inputs: Arrays | None, one: Answer, at: float) -> None:
+        """A request, by its first row; one whose inputs were not captured is in no slice."""
+        if not self._features or inputs is None:
+            return
+        try:
+            places = self._bins.place(self._columns.read({k: np.asarray(v) for k, v in inputs.items()})[:1])[0]
+        except (KeyError, ValueError, IndexError):
+            return
+        for name, feature in self._features.items():
+            key = name, int(places[feature])
+            if key not in self.slices:
+                self.slices[key] = Labelled(*self._promise)
+            self.slices[key].add(one, at)
+
+    def findings(self) -> list[Finding]:
+        """Slices that are below the promise."""
+        return [
+            replace(found, subject=f"{found.subject} where {self.label(*key)}", why=f"{self.label(*key)}: {found.why}")
+            for key, slice_ in self.slices.items()
+            for found in slice_.findings()
+        ]
+
+    def label(self, name: str, place: int) -> str:
+        """``age 30 to 40``."""
+        return f"{name} {self._bins.label(self._features[name], place)}"
+
+    def numbers(self) -> list[dict[str, Any]]:
+        """Each slice with its metrics, the least accurate first."""
+        rows = [
+            {"slice": self.label(*key), "n": one.n, **{k: m._asdict() for k, m in one.measured().items()}}
+            for key, one in self.slices.items()
+        ]
+        return sorted(rows, key=lambda row: row.get("accuracy", {}).get("value", 1.0))
+
+    def describe(self) -> list[str]:
+        """Lines for a person: the three least accurate slices that have some requests."""
+        told = [row for row in self.numbers() if row["n"] >= FEWEST and "accuracy" in row]
+        return [f"where {row['slice']}: accuracy {Measured(**row['accuracy']).describe('.1%')}" for row in told[:3]]

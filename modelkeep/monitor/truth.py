@@ -1,0 +1,121 @@
+"""Quality: labels that came, each held against the answer that its request was given."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from modelkeep.data import labels, traffic
+from modelkeep.monitor.estimated import Calibrated, Calibration
+from modelkeep.monitor.labelled import Labelled, Slices, answer
+from modelkeep.monitor.watched import Place, stride
+
+if TYPE_CHECKING:
+    from modelkeep.data.labels import Lag
+    from modelkeep.data.traffic import Exchange
+    from modelkeep.monitor.watched import Watched
+
+RUN = 5000
+"""A run covers the newest RUN to 2·RUN labels, of all models."""
+PAGE = 500
+MAX_WAITING = 20_000
+"""Labels whose request is not known yet: it may be on its way into the file."""
+LAG_EVERY = 60.0
+"""Seconds: where looks are bounded, how late labels come is not asked at each."""
+WORSE = 1.5
+"""Answers that are numbers may miss by so many times what they missed by on the reference rows."""
+
+
+class Truth:
+    """The labelled requests of one version; each look reads on where the last one ended."""
+
+    def __init__(self, watched: Watched, calibration: Calibration | None) -> None:
+        self.watched, self._calibration = watched, calibration
+        path = watched.traffic
+        newest = partial(labels.newest, path)
+        self._place = Place(path, newest, lambda: stride(newest(), RUN))
+        self.lag: Lag = labels.Lag()
+        self._asked = float("-inf")
+        self._begin()
+
+    def _begin(self) -> None:
+        who = self.watched
+        floor, promise = who.floor
+        self.labelled = Labelled(floor, promise, who.every, worst=_worst(who))
+        self.calibrated = None if self._calibration is None else Calibrated(self._calibration, who.every)
+        self.slices = None
+        if who.known is not None and who.limits.slices:
+            columns, bins = who.known.inputs.columns, who.known.inputs.bins
+            self.slices = Slices(bins, columns, who.limits.slices, floor, promise, who.every)
+        self._waiting: dict[str, Any] = {}
+
+    def look(self) -> None:
+        """Take the labels that are new."""
+        if self._place.moved():
+            self._begin()
+        who = self.watched
+        for row, request, label in labels.read(who.traffic, who.name, after=self._place.row)[: who.most]:
+            self._place.row = row
+            if len(self._waiting) < MAX_WAITING:
+                self._waiting[request] = label
+        ids = list(self._waiting)
+        for at in range(0, len(ids), PAGE):
+            page = traffic.read(who.traffic, who.name, ids=ids[at : at + PAGE])
+            found = {e.id: e for e in page if e.track != "shadow"}
+            for request in ids[at : at + PAGE]:
+                if request in found:
+                    self._judge(found[request], self._waiting.pop(request))
+        if who.most is None or time.monotonic() - self._asked > LAG_EVERY:
+            self.lag, self._asked = labels.lag(who.traffic, who.name, version=who.number), time.monotonic()
+        self.labelled.quality.requests = self.lag.answers
+
+    def _judge(self, exchange: Exchange, label: Any) -> None:
+        model = self.watched.model
+        if exchange.version != self.watched.number or exchange.outcome != "ok":
+            return
+        one = answer(exchange.outputs, label, model)
+        if one is None:
+            return
+        self.labelled.add(one, exchange.at)
+        if self.slices is not None:
+            self.slices.add(exchange.inputs, one, exchange.at)
+        if self.calibrated is not None and one.chances is not None and one.right is not None:
+            self.calibrated.add(one.chances, one.right, exchange.at)
+
+    @property
+    def kept(self) -> bool:
+        """Whether labels show that the accuracy is what was promised."""
+        accuracy, floor = self.labelled.measured().get("accuracy"), self.watched.floor[0]
+        return accuracy is not None and accuracy.low is not None and floor is not None and accuracy.low >= floor
+
+    def numbers(self) -> dict[str, Any]:
+        """Accuracy and the floor, the other metrics by name, coverage and lag."""
+        others = {name: one._asdict() for name, one in self.labelled.measured().items() if name != "accuracy"}
+        lag = {"lag": self.lag.median, "lag_p90": self.lag.p90, "unmatched": self.lag.unmatched}
+        return {**self.labelled.quality.numbers(), **others, **lag}
+
+    def describe(self) -> list[str]:
+        """Lines for a person."""
+        quality, numeric = self.labelled.quality, len(self.labelled.numeric)
+        lines = [] if numeric else [quality.describe()]
+        others = {name: one for name, one in self.labelled.measured().items() if name != "accuracy"}
+        if others:
+            lines.append(", ".join(f"{name.replace('_', ' ')} {one.describe()}" for name, one in others.items()))
+        if self.lag.median is not None:
+            lines.append(f"labels come {self.lag.median:,.0f} s after the answer (median of {self.lag.n:,})")
+        return lines + (self.slices.describe() if self.slices else [])
+
+
+def _worst(watched: Watched) -> float | None:
+    """The mean absolute error that is held: what was promised, else WORSE times that of the reference rows."""
+    known = watched.known
+    if watched.limits.max_error is not None:
+        return watched.limits.max_error
+    if known is None or known.predicted is None or known.truth is None:
+        return None
+    if known.predicted.dtype.kind != "f" or known.truth.dtype.kind not in "iuf":
+        return None
+    return float(np.abs(known.predicted - known.truth).mean()) * WORSE or None

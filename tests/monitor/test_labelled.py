@@ -1,0 +1,151 @@
+"""Answers beside their truth, in every form that both come in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from modelkeep.data.bins import Bins
+from modelkeep.data.features import Columns
+from modelkeep.errors import BadSettings
+from modelkeep.monitor.labelled import Answer, Labelled, Slices, answer, chances
+from modelkeep.types import Model, Signature, TensorSpec
+
+
+def model(dtype: str, shape: tuple[int | None, ...], labels: tuple[str, ...] = ()) -> Model:
+    return Model(Path("unused"), "onnx", Signature((), (TensorSpec("y", dtype, shape),)), ("model.onnx",), labels)
+
+
+SCORES = model("float32", (None, 3), ("cat", "dog", "owl"))
+PRICE = model("float32", (None, 1))
+
+
+class TestAnswer:
+    def test_scores_and_a_class(self) -> None:
+        one = answer({"y": np.array([[0.1, 0.7, 0.2]], "float32")}, 1, SCORES)
+        assert one is not None
+        assert one.right == 1.0
+        assert one.classes is not None
+        assert [each.tolist() for each in one.classes] == [[1], [1]]
+        assert one.chances is not None
+        assert one.chances[0] == pytest.approx([0.1, 0.7, 0.2])
+
+    def test_rows_without_a_known_truth_are_left_out(self) -> None:
+        outputs = {"y": np.array([[3, 0, 0], [0, 3, 0], [0, 0, 3]], "float32")}
+        one = answer(outputs, ["cat", None, "cat"], SCORES)
+        assert one is not None
+        assert one.right == 0.5
+        assert one.classes is not None
+        assert [each.tolist() for each in one.classes] == [[0, 2], [0, 0]]
+        assert one.chances is not None
+        assert one.chances.shape == (2, 3)
+        assert one.chances.sum(axis=1) == pytest.approx(np.ones(2))
+
+    def test_a_name_that_is_not_known_is_no_class(self) -> None:
+        one = answer({"y": np.array([[0.1, 0.7, 0.2]], "float32")}, "wolf", SCORES)
+        assert one is not None
+        assert one.right == 0.0
+        assert one.classes is not None
+        assert one.classes[1].tolist() == [-1]
+
+    def test_a_price(self) -> None:
+        one = answer({"y": np.array([[3.5], [4.0]], "float32")}, [3.0, 5], PRICE)
+        assert one is not None
+        assert (one.right, one.classes) == (None, None)
+        assert one.numbers is not None
+        assert [each.tolist() for each in one.numbers] == [[3.5, 4.0], [3.0, 5.0]]
+
+    def test_texts_are_right_or_wrong(self) -> None:
+        one = answer({"y": np.array(["cat"], dtype=object)}, "cat", model("str", (None,)))
+        assert one == Answer(1.0)
+
+    @pytest.mark.parametrize(
+        ("outputs", "label", "whose"),
+        [
+            (None, 1, SCORES),
+            ({"y": np.zeros((2, 3), "float32")}, 1, SCORES),
+            ({"y": np.zeros((1, 3), "float32")}, [None], SCORES),
+            ({"y": np.zeros((1, 1), "float32")}, "cheap", PRICE),
+            ({"y": np.zeros((2, 1), "float32")}, 1.0, PRICE),
+            ({"y": np.zeros((1, 3), "float32")}, "cat", model("float32", (None, 3))),
+        ],
+    )
+    def test_what_cannot_be_compared_is_none(self, outputs: Any, label: Any, whose: Model) -> None:
+        assert answer(outputs, label, whose) is None
+
+    def test_scores_that_are_not_finite_are_no_chances(self) -> None:
+        assert chances({"y": np.array([[np.nan, 1, 2]], "float32")}, SCORES) is None
+        assert chances({"y": np.zeros((1, 1), "float32")}, PRICE) is None
+
+
+class TestLabelled:
+    def test_classes(self) -> None:
+        made = Labelled(None, "", 1e6)
+        for at, label in enumerate([0, 1, 2, 1]):
+            one = answer({"y": np.eye(3, dtype="float32")[[at % 3]]}, label, SCORES)
+            assert one is not None
+            made.add(one, float(at))
+        measured = made.measured()
+        assert set(measured) == {"accuracy", "f1", "log_loss", "auc"}
+        assert measured["accuracy"].value == 0.75
+        assert made.n == 4
+        assert made.findings() == []
+
+    def test_numbers_with_a_promise(self) -> None:
+        made = Labelled(None, "", 1e6, worst=1.0)
+        for at in range(200):
+            made.add(Answer(numbers=(np.array([9.0]), np.array([1.0]))), float(at))
+        assert set(made.measured()) == {"rmse", "mae"}
+        (found,) = made.findings()
+        assert found.subject == "error"
+
+
+class TestSlices:
+    def make(self, features: tuple[str, ...] = ("age",)) -> Slices:
+        specs = (TensorSpec("age", "float32", (None,)), TensorSpec("sex", "int64", (None,)))
+        rows = {"age": np.arange(800, dtype="float32") % 80, "sex": np.arange(800) % 2}
+        columns = Columns.of(specs, rows)
+        bins = Bins.of(columns.read(rows), columns.edges)
+        return Slices(bins, columns, features, 0.9, "what was promised", 1e6)
+
+    def feed(self, slices: Slices, count: int = 1200) -> None:
+        """The old are answered wrong."""
+        rng = np.random.default_rng(0)
+        for at in range(count):
+            age, sex = rng.uniform(0, 80, 1).astype("float32"), rng.integers(0, 2, 1)
+            slices.add({"age": age, "sex": sex}, Answer(float(age[0] < 69)), float(at))
+
+    def test_each_bin_has_its_metrics_and_its_verdict(self) -> None:
+        slices = self.make()
+        self.feed(slices)
+        rows = slices.numbers()
+        assert rows[0]["slice"] == "age ≥ 69"
+        assert rows[0]["accuracy"]["value"] < 0.1
+        assert rows[-1]["accuracy"]["value"] == 1.0
+        assert sum(row["n"] for row in rows) == 1200
+        (found,) = slices.findings()
+        assert found.subject == "accuracy where age ≥ 69"
+        assert found.why.startswith("age ≥ 69: accuracy is ")
+        assert slices.describe()[0].startswith("where age ≥ 69: accuracy 0.0%")
+
+    def test_several_columns(self) -> None:
+        slices = self.make(("age", "sex"))
+        self.feed(slices)
+        names = {row["slice"].split()[0] for row in slices.numbers()}
+        assert names == {"age", "sex"}
+        assert [f.subject for f in slices.findings() if "sex" in f.subject] == []
+
+    def test_requests_without_inputs_are_in_none(self) -> None:
+        slices = self.make()
+        slices.add(None, Answer(1.0), 0.0)
+        slices.add({"other": np.zeros(1)}, Answer(1.0), 0.0)
+        assert slices.numbers() == []
+
+    def test_a_column_that_is_not_there_is_refused(self) -> None:
+        with pytest.raises(BadSettings, match="there is no column 'height' to slice by; the inputs have age, sex"):
+            self.make(("height",))
+        with pytest.raises(BadSettings, match="9 columns to slice by; 8 are the most"):
+            self.make(("age",) * 9)
