@@ -49,7 +49,7 @@ class Looks:
         with self._lock:
             known = self._known.get(version.ref)
             if known is None or time.monotonic() - known[0] > FRESH:
-                checked = watch.check(version, self._keep.model(version), self._keep.traffic)
+                checked = watch.check(version, self._keep.model(version), self._keep.settings.home)
                 self._known[version.ref] = (time.monotonic(), checked)
                 self._known.move_to_end(version.ref)
                 while len(self._known) > KEPT:

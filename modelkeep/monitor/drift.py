@@ -160,7 +160,7 @@ class Drift:
         moved = np.flatnonzero(self.detector.raised)
         if not moved.size:
             return None
-        start = int(np.median(self.detector.since[moved]))
+        start = self._moved_at()
         distance = self.distance(start)
         worst = moved[np.argsort(-distance[moved], kind="stable")]
         first = self._kept[self._at(start)]
@@ -224,23 +224,31 @@ class Drift:
 
     def before_and_after(self, count: int) -> list[dict[str, Any]]:
         """Bins of the reference rows and of the requests, for so many features: those that moved, then the farthest."""
-        raised = self.detector.raised
-        start = int(np.median(self.detector.since[raised])) if raised.any() else 0
+        raised, start = self.detector.raised, self._moved_at()
         distance = self.distance(start)
         order = np.lexsort((-distance, ~raised))[:count]
         return [self._describe(int(at), start, float(distance[at])) | {"raised": bool(raised[at])} for at in order]
 
+    def _moved_at(self) -> int:
+        """The step that features moved at; the first one where none has."""
+        raised = self.detector.raised
+        return int(np.median(self.detector.since[raised])) if raised.any() else 0
+
     def numbers(self) -> dict[str, Any]:
-        """What was looked at, for a report: n, features, the feature that moved most, and the evidence so far."""
+        """What was looked at, for a report: n, features, which moved most before and after, and the evidence so far.
+
+        Where features moved, ``since_n`` requests came since then, and are compared; else all of them.
+        """
         if not self.n:
             return {"n": 0, "features": len(self.names)}
-        distance = self.distance()
-        most = int(distance.argmax())
+        most = self.before_and_after(TOLD)
         return {
             "n": self.n,
+            "since_n": self.n - self._kept[self._at(self._moved_at())].before,
             "features": len(self.names),
-            "most_moved": self.names[most],
-            "moved": float(distance[most]),
+            "most_moved": most,
+            "moved": most[0]["moved"],
+            "tolerance": self.tolerance.share,
             "log_evidence": float(self.detector.log_evidence.max()),
             "log_threshold": self.detector.needed,
         }
@@ -251,8 +259,8 @@ class Drift:
             return f"{self.subject}: too few requests were captured to judge drift"
         numbers = self.numbers()
         return (
-            f"{self.subject}: of {numbers['features']} features {numbers['most_moved']} moved most, "
-            f"{numbers['moved']:.0%} of {self.n} requests (tolerance {self.tolerance.share:.0%}); "
+            f"{self.subject}: of {numbers['features']} features {numbers['most_moved'][0]['feature']} moved most, "
+            f"{numbers['moved']:.0%} of {numbers['since_n']} requests (tolerance {self.tolerance.share:.0%}); "
             f"evidence {max(numbers['log_evidence'], 0):.1f} of the {self.detector.needed:.1f} that make a finding"
         )
 
