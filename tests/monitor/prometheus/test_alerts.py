@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -70,6 +71,7 @@ class Case:
 
 MEMORY = 'process_resident_memory_bytes{job="modelkeep",instance="a:1"}'
 MACHINE = 'modelkeep_machine_memory_bytes{instance="a:1"}'
+SIZE, FREE = 'modelkeep_home_size_bytes{instance="a:1"}', 'modelkeep_home_free_bytes{instance="a:1"}'
 INVALID, ROWS = f"modelkeep_output_invalid_total{{{V1}}}", f"modelkeep_batch_size_sum{{{V1}}}"
 DISTANCE = f'modelkeep_drift_distance_ratio{{{V1},subject="inputs"}}'
 TOLERANCE = f'modelkeep_drift_tolerance_ratio{{{V1},subject="inputs"}}'
@@ -103,9 +105,9 @@ CASES = [
     Case(
         "ModelkeepNothingServed", "a model", 10, {UP: "1x20", f'modelkeep_model_info{{{V1},instance="a:1"}}': "1x20"}, 0
     ),
-    Case("ModelkeepNoTraffic", "silence after two a minute", 540, {requests("ok"): "0+2x480 960x60"}),
-    Case("ModelkeepNoTraffic", "it goes on", 540, {requests("ok"): "0+2x540"}, 0),
-    Case("ModelkeepNoTraffic", "few were asked before", 540, {requests("ok"): "0+0.1x480 48x60"}, 0),
+    Case("ModelkeepNoTraffic", "silence after two a minute", 540, {requests("ok"): "0+2x480 960x60"}, seconds=300),
+    Case("ModelkeepNoTraffic", "it goes on", 540, {requests("ok"): "0+2x540"}, 0, 300),
+    Case("ModelkeepNoTraffic", "few were asked before", 540, {requests("ok"): "0+0.1x480 48x60"}, 0, 300),
     Case("ModelkeepRejecting", "two of a hundred", 40, {REFUSED: "0+2x60", ASKED: "0+100x60"}),
     Case("ModelkeepRejecting", "one of a thousand", 40, {REFUSED: "0+1x60", ASKED: "0+1000x60"}, 0),
     Case("ModelkeepRejecting", "one now and then, of few", 40, {REFUSED: "0+0.1x60", ASKED: "0+1x60"}, 0),
@@ -184,12 +186,12 @@ CASES = [
         0,
         300,
     ),
-    Case("ModelkeepDiskFull", "3 %", 20, {"modelkeep_home_size_bytes": "100x30", "modelkeep_home_free_bytes": "3x30"}),
+    Case("ModelkeepDiskFull", "3 %", 20, {SIZE: "100x30", FREE: "3x30"}),
     Case(
         "ModelkeepDiskFull",
         "30 %",
         20,
-        {"modelkeep_home_size_bytes": "100x30", "modelkeep_home_free_bytes": "30x30"},
+        {SIZE: "100x30", FREE: "30x30"},
         0,
     ),
     Case(
@@ -273,7 +275,10 @@ def groups_of(alert: str) -> list[Group]:
 @pytest.mark.parametrize(("alert", "seconds"), sorted({(case.alert, case.seconds) for case in CASES}))
 def test_it_fires_when_it_must_and_only_then(alert: str, seconds: int, tmp_path: Path) -> None:
     (tmp_path / "rules.yml").write_text(rule.to_yaml(groups_of(alert)))
-    firing = f'count(ALERTS{{alertname="{alert}",alertstate="firing"}}) or vector(0)'
+    said = next(one for group in GROUPS for one in group.rules if isinstance(one, Alert) and one.alert == alert)
+    named = re.findall(r"\$labels\.(\w+)", said.summary + said.description)  # what its sentences name must be there
+    labels = ",".join([f'alertname="{alert}"', 'alertstate="firing"', *(f'{name}!=""' for name in set(named))])
+    firing = f"count(ALERTS{{{labels}}}) or vector(0)"
     tests = [
         {
             "name": case.what,
