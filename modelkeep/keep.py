@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from modelkeep import convert, optimize, update
 from modelkeep.data import dataset, labels, traffic
 from modelkeep.data.dataset import Dataset
-from modelkeep.errors import BadData, Unsupported, Wrong
-from modelkeep.model import engines, folder, formats, score
+from modelkeep.errors import BadData, ModelkeepError, Unsupported, Wrong
+from modelkeep.model import baseline, engines, folder, formats, score
 from modelkeep.optimize import budget
 from modelkeep.provenance import again
 from modelkeep.registry import Registry
@@ -100,7 +100,7 @@ class Keep:
         Ref.parse(name)
         told = "".join(f", {key}={options[key]!r}" for key in ("factory", "task", "with_past") if options.get(key))
         with self._workspace() as room:
-            formats.adopt(source, room, **options)
+            baseline.keep(formats.adopt(source, room, **options))
             return self.registry.add(name, room, made_by=f"add({source.name!r}{told})", who=self.who)
 
     def convert(self, ref: str | Ref | Version, to: str, *, rows: Dataset | None = None, **options: Any) -> Version:
@@ -114,7 +114,7 @@ class Keep:
         with self._workspace() as room:
             made = self._run(base, steps, room)
             proofs = [convert.prove_end(self.model(base), made[-1].model, rows, **options)] if len(made) > 1 else []
-            return self._record(base, made, *proofs)
+            return self._record(base, made, *proofs, rows=rows)
 
     def score(self, ref: str | Ref | Version, rows: Dataset) -> Report:
         """Accuracy on labelled rows, with n and the interval."""
@@ -203,6 +203,7 @@ class Keep:
         """
         from modelkeep.tune import recorded
 
+        _keep_baseline(self, self.get(ref), search.rows)
         return recorded.tune(self.registry, self.get(ref), search, fresh=fresh, progress=progress, who=self.who)
 
     def bench(
@@ -254,6 +255,7 @@ class Keep:
                 self.promote(Ref(name, "newest"), why="served with no live version: the newest")
             live = self.get(Ref(name, "live"))
             here = machine.fingerprint(live.model.format)
+            _keep_baseline(self, live)
             said = untuned(self.registry, live, here) or tuned(self.registry, live, here)
             if on_setting is not None:
                 on_setting(said)
@@ -351,10 +353,14 @@ class Keep:
             made.append(Made(model, repr(step), reports))
         return made
 
-    def _record(self, base: Version, made: Sequence[Made], *verdicts: Report) -> Version:
-        """Each result as a version whose parent is the one before it; the verdicts go to the last."""
+    def _record(self, base: Version, made: Sequence[Made], *verdicts: Report, rows: Dataset | None = None) -> Version:
+        """Each result as a version whose parent is the one before it; the verdicts go to the last.
+
+        ``rows`` become the reference of those that have none.
+        """
         version = base
         for one in made:
+            _complete(one.model, rows)
             version = self.registry.add(
                 base.name,
                 one.model.path,
@@ -396,3 +402,16 @@ def _subject(keep: Keep, ref: str | Ref | Version, setting: Mapping[str, Any]) -
     tuned = keep.registry.config(version, machine.fingerprint(version.model.format))
     model = keep.model(version)
     return benchmark.Subject(version.ref, model, benchmark.setting(model, tuned, setting))
+
+
+def _complete(model: Model, rows: Dataset | None) -> None:
+    """What a version has besides its model: reference rows, where it has none yet, and what they look like."""
+    if rows is not None and folder.reference(model.path) is None:
+        folder.keep_reference(model.path, dataset.fit(rows, model.signature))
+    baseline.keep(model)
+
+
+def _keep_baseline(keep: Keep, version: Version, rows: Dataset | None = None) -> None:
+    """Make what live requests are held against, for a version that was kept without it."""
+    with contextlib.suppress(ModelkeepError):  # a damaged version is told of where it is to be loaded
+        baseline.ensure(keep.model(version), keep.settings.home, version.digest, rows)

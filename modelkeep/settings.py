@@ -30,7 +30,8 @@ class Settings:
     ``cache_bytes`` is room for answers that were given before; 0 runs every request. Traffic that monitor, rollout and
     update read is kept of ``capture_rate`` requests a second at most on each track, with inputs and outputs of a
     ``capture_share``. ``sample`` is a folder for parquet files of a ``sample_share`` of the requests, with the fields
-    of ``sample_mask`` masked (data.masks); none is kept where it is empty.
+    of ``sample_mask`` masked (data.masks); none is kept where it is empty. ``collect`` is whether features of requests
+    and answers are counted for monitor.
     """
 
     home: Path = Path(".modelkeep")
@@ -55,6 +56,7 @@ class Settings:
     max_connections: int = 4096
     request_timeout: float = 30.0
     head_timeout: float = 10.0
+    collect: bool = True
     capture_share: float = 1.0
     capture_rate: float = 250.0
     capture_rows: int = 50_000

@@ -105,7 +105,7 @@ class Many:
         names += [f"number of values of {name}"] if None in shape else []
         names += [f"projection {at} of {name}" for at in range(1, PROJECTIONS + 1)] if project else []
         names += [f"unknown tokens of {name}"] if tokens else []
-        self.columns = [Column(text, category=text.startswith("constant")) for text in names]
+        self.columns = [Column(text) for text in names]
 
     @classmethod
     def learned(cls, name: str, shape: Sequence[int | None], dtype: str, reference: Array | None) -> Many:

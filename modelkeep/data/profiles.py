@@ -1,20 +1,22 @@
-"""What requests and answers look like, as counts by feature and bin: the server writes, monitor reads. Bounded in size.
+"""What requests and answers look like, in little room: the server writes, monitor and console read. Bounded in size.
 
-A profile is far smaller than the traffic it tells of, so that all of it can be kept: one chunk holds for many requests
-how many of them fell into each bin of each feature (data.bins, data.features).
+A chunk holds for many requests how many of them fell into each bin of each feature (data.bins, data.features). A bucket
+holds sketches of one minute (data.sketches); after two hours they are joined to hours, which stay for two weeks.
 """
 
 from __future__ import annotations
 
+import json
 import queue
 import sqlite3
 import threading
+import time
 import zlib
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +24,7 @@ from modelkeep.data.sqlite import File
 from modelkeep.errors import BadData, ModelkeepError
 
 if TYPE_CHECKING:
+    from modelkeep.data.sketches import Sketches
     from modelkeep.types import Array
 
 SCHEMA = """
@@ -30,13 +33,23 @@ CREATE TABLE IF NOT EXISTS chunks (
     version INTEGER NOT NULL, track TEXT NOT NULL, subject TEXT NOT NULL, form TEXT NOT NULL, n INTEGER NOT NULL,
     features INTEGER NOT NULL, counts BLOB NOT NULL);
 CREATE INDEX IF NOT EXISTS by_version ON chunks (model, version, row);
+CREATE TABLE IF NOT EXISTS buckets (
+    at REAL NOT NULL, span REAL NOT NULL, model TEXT NOT NULL, version INTEGER NOT NULL, track TEXT NOT NULL,
+    subject TEXT NOT NULL, names TEXT NOT NULL, n INTEGER NOT NULL, sketches BLOB NOT NULL,
+    PRIMARY KEY (model, version, track, subject, at, span));
 """
-FILE = File("profiles", SCHEMA, last="by_version")
+FILE = File("profiles", SCHEMA, last="buckets")
 WAITING = 256
 """Chunks that wait for the writer; more are dropped, and their requests counted."""
 TRIM = 0.05
-"""Of the chunks, the share that goes at once where the file has grown too large."""
+"""Of chunks and buckets, the share that goes at once where the file has grown too large."""
+MINUTE, HOUR = 60.0, 3600.0
+MINUTES_KEPT, HOURS_KEPT = 2 * HOUR, 14 * 24 * HOUR
+FOLD = 600.0
+"""Seconds between two looks for minutes to join."""
 PLAIN = ("at", "until", "model", "version", "track", "subject", "form", "n")
+WHOSE = ("model", "version", "track", "subject")
+SELECT = "SELECT at, span, model, version, track, subject, names, n, sketches FROM buckets"
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,11 +73,29 @@ class Chunk:
     row: int = 0
 
 
-class ProfileLog:
-    """The writer. ``offer`` never blocks and never raises; chunks that cannot be written are dropped.
+@dataclass(frozen=True, eq=False)
+class Bucket:
+    """``n`` requests of the ``span`` seconds from ``at`` (epoch seconds), as one sketch for each of ``names``."""
 
-    ``dropped`` counts their requests. The oldest chunks go first once the file holds more than ``max_bytes``. A damaged
-    file is moved aside (.damaged).
+    at: float
+    span: float
+    model: str
+    version: int
+    track: str
+    subject: str
+    names: tuple[str, ...]
+    n: int
+    sketches: Sketches = field(repr=False)
+
+
+Gathered = tuple[Sequence[Chunk], Sequence[Bucket]]
+
+
+class ProfileLog:
+    """The writer. ``offer`` never blocks and never raises; chunks and buckets that cannot be written are dropped.
+
+    ``dropped`` counts the requests of the chunks. The oldest go first once the file holds more than ``max_bytes``. A
+    damaged file is moved aside (.damaged).
     """
 
     def __init__(self, path: Path, *, max_bytes: int = 64 * 1024**2) -> None:
@@ -72,17 +103,18 @@ class ProfileLog:
         self.written = self.dropped = 0
         """Requests."""
         self.last_error = ""
-        self._waiting: queue.Queue[Sequence[Chunk] | threading.Event | None] = queue.Queue(WAITING)
+        self._waiting: queue.Queue[Gathered | threading.Event | None] = queue.Queue(WAITING)
+        self._folded = time.time()
         self._closed = False
         self._set_aside_if_damaged()
         self._thread = threading.Thread(target=self._write_all, name="profiles", daemon=True)
         self._thread.start()
 
-    def offer(self, chunks: Sequence[Chunk]) -> None:
-        """Hand over what was counted; returns at once. The counts must not be changed afterwards."""
-        if chunks and not self._closed:
+    def offer(self, chunks: Sequence[Chunk], buckets: Sequence[Bucket] = ()) -> None:
+        """Hand over what was gathered; returns at once. It must not be changed afterwards."""
+        if (chunks or buckets) and not self._closed:
             with suppress(queue.Full):
-                self._waiting.put_nowait(chunks)
+                self._waiting.put_nowait((chunks, buckets))
                 return
         self.dropped += sum(chunk.n for chunk in chunks)
 
@@ -121,27 +153,63 @@ class ProfileLog:
             if isinstance(item, threading.Event):
                 item.set()
                 continue
-            n = sum(chunk.n for chunk in item)
+            n = sum(chunk.n for chunk in item[0])
             try:
                 database = database or FILE.connect(self.path)
-                self._write(database, item)
+                self._write(database, *item)
                 self.written += n
-            except (sqlite3.Error, OSError, ModelkeepError) as error:
+            except (sqlite3.Error, OSError, ValueError, ModelkeepError) as error:
                 # a full disk or a removed folder: count the loss, open the file anew for the next chunks
                 self.last_error, database = str(error), None
                 self.dropped += n
         if database is not None:
             database.close()
 
-    def _write(self, database: sqlite3.Connection, chunks: Sequence[Chunk]) -> None:
+    def _write(self, database: sqlite3.Connection, chunks: Sequence[Chunk], buckets: Sequence[Bucket]) -> None:
         with database:
             database.executemany(
                 f"INSERT INTO chunks ({', '.join(PLAIN)}, features, counts) VALUES (?{', ?' * (len(PLAIN) + 1)})",
                 [(*(getattr(one, name) for name in PLAIN), len(one.counts), _packed(one.counts)) for one in chunks],
             )
+            for bucket in buckets:
+                _put(database, bucket)
             if _used(database) > self.max_bytes:
-                oldest = "SELECT CAST(MIN(row) + ? * (MAX(row) - MIN(row)) AS INTEGER) FROM chunks"
-                database.execute(f"DELETE FROM chunks WHERE row <= ({oldest})", (TRIM,))
+                for table, key in (("chunks", "row"), ("buckets", "at")):
+                    oldest = f"SELECT MIN({key}) + ? * (MAX({key}) - MIN({key})) FROM {table}"
+                    database.execute(f"DELETE FROM {table} WHERE {key} <= ({oldest})", (TRIM,))
+        now = time.time()
+        if buckets and now - self._folded > FOLD:
+            self._folded = now
+            with database:
+                fold(database, now)
+
+
+def _put(database: sqlite3.Connection, bucket: Bucket) -> None:
+    """Write a bucket, or join it with one that is there: of the same features, or else it takes the other's place."""
+    whose = tuple(getattr(bucket, name) for name in WHOSE)
+    key = (*whose, bucket.at, bucket.span)
+    where = f"{' AND '.join(f'{name} = ?' for name in WHOSE)} AND at = ? AND span = ?"
+    there = database.execute(f"SELECT names, n, sketches FROM buckets WHERE {where}", key).fetchone()
+    names, n, sketches = json.dumps(bucket.names), bucket.n, bucket.sketches
+    if there is not None and there[0] == names:
+        sketches = sketches.from_bytes(there[2])
+        sketches.merge(bucket.sketches)
+        n += there[1]
+    database.execute(
+        f"INSERT OR REPLACE INTO buckets ({', '.join(WHOSE)}, at, span, names, n, sketches) VALUES "
+        "(?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (*key, names, n, sketches.to_bytes()),
+    )
+
+
+def fold(database: sqlite3.Connection, now: float) -> None:
+    """Join minutes that are old to hours, and forget hours that are old."""
+    until = (now - MINUTES_KEPT) // HOUR * HOUR
+    for row in database.execute(f"{SELECT} WHERE span = ? AND at < ? ORDER BY at", (MINUTE, until)).fetchall():
+        minute = _bucket(row)
+        _put(database, replace(minute, at=minute.at // HOUR * HOUR, span=HOUR))
+    database.execute("DELETE FROM buckets WHERE span = ? AND at < ?", (MINUTE, until))
+    database.execute("DELETE FROM buckets WHERE at < ?", (now - HOURS_KEPT,))
 
 
 def _used(database: sqlite3.Connection) -> int:
@@ -170,6 +238,25 @@ def read(path: Path, model: str, version: int, *, after: int = 0, limit: int | N
         Chunk(**dict(zip(PLAIN, one, strict=False)), row=row, counts=_unpacked(counts, features))
         for *one, row, features, counts in found
     ]
+
+
+def buckets(
+    path: Path, model: str, version: int, subject: str, *, since: float = 0.0, until: float | None = None
+) -> list[Bucket]:
+    """A version's buckets that begin from ``since`` until before ``until`` (epoch seconds), the oldest first, of all
+    tracks. A minute is written when it is over. A missing file holds none. Raises BadData, Damaged.
+    """
+    query = f"{SELECT} WHERE model = ? AND version = ? AND subject = ? AND at >= ? AND at < ? ORDER BY at"
+    found = FILE.rows(path, query, model, version, subject, since, float("inf") if until is None else until)
+    return [_bucket(row) for row in found]
+
+
+def _bucket(row: Sequence[Any]) -> Bucket:
+    from modelkeep.data.sketches import Sketches
+
+    at, span, model, version, track, subject, names, n, sketches = row
+    found = Sketches.from_bytes(sketches)
+    return Bucket(at, span, model, version, track, subject, tuple(json.loads(names)), n, found)
 
 
 def newest(path: Path) -> int:

@@ -188,7 +188,24 @@ def keep(model: Model) -> None:
             write(made, model.path / FILE)
 
 
-def find(model: Model, beside: Path | None = None) -> Baseline | None:
-    """The Baseline that is kept in a model folder, or in the file ``beside``; None where there is none."""
-    there = [model.path / FILE, *([beside] if beside else [])]
+def find(model: Model, home: Path | None = None, digest: str = "") -> Baseline | None:
+    """The Baseline that is kept in a model folder, or in ``home`` for a version that came without; None: in neither."""
+    there = [model.path / FILE, *([_beside(home, digest)] if home else [])]
     return next((found for path in there if (found := read(path, model.signature)) is not None), None)
+
+
+def ensure(model: Model, home: Path, digest: str, rows: Dataset | None = None) -> Baseline | None:
+    """``find``, or else make it, of ``rows`` or the reference rows, and keep it in ``home``: a version never changes.
+
+    None where there are no rows to make it of, or the model fails on them.
+    """
+    found = find(model, home, digest)
+    if found is None:
+        with contextlib.suppress(Exception):  # an engine may raise anything, and the version can be served without it
+            if (found := build(model, rows)) is not None:
+                write(found, _beside(home, digest))
+    return found
+
+
+def _beside(home: Path, digest: str) -> Path:
+    return home / "baselines" / f"{digest}.npz"

@@ -57,6 +57,13 @@ class Traffic(Protocol):
         """Keep what became of this request, or do not. Never blocks, never raises."""
 
 
+class Gathers(Protocol):
+    """What the plane needs of a Collector (collect.py)."""
+
+    def offer(self, target: Loaded, track: str, request: Request, outputs: Arrays) -> None:
+        """Never blocks, never raises."""
+
+
 class Plane:
     """The models of one server. All methods belong to the event loop's thread."""
 
@@ -65,6 +72,7 @@ class Plane:
         self.metrics = metrics or Metrics()
         self.limits = Limits(settings.max_queue_requests, settings.max_queue_bytes, self.metrics.rejected)
         self.cache = Cache(settings.cache_bytes)
+        self.collector: Gathers | None = None
         self.stopping = False
         self.shadows_dropped = 0
         self.observers: list[Callable[[Told], None]] = []
@@ -265,6 +273,8 @@ class Plane:
     ) -> None:
         model, version = request.model, target.number
         self.metrics.track(model, version, track).record(outcome, seconds)
+        if outputs is not None and self.collector is not None:
+            self.collector.offer(target, track, request, outputs)
         if self.traffic is None or outcome not in CAPTURED:
             return
 

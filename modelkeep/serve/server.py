@@ -24,7 +24,7 @@ from modelkeep.data import labels
 from modelkeep.data.traffic import TrafficLog
 from modelkeep.errors import ModelkeepError, NotReady, Unsupported
 from modelkeep.model import engines, formats
-from modelkeep.serve import http, live, sampling, usage
+from modelkeep.serve import collect, http, live, sampling, usage
 from modelkeep.serve.access import AccessLog
 from modelkeep.serve.direct import Direct
 from modelkeep.serve.door import Door, Mount
@@ -170,13 +170,25 @@ def serve_registry(
     """
     with safely(settings) as sock:
         source = Follower(registry, names, machine=machine, configs=configs, options=options)
-        traffic = settings.home / "traffic.db"
-        served = Service(source, settings, sock, traffic=traffic, reread=reread, alerted=alerted, mounts=mounts)
+        home = settings.home
+        served = Service(
+            source,
+            settings,
+            sock,
+            traffic=home / "traffic.db",
+            profiles=home / "profiles.db",
+            find=collect.of_registry(registry, home),
+            reread=reread,
+            alerted=alerted,
+            mounts=mounts,
+        )
         _block(served, on_ready)
 
 
 class Service:
-    """A source, a plane and a listener, from start to stop. ``traffic`` is the file that exchanges are kept in."""
+    """A source, a plane and a listener, from start to stop. ``traffic`` is the file that exchanges are kept in,
+    ``profiles`` the one for what they look like; ``find`` gives the baseline of a version.
+    """
 
     def __init__(
         self,
@@ -185,12 +197,15 @@ class Service:
         sock: socket.socket,
         *,
         traffic: Path | None = None,
+        profiles: Path | None = None,
+        find: collect.Find | None = None,
         reread: Reread | None = None,
         alerted: http.Alerted | None = None,
         mounts: Mapping[str, Mount] | None = None,
     ) -> None:
         self.source, self.settings, self.sock = source, settings, sock
-        self.traffic, self.reread, self.alerted, self.mounts = traffic, reread, alerted, mounts or {}
+        self.traffic, self.profiles, self.find = traffic, profiles, find
+        self.reread, self.alerted, self.mounts = reread, alerted, mounts or {}
         self.repository = Repository(source if isinstance(source, Follower) else None, source.change)
         self.plane: Plane
         self._log: TrafficLog | None = None
@@ -216,6 +231,7 @@ class Service:
         if sample is not None:
             sampling.watch(self.plane, sample)
         usage.watch(self.plane)
+        collector = collect.begin(self.plane, self.profiles, self.find)
         self.keys = gate(settings)
         watching = _observers(self.plane)
         self._grpc = grpc = await _grpc(self.plane, self.keys, self.repository)
@@ -238,7 +254,7 @@ class Service:
             await serving
             await self.source.end()
             await self.plane.close()
-            for one in (*watching, kept, sample):
+            for one in (*watching, kept, sample, collector):
                 if one is not None:
                     await asyncio.to_thread(one.close)
 
@@ -385,6 +401,8 @@ class Running:
         settings: Settings | None = None,
         configs: Mapping[str, ServeConfig] | None = None,
         traffic: Path | None = None,
+        profiles: Path | None = None,
+        find: collect.Find | None = None,
         port: int = 0,
         alerted: http.Alerted | None = None,
         mounts: Mapping[str, Mount] | None = None,
@@ -392,7 +410,8 @@ class Running:
         self.source = Fixed(what, configs) if isinstance(what, Mapping) else what
         settings = settings or Settings()
         self.sock = listen("127.0.0.1", port)
-        self.service = Service(self.source, settings, self.sock, traffic=traffic, alerted=alerted, mounts=mounts)
+        files: Any = {"traffic": traffic, "profiles": profiles}
+        self.service = Service(self.source, settings, self.sock, find=find, alerted=alerted, mounts=mounts, **files)
         self.url = url_of(self.sock, tls=bool(settings.tls_cert))
         self._error: BaseException | None = None
         self._ready = threading.Event()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import numpy as np
 import pytest
 
 from modelkeep.data import profiles
-from modelkeep.data.profiles import Chunk, ProfileLog
+from modelkeep.data.profiles import Bucket, Chunk, ProfileLog
+from modelkeep.data.sketches import Sketches
 from modelkeep.errors import BadData
 
 COUNTS = np.array([[16.0, 0, 0], [4, 11, 1]])
@@ -81,6 +83,70 @@ class TestRoundTrip:
         assert [c.row for c in profiles.read(path, "digits", 1)] == [1, 2]
 
 
+def bucket(at: float = 600.0, values: Any = (1.0, 2.0, 3.0), **other: Any) -> Bucket:
+    """One minute of one feature."""
+    sketches = Sketches([False])
+    sketches.update(np.array(values)[:, None], {})
+    plain: dict[str, Any] = {"at": at, "span": profiles.MINUTE, "model": "digits", "version": 1, "track": "live"}
+    more = {"subject": "inputs", "names": ("x",), "n": len(values), "sketches": sketches}
+    return Bucket(**{**plain, **more, **other})
+
+
+class TestBuckets:
+    def test_what_went_in_comes_out(self, opened: Callable[..., ProfileLog], path: Path) -> None:
+        log = opened()
+        log.offer([], [bucket(660), bucket(600), bucket(600, subject="answers")])
+        assert log.flush()
+        first, second = profiles.buckets(path, "digits", 1, "inputs")
+        assert (first.at, first.span, first.track, first.names, first.n) == (600, 60, "live", ("x",), 3)
+        assert first.sketches.quantiles(0, [0, 0.5, 1]) == [1, 2, 3]
+        assert second.at == 660
+        assert [b.at for b in profiles.buckets(path, "digits", 1, "inputs", since=601)] == [660]
+        assert [b.at for b in profiles.buckets(path, "digits", 1, "inputs", until=660)] == [600]
+        assert profiles.buckets(path, "digits", 2, "inputs") == []
+
+    def test_a_minute_that_was_cut_by_a_restart_is_one(self, opened: Callable[..., ProfileLog], path: Path) -> None:
+        for values in ([1.0, 2.0], [3.0]):
+            log = opened()
+            log.offer([], [bucket(values=values)])
+            log.close()
+        (one,) = profiles.buckets(path, "digits", 1, "inputs")
+        assert (one.n, one.sketches.n(0)) == (3, 3)
+
+    def test_minutes_of_other_features_are_not_joined(self, opened: Callable[..., ProfileLog], path: Path) -> None:
+        log = opened()
+        log.offer([], [bucket(), bucket(names=("y",), values=[5.0])])
+        assert log.flush()
+        (one,) = profiles.buckets(path, "digits", 1, "inputs")
+        assert (one.names, one.n) == (("y",), 1)
+
+    def test_old_minutes_become_hours_and_old_hours_go(self, opened: Callable[..., ProfileLog], path: Path) -> None:
+        log, now = opened(), 40 * 24 * profiles.HOUR
+        old, recent = now - 5 * profiles.HOUR, now - profiles.HOUR
+        minutes = [bucket(old + 60 * at, values=[float(at)] * 10) for at in range(90)]
+        log.offer([], [*minutes, bucket(recent), bucket(1000.0), bucket(2000.0, span=profiles.HOUR)])
+        assert log.flush()
+        for _ in range(2):  # once more changes nothing
+            with closing(sqlite3.connect(path)) as database, database:
+                profiles.fold(database, now)
+        found = profiles.buckets(path, "digits", 1, "inputs")
+        assert [(b.at, b.span, b.n) for b in found] == [(old, 3600, 600), (old + 3600, 3600, 300), (recent, 60, 3)]
+        assert found[0].sketches.n(0) == 600
+        assert found[0].sketches.quantiles(0, [0.0, 1.0]) == [0.0, 59.0]
+
+    def test_a_bucket_that_cannot_be_read_costs_itself(self, opened: Callable[..., ProfileLog], path: Path) -> None:
+        log = opened()
+        log.offer([], [bucket()])
+        assert log.flush()
+        with closing(sqlite3.connect(path)) as database, database:
+            database.execute("UPDATE buckets SET sketches = x'00'")
+        log.offer([chunk()], [bucket(), bucket(660)])
+        assert log.flush()
+        assert log.dropped == 16
+        fill(log, chunk(1))
+        assert len(profiles.read(path, "digits", 1)) == 1
+
+
 class TestBounds:
     def test_the_oldest_go_first_and_rows_go_on_growing(self, opened: Callable[..., ProfileLog], path: Path) -> None:
         log = opened(max_bytes=200_000)
@@ -115,9 +181,9 @@ class TestBounds:
         fill(log, chunk(0))
         real = ProfileLog._write
 
-        def full(self: ProfileLog, database: sqlite3.Connection, chunks: Any) -> None:
+        def full(self: ProfileLog, database: sqlite3.Connection, chunks: Any, buckets: Any) -> None:
             database.execute("PRAGMA max_page_count = 1")
-            real(self, database, chunks)
+            real(self, database, chunks, buckets)
 
         monkeypatch.setattr(ProfileLog, "_write", full)
         big = np.random.default_rng(0).random((100, 100))

@@ -1,0 +1,417 @@
+"""The collector: what was asked and answered is counted; what it cannot take is counted too, and costs no answer."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from modelkeep.data import profiles
+from modelkeep.data.bins import Bins
+from modelkeep.data.features import Columns
+from modelkeep.data.profiles import ProfileLog
+from modelkeep.metrics import Metrics
+from modelkeep.model.baseline import Baseline, Subject
+from modelkeep.serve import collect
+from modelkeep.serve.collect import LEAST, SAVED, Budget, Collector
+from modelkeep.serve.server import Running
+from modelkeep.settings import Settings
+from modelkeep.types import Request, Signature, TensorSpec
+
+SIGNATURE = Signature((TensorSpec("x", "float32", (None, 2)),), (TensorSpec("y", "float32", (None, 3)),))
+
+
+class Target(SimpleNamespace):
+    """As much of a Loaded as the collector looks at."""
+
+    __hash__ = object.__hash__
+
+
+def target(number: int = 1, name: str = "digits", signature: Signature = SIGNATURE) -> Any:
+    return Target(name=name, number=number, ref=f"{name}@{number}", signature=signature)
+
+
+def subject(specs: Any, arrays: Any, answers: bool) -> Subject:
+    columns = Columns.of(specs, arrays, answers=answers)
+    return Subject(columns, Bins.of(columns.read(arrays), columns.edges))
+
+
+def baseline() -> Baseline:
+    """Of 400 rows, normally distributed."""
+    rng = np.random.default_rng(0)
+    x, y = {"x": rng.normal(size=(400, 2)).astype("f4")}, {"y": rng.normal(size=(400, 3)).astype("f4")}
+    return Baseline(subject(SIGNATURE.inputs, x, False), subject(SIGNATURE.outputs, y, True))
+
+
+def request(at: int = 0, rows: int = 1) -> tuple[Request, dict[str, Any]]:
+    rng = np.random.default_rng(at)
+    x = rng.normal(size=(rows, 2)).astype(np.float32)
+    return Request(f"r{at}", "digits", {"x": x}), {"y": np.tile(np.float32([0, 5, 0]), (rows, 1))}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "profiles.db"
+
+
+@pytest.fixture
+def start(path: Path) -> Iterator[Callable[..., Collector]]:
+    """A collector with a baseline and a file, or with what is given."""
+    made: list[Collector] = []
+
+    def start(metrics: Metrics | None = None, **given: Any) -> Collector:
+        given = {"find": lambda name, number: baseline(), "profiles": ProfileLog(path), **given}
+        made.append(Collector(metrics or Metrics(), **given))
+        return made[-1]
+
+    yield start
+    for one in made:
+        one.close()
+
+
+def send(to: Collector, n: int, at: int = 0, track: str = "live", rows: int = 1, of: Any = None) -> None:
+    version = of or target()
+    for number in range(at, at + n):
+        to.offer(version, track, *request(number, rows))
+
+
+def chunks(path: Path, collector: Collector, version: int = 1) -> list[profiles.Chunk]:
+    """All that was counted, once the collector has ended."""
+    collector.close()
+    return profiles.read(path, "digits", version)
+
+
+class TestCounts:
+    def test_every_request_is_counted_once_in_each_feature(self, start: Any, path: Path) -> None:
+        collector = start()
+        send(collector, 700)
+        found = chunks(path, collector)
+        assert {c.subject for c in found} == {"inputs", "answers"}
+        for name, features in (("inputs", 2), ("answers", 3)):
+            mine = [c for c in found if c.subject == name]
+            assert sum(c.n for c in mine) == 700
+            np.testing.assert_allclose(sum(c.counts for c in mine).sum(axis=1), [700] * features)
+            assert {c.form for c in mine} == {baseline().subject(name).bins.form}
+
+    def test_they_are_the_counts_of_the_bins(self, start: Any, path: Path) -> None:
+        collector = start()
+        send(collector, 100)
+        found = [c for c in chunks(path, collector) if c.subject == "inputs"]
+        bins = baseline().inputs.bins
+        rows = np.concatenate([request(at)[0].inputs["x"] for at in range(100)]).astype(np.float64)
+        np.testing.assert_allclose(sum(c.counts for c in found), bins.tally(bins.place(rows), np.ones(100)))
+
+    @pytest.mark.parametrize("rows", [4, 100])
+    def test_a_request_of_many_rows_is_one(self, start: Any, path: Path, rows: int) -> None:
+        collector = start()
+        send(collector, 10, rows=rows)
+        (inputs,) = (c for c in chunks(path, collector) if c.subject == "inputs")
+        assert inputs.n == 10
+        np.testing.assert_allclose(inputs.counts.sum(axis=1), 10, rtol=1e-6)
+
+    def test_versions_and_tracks_are_told_apart(self, start: Any, path: Path) -> None:
+        collector = start()
+        send(collector, 20)
+        send(collector, 30, track="canary", of=target(2))
+        send(collector, 40, track="shadow", of=target(3))
+        live, canary, shadow = (chunks(path, collector, version) for version in (1, 2, 3))
+        assert {(c.track, c.n) for c in live} == {("live", 20)}
+        assert {(c.track, c.n) for c in canary} == {("canary", 30)}
+        assert [(c.subject, c.n) for c in shadow] == [("answers", 40)]
+
+    def test_chunks_are_closed_while_requests_come(self, start: Any, path: Path, monkeypatch: Any) -> None:
+        monkeypatch.setattr("modelkeep.serve.profiled.CHUNK_SECONDS", 0.0)
+        collector = start()
+        for at in range(3):
+            send(collector, 16, at * 16)
+            assert collector.flush()
+        assert collector.profiles.flush()
+        assert [c.n for c in profiles.read(path, "digits", 1) if c.subject == "inputs"] == [16, 16, 16]
+
+    def test_few_requests_wait_for_more(self, start: Any, path: Path, monkeypatch: Any) -> None:
+        monkeypatch.setattr("modelkeep.serve.profiled.CHUNK_SECONDS", 0.0)
+        collector = start()
+        send(collector, 15)
+        assert collector.flush()
+        assert collector.profiles.flush()
+        assert profiles.read(path, "digits", 1) == []
+        monkeypatch.setattr("modelkeep.serve.profiled.CHUNK_LATEST", 0.0)
+        assert collector.flush()
+        assert collector.profiles.flush()
+        assert {c.n for c in profiles.read(path, "digits", 1)} == {15}
+
+    def test_without_a_baseline_there_is_nothing_to_compare_with(self, start: Any, path: Path) -> None:
+        metrics = Metrics()
+        collector = start(metrics, find=lambda name, number: None)
+        send(collector, 20)
+        assert chunks(path, collector) == []
+        live = {"model": "digits", "version": "1", "track": "live"}
+        assert metrics.value("modelkeep_output_confidence_count", **live) == 20
+
+    def test_a_baseline_that_cannot_be_read(self, start: Any, path: Path) -> None:
+        def broken(name: str, number: int) -> Any:
+            raise OSError("gone")
+
+        collector = start(find=broken)
+        send(collector, 20)
+        assert chunks(path, collector) == []
+        assert collector.dropped == {"queue": 0, "budget": 0, "form": 0}
+
+    def test_answers_without_all_outputs_are_left_out_and_counted(self, start: Any, path: Path) -> None:
+        collector = start()
+        send(collector, 20)
+        for at in range(20, 25):
+            collector.offer(target(), "live", request(at)[0], {})
+        found = chunks(path, collector)
+        assert sorted((c.subject, c.n) for c in found) == [("answers", 20), ("inputs", 25)]
+        assert collector.dropped["form"] == 5
+
+
+class TestSketches:
+    def test_a_minute_is_written_when_it_is_over(self, start: Any, path: Path) -> None:
+        collector = start()
+        send(collector, 300)
+        chunks(path, collector)
+        inputs = profiles.buckets(path, "digits", 1, "inputs")
+        assert sum(b.n for b in inputs) == 300
+        assert inputs[0].names == ("x[0]", "x[1]")
+        rows = np.concatenate([request(at)[0].inputs["x"] for at in range(300)])
+        if len(inputs) == 1:  # else the minute ended meanwhile
+            assert inputs[0].sketches.quantiles(1, [0.5])[0] == pytest.approx(np.median(rows[:, 1]), abs=0.15)
+        answers = profiles.buckets(path, "digits", 1, "answers")
+        assert answers[0].names[0] == "predicted class"
+        assert answers[0].sketches.common(0)[0][0] == "1"
+
+    def test_a_version_without_a_baseline_has_them_too(self, start: Any, path: Path) -> None:
+        collector = start(find=None)
+        send(collector, 30)
+        assert chunks(path, collector) == []
+        assert sum(b.n for b in profiles.buckets(path, "digits", 1, "answers")) == 30
+
+    def test_where_datasketches_is_missing_there_are_counts(self, start: Any, path: Path, monkeypatch: Any) -> None:
+        monkeypatch.setitem(sys.modules, "modelkeep.data.sketches", None)
+        collector = start()
+        send(collector, 30)
+        found = chunks(path, collector)
+        assert sum(c.n for c in found if c.subject == "inputs") == 30
+        monkeypatch.undo()
+        assert profiles.buckets(path, "digits", 1, "inputs") == []
+
+
+class TestMetrics:
+    def test_confidence_as_a_histogram(self, start: Any) -> None:
+        metrics = Metrics()
+        collector = start(metrics)
+        send(collector, 20)
+        assert collector.flush()
+        live = {"model": "digits", "version": "1", "track": "live"}
+        assert metrics.value("modelkeep_output_confidence_bucket", le="0.95", **live) == 0
+        assert metrics.value("modelkeep_output_confidence_bucket", le="0.99", **live) == 20
+        assert metrics.value("modelkeep_output_confidence_bucket", le="+Inf", **live) == 20
+        sure = np.exp(5) / (np.exp(5) + 2)
+        assert metrics.value("modelkeep_output_confidence_sum", **live) == pytest.approx(20 * sure)
+
+    def test_what_it_costs_and_what_it_leaves_out(self, start: Any) -> None:
+        metrics = Metrics()
+        collector = start(metrics)
+        send(collector, 500)
+        assert collector.flush()
+        assert 0 < metrics.value("modelkeep_monitor_cpu_seconds_total") < 1
+        for sink in ("queue", "budget", "form", "profiles"):
+            assert metrics.value("modelkeep_monitor_dropped_total", sink=sink) == 0
+        assert b'modelkeep_monitor_dropped_total{sink="queue"} 0.0' in metrics.render()
+
+
+class TestPressure:
+    @pytest.fixture
+    def held(self, start: Any) -> Iterator[tuple[Collector, threading.Event]]:
+        """A collector that is stuck at its first request until the event is set."""
+        inside, go_on = threading.Event(), threading.Event()
+
+        def find(name: str, number: int) -> Baseline:
+            inside.set()
+            assert go_on.wait(20)
+            return baseline()
+
+        collector = start(find=find)
+        send(collector, 1)
+        assert inside.wait(20)
+        yield collector, go_on
+        go_on.set()
+
+    def test_more_requests_than_may_wait_are_dropped_and_counted(self, held: Any, monkeypatch: Any) -> None:
+        monkeypatch.setattr(collect, "WAITING", 100)
+        collector, go_on = held
+        began = time.perf_counter()
+        send(collector, 300, 1)
+        assert time.perf_counter() - began < 5
+        assert collector.dropped["queue"] == 200
+        go_on.set()
+        assert collector.flush()
+        send(collector, 10, 301)
+        assert collector.dropped["queue"] == 200
+
+    def test_more_bytes_than_may_wait_are_dropped_and_counted(self, held: Any) -> None:
+        collector, _ = held
+        wide = Request("wide", "digits", {"x": np.zeros((1, 1024 * 1024), np.float32)})
+        for _ in range(10):
+            collector.offer(target(), "live", wide, {})
+        assert collector.dropped["queue"] == 8
+
+    def test_requests_beyond_its_share_are_sampled_by_id(self, start: Any, path: Path, monkeypatch: Any) -> None:
+        monkeypatch.setattr(Budget, "affordable", lambda self, n: 0.25)
+        collector = start()
+        send(collector, 4000)
+        found = chunks(path, collector)
+        n = sum(c.n for c in found if c.subject == "inputs")
+        assert 850 < n < 1150
+        assert collector.dropped["budget"] == 4000 - n
+        assert n == sum(c.n for c in found if c.subject == "answers")
+
+    def test_after_the_end_requests_are_dropped(self, start: Any) -> None:
+        collector = start()
+        collector.close()
+        send(collector, 3)
+        assert collector.dropped["queue"] == 3
+
+    def test_whatever_fails_the_next_look_is_made(self, start: Any, path: Path, monkeypatch: Any, caplog: Any) -> None:
+        collector = start()
+        with monkeypatch.context() as patched:
+            patched.setattr("modelkeep.serve.profiled.Profiled.take", lambda *_: 1 / 0)
+            for _ in range(3):
+                send(collector, 5)
+                assert collector.flush()
+        assert caplog.text.count("requests to digits@1 are not counted") == 1
+        assert collector.dropped["form"] == 15
+        send(collector, 20, 5)
+        assert sum(c.n for c in chunks(path, collector) if c.subject == "inputs") == 20
+
+
+class TestBudget:
+    def test_it_is_a_share_of_the_time_that_passed(self) -> None:
+        now = 100.0
+        budget = Budget(0.02, clock=lambda: now)
+        budget.spend(0.02 * SAVED, 10_000)
+        assert budget.affordable(1000) == pytest.approx(LEAST / 1000)
+        now = 100.5
+        budget.spend(0.0, 0)
+        saved = 0.02 * 0.5
+        assert budget.affordable(10_000) == pytest.approx(saved / 1e-5 / 10_000, rel=1e-3)
+
+    def test_what_requests_cost_is_learned(self) -> None:
+        now = 0.0
+        budget = Budget(0.02, clock=lambda: now)
+        for _ in range(40):
+            now += 0.5
+            budget.spend(0.01, 100)
+        now += 5.0
+        assert budget.affordable(2000) == pytest.approx(0.1 / 1e-4 / 2000, rel=0.2)
+
+    def test_few_are_always_looked_at(self) -> None:
+        budget = Budget(0.02, clock=lambda: 0.0)
+        budget.spend(10.0, 1000)
+        assert budget.affordable(LEAST) == 1.0
+        assert budget.affordable(0) == 1.0
+
+    def test_it_saves_up_no_more_than_some_seconds(self) -> None:
+        now = 0.0
+        budget = Budget(0.02, clock=lambda: now)
+        now = 1e6
+        assert budget.affordable(10**6) == pytest.approx(0.02 * SAVED / 1e-5 / 10**6)
+
+
+class TestServed:
+    """A server at work: what it answers is gathered, and what happens to the gathering changes no answer."""
+
+    @pytest.fixture
+    def served(self, fakes: Any, path: Path) -> Callable[..., Any]:
+        def served(**options: Any) -> Any:
+            one = fakes.Odd(lambda x: {"y": np.tile(np.float32([0, 5, 0]), (len(x), 1))}, of=SIGNATURE)
+            options = {"profiles": path, "find": lambda name, number: baseline(), **options}
+            return Running({"digits": one}, **options)
+
+        return served
+
+    @staticmethod
+    def ask(client: httpx.Client, n: int) -> list[int]:
+        body = {"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [0.5, -0.5]}]}
+        return [client.post("/v2/models/digits/infer", json=body).status_code for _ in range(n)]
+
+    def test_answers_are_counted_until_the_end(self, served: Any, path: Path) -> None:
+        running = served()
+        with running as url, httpx.Client(base_url=url, timeout=20) as client:
+            assert self.ask(client, 40) == [200] * 40
+            text = client.get("/metrics").text
+        assert 'modelkeep_monitor_dropped_total{sink="queue"} 0.0' in text
+        found = profiles.read(path, "digits", 1)
+        assert sum(c.n for c in found if c.subject == "inputs") == 40
+        assert sum(c.n for c in found if c.subject == "answers") == 40
+        assert sum(b.n for b in profiles.buckets(path, "digits", 1, "answers")) == 40
+
+    def test_it_can_be_left_out(self, served: Any, path: Path) -> None:
+        with served(settings=Settings(collect=False)) as url, httpx.Client(base_url=url, timeout=20) as client:
+            assert self.ask(client, 3) == [200] * 3
+        assert not path.exists()
+
+    def test_a_stuck_file_costs_counts_and_no_answer(self, served: Any, path: Path, monkeypatch: Any) -> None:
+        """Another process holds the file's lock for as long as the server runs."""
+        monkeypatch.setattr(profiles, "WAITING", 2)
+        monkeypatch.setattr("modelkeep.serve.profiled.CHUNK_SECONDS", 0.0)
+        running = served()
+        with running as url, httpx.Client(base_url=url, timeout=20) as client:
+            with closing(sqlite3.connect(path, isolation_level=None)) as other:
+                other.execute("BEGIN IMMEDIATE")
+                for _ in range(8):
+                    assert self.ask(client, 16) == [200] * 16
+                    assert running.plane.collector.flush()
+                assert running.plane.collector.profiles.dropped > 0
+                other.execute("ROLLBACK")
+            assert "modelkeep_monitor_dropped_total" in client.get("/metrics").text
+        kept = sum(c.n for c in profiles.read(path, "digits", 1))
+        assert kept + running.plane.collector.profiles.dropped == 2 * 8 * 16
+
+    def test_a_full_disk_costs_counts_and_no_answer(self, served: Any, path: Path, monkeypatch: Any) -> None:
+        def full(*_: Any) -> None:
+            raise sqlite3.OperationalError("database or disk is full")
+
+        monkeypatch.setattr(ProfileLog, "_write", full)
+        running = served()
+        with running as url, httpx.Client(base_url=url, timeout=20) as client:
+            assert self.ask(client, 20) == [200] * 20
+        assert running.plane.collector.profiles.dropped == 40
+        assert "full" in running.plane.collector.profiles.last_error
+
+    def test_a_reader_that_is_killed_disturbs_nobody(self, served: Any, path: Path) -> None:
+        code = (
+            "import sqlite3, sys, time; d = sqlite3.connect(sys.argv[1]); d.execute('BEGIN'); "
+            "d.execute('SELECT COUNT(*) FROM chunks').fetchone(); print('reading', flush=True); time.sleep(60)"
+        )
+        with served() as url, httpx.Client(base_url=url, timeout=20) as client:
+            assert self.ask(client, 20) == [200] * 20
+            reader = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE)
+            assert reader.stdout is not None
+            assert reader.stdout.readline() == b"reading\n"
+            assert self.ask(client, 20) == [200] * 20
+            reader.kill()
+            reader.wait()
+            reader.stdout.close()
+            assert self.ask(client, 20) == [200] * 20
+        assert sum(c.n for c in profiles.read(path, "digits", 1) if c.subject == "inputs") == 60
+
+
+def test_a_model_takes_twenty_megabytes_at_most(tmp_path: Path) -> None:
+    """As many features as are looked at, 20,000 requests of MNIST's size that wait, and sketches that are full."""
+    code = (Path(__file__).parent / "collect_memory.py").read_text()
+    found = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert 0 < float(found.stdout) < 20
