@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-from modelkeep.cli.output import FILE, as_json, dump, open_keep, progress, say, say_reports, version_json
+from modelkeep.cli.output import FILE, as_json, dump, open_keep, progress, say, say_reports, table, version_json
 
 
 @click.command(epilog="Example: modelkeep convert digits@1 --to onnx --data test.npz")
@@ -50,7 +51,31 @@ def convert(
         return dump(version_json(version))
     say(f"{version.ref}  {version.model.format}  from {version.name}@{version.parent}")
     say_reports(version.reports)
+    _differences(version.reports[-1].numbers)
     return None
+
+
+def _differences(numbers: Mapping[str, Any]) -> None:
+    """By output, how far the answers of the two models are apart."""
+
+    def told(value: float | None, form: str) -> str:
+        return "–" if value is None else format(value, form)
+
+    table(
+        f"differences, {numbers['n']:,} rows",
+        ("output", "values", "max abs", "max relative", "cosine", "same best class"),
+        [
+            (
+                name,
+                f"{one['n']:,}",
+                told(one["max_abs"], ".2g"),
+                told(one["max_rel"], ".2g"),
+                told(one["cosine"], ".8f"),
+                told(one["top1_agreement"], ".2%"),
+            )
+            for name, one in numbers["outputs"].items()
+        ],
+    )
 
 
 def _renaming(text: str) -> tuple[str, str]:

@@ -68,14 +68,19 @@ def tune(
         return int(not report.ok)
     _front(ref, report, all_=all_)
     _say(report)
+    if report.ok:
+        say("stored: serve and bench run it so on this machine")
     for line in advice:
         say(f"- {line}")
     return int(not report.ok)
 
 
 def _front(ref: str, report: Report, *, all_: bool) -> None:
+    from modelkeep.tune.figures import rate
+    from modelkeep.tune.results import CHOSEN, CLOSE
+
     found, promise = report.numbers, report.numbers["promise"]
-    rows = [c for c in found["candidates"] if all_ or c["pareto"] or c["verdict"] == "chosen"]
+    rows = [c for c in found["candidates"] if all_ or c["pareto"] or c["verdict"] in (CHOSEN, CLOSE)]
     hidden = len(found["candidates"]) - len(rows)
     table(
         f"{ref}: {found['concurrency']} requests in flight, promise p99 ≤ {seconds(promise['p99'])}"
@@ -84,7 +89,7 @@ def _front(ref: str, report: Report, *, all_: bool) -> None:
         [
             (
                 f"{c['of']} {_label(c)}".strip(),
-                f"{c['throughput']:.4g}",
+                rate(c["throughput"]),
                 seconds(c["p50"]),
                 seconds(c["p99"]),
                 size(c["memory"]) if c["memory"] is not None else "?",
@@ -98,8 +103,10 @@ def _front(ref: str, report: Report, *, all_: bool) -> None:
 
 def _say(report: Report) -> None:
     """The sentences below the table."""
+    from modelkeep.tune.figures import rate
+
     found = report.numbers
-    say(report.why)
+    say(report.why.replace("; ", "\n  "))
     naive, price, made = found["naive"], found["price"], found["measurements"]
     cost = ""
     if price:
@@ -107,7 +114,8 @@ def _say(report: Report) -> None:
             f"; a million predictions cost {price['naive_per_million']:.3g} with it and "
             f"{price['winner_per_million']:.3g} with the winner, at {price['per_hour']:g} an hour"
         )
-    say(f"the naive setting ({_label(naive)}): {naive['throughput']:.4g} requests/s, p99 {seconds(naive['p99'])}{cost}")
+    said = f"{rate(naive['throughput'])} requests/s, p99 {seconds(naive['p99'])}{cost}"
+    say(f"the naive setting ({_label(naive)}): {said}")
     known = f" and {made['reused']} known from before" if made["reused"] else ""
     say(f"{made['made']} measurements made{known}, where trying all would have been {made['settings']} settings")
     for why, labels in _refused(found["refused"], found["candidates"]).items():

@@ -313,7 +313,8 @@ def _reasons(failed: Mapping[str, ModelkeepError]) -> Iterator[str]:
     first = next((proof.difference(error) for error in failed.values() if isinstance(error, Differs)), "")
     whys = {name: first if isinstance(error, Differs) else proof.difference(error) for name, error in failed.items()}
     for why in dict.fromkeys(whys.values()):
-        yield f"exporter {' and '.join(name for name, other in whys.items() if other == why)}: {why}"
+        *names, last = (name for name, other in whys.items() if other == why)
+        yield f"exporters {', '.join(names)} and {last}: {why}" if names else f"exporter {last}: {why}"
 
 
 def _fixed(report: Report, wanted: Signature, kept: Signature, why: Mapping[str, str]) -> Report:

@@ -200,7 +200,7 @@ class Tally:
         at = tuple(int(i) for i in np.unravel_index(np.argmax(np.where(beyond, delta, -1.0)), delta.shape))
         said = (
             f"{where} differs in {int(beyond.sum())} of {delta.size}, by up to {delta[at]:.3g} "
-            f"({got[at]:.6g} instead of {want[at]:.6g}; allowed are {atol:g} + {self.rule.rtol:g}·|answer|)"
+            f"({_unlike(got[at], want[at])}; allowed are {atol:g} + {self.rule.rtol:g}·|answer|)"
         )
         seen.worst = seen.worst or said
         return said if self.rule.within == 1.0 or (beyond & ~finite).any() else ""
@@ -281,6 +281,13 @@ def noisy(answers: Arrays, again: Arrays, rule: Tolerance) -> bool:
         name: array for name, array in answers.items() if array.dtype.kind not in "fc" or not np.isnan(array).any()
     }
     return any(alone.check(name, array, again[name], "both") for name, array in whole.items())
+
+
+def _unlike(got: float, want: float) -> str:
+    """Two numbers with as many digits as it takes to see that they differ."""
+    told = ((f"{got:.{digits}g}", f"{want:.{digits}g}") for digits in (6, 9, 17))
+    one, other = next((pair for pair in told if pair[0] != pair[1]), (f"{got:.17g}", f"{want:.17g}"))
+    return f"{one} instead of {other}"
 
 
 def _divergence(x: Array, y: Array) -> Array:

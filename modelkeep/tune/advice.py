@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from modelkeep.tune.figures import rate
+
 Row = Mapping[str, Any]
 MEANING = {
     "AMX BF16": "AMX BF16: whole tiles of bfloat16 are multiplied at once; convolutions and large matrices gain most, "
@@ -69,7 +71,7 @@ def on_report(report: Mapping[str, Any], cores: int, memory: int) -> list[str]:
         lines.append(
             f"at {price['per_hour']:g} an hour, a million predictions cost {price['winner_per_million']:.3g} with the "
             f"chosen setting and {price['naive_per_million']:.3g} with the naive one; another machine is cheaper "
-            f"where it answers more than {report['throughput'] / price['per_hour']:.4g} requests/s for each 1 an hour"
+            f"where it answers more than {rate(report['throughput'] / price['per_hour'])} requests/s for each 1 an hour"
         )
     return lines
 

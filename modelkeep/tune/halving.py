@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from modelkeep.tune.figures import rate
 from modelkeep.tune.rounds import Entrant, Rounds, Window
 from modelkeep.tune.space import Space
 
@@ -69,7 +70,7 @@ class Race:
         if p99 > self.promise.p99:
             lacks.append(f"p99 {p99 * 1e3:.3g} ms instead of {self.promise.p99 * 1e3:g} ms")
         if found.throughput < self.promise.throughput:
-            lacks.append(f"{found.throughput:.3g} requests/s instead of {self.promise.throughput:g}")
+            lacks.append(f"{rate(found.throughput)} requests/s instead of {rate(self.promise.throughput)}")
         return " and ".join(lacks)
 
     def rank(self, entrant: Entrant) -> tuple[bool, float]:

@@ -12,6 +12,7 @@ import numpy as np
 from modelkeep import evidence
 from modelkeep.tune import claims
 from modelkeep.tune.bench import doubt
+from modelkeep.tune.figures import rate
 from modelkeep.tune.halving import Race
 from modelkeep.tune.rounds import Entrant
 from modelkeep.types import Report, ServeConfig
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 TELLING = 1.05
 """A gain below this explains nothing."""
+CHOSEN, CLOSE, KEEPS = "chosen", "not told apart from the chosen", "keeps the promise"
+"""Verdicts on a setting, beside what it lacks and why it left the race."""
 SHORT = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 
 
@@ -112,7 +115,7 @@ def report(found: Outcome, search: Tune, settings: int) -> Report:
 def aside(found: Outcome, entrant: Entrant) -> Report:
     """Report(kind="tune") of the best setting of a version that took part in the search for another."""
     best = found.race.rounds.measured(entrant)
-    said = f"{label(entrant.config)}: {best.throughput:.4g} requests/s, p99 {best.percentile(0.99) * 1e3:.3g} ms"
+    said = f"{label(entrant.config)}: {rate(best.throughput)} requests/s, p99 {best.percentile(0.99) * 1e3:.3g} ms"
     why = f"{said}, keeps the promise; measured beside the version it was made from"
     return Report("tune", True, why + doubt(len(best.latencies)), _row(found, entrant, frozenset()))
 
@@ -120,10 +123,10 @@ def aside(found: Outcome, entrant: Entrant) -> Report:
 def _why(found: Outcome, lacks: str) -> str:
     race, winner = found.race, found.winner
     best = race.rounds.measured(winner)
-    said = f"{label(winner.config)}: {best.throughput:.4g} requests/s, p99 {best.percentile(0.99) * 1e3:.3g} ms"
+    said = f"{label(winner.config)}: {rate(best.throughput)} requests/s, p99 {best.percentile(0.99) * 1e3:.3g} ms"
     promise = f"the promise of p99 ≤ {race.promise.p99 * 1e3:g} ms"
     if race.promise.throughput:
-        promise += f" and {race.promise.throughput:g} requests/s"
+        promise += f" and {rate(race.promise.throughput)} requests/s"
     gained = (
         f"{found.gain} the naive setting" if winner != found.naive else "which is the naive setting: none was faster"
     )
@@ -131,7 +134,7 @@ def _why(found: Outcome, lacks: str) -> str:
         eased = ""
         if found.relief is not None:
             fewer, throughput, n = found.relief
-            eased = f"; with {fewer} in flight it kept it, at {throughput:.4g} requests/s (n = {n})"
+            eased = f"; with {fewer} in flight it kept it, at {rate(throughput)} requests/s (n = {n})"
         own = sum(not entrant.of for entrant in race.rounds.windows)
         return f"no setting keeps {promise}, of {own} that were measured; the nearest is {said}: {lacks}{eased}"
     told = "; ".join(because(race, winner))
@@ -142,7 +145,8 @@ def second(found: Outcome) -> dict[str, Any] | None:
     """The next best setting of the same version that keeps the promise, and how it did beside the winner.
 
     ``ratio`` is its throughput over the winner's in the ``rounds`` that both had, ``low`` and ``high`` the ends of its
-    95 % interval (Student's); None where nothing else keeps the promise. Only the winner goes to the proof.
+    95 % interval (Student's), None where there were no such rounds. None where nothing else keeps the promise. Only the
+    winner goes to the proof.
     """
     race, winner = found.race, found.winner
     rivals = (e for e in race.ranked() if e.of == winner.of and e != winner and not race.lacks(e))
@@ -150,12 +154,17 @@ def second(found: Outcome) -> dict[str, Any] | None:
     if rival is None or race.lacks(winner):
         return None
     ratio, low, high, rounds = race.interval(rival, winner)
-    return {"config": asdict(rival.config), "ratio": ratio, "low": low, "high": high, "rounds": rounds}
+    beside = {"ratio": ratio, "low": low, "high": high} if rounds else {}
+    return {"config": asdict(rival.config), "ratio": None, "low": None, "high": None, **beside, "rounds": rounds}
+
+
+def _may_be_as_fast(rival: Mapping[str, Any]) -> bool:
+    return not rival["rounds"] or rival["high"] >= 1.0
 
 
 def _close(rival: Mapping[str, Any] | None) -> str:
     """A sentence where the second may be as fast as the winner."""
-    if rival is None or rival["high"] < 1.0:
+    if rival is None or not _may_be_as_fast(rival):
         return ""
     name, rounds = label(ServeConfig(**rival["config"])), rival["rounds"]
     if not rounds:
@@ -168,12 +177,18 @@ def candidates(found: Outcome) -> list[dict[str, Any]]:
     """Every setting that was measured, the best first."""
     race = found.race
     front = pareto(race)
-    return [_row(found, entrant, front) for entrant in race.ranked()]
+    rows = [_row(found, entrant, front) for entrant in race.ranked()]
+    close = second(found)
+    for row in rows:
+        rival = close is not None and _may_be_as_fast(close) and row["config"] == close["config"]
+        if rival and row["of"] == found.winner.of and row["verdict"] == KEEPS:
+            row["verdict"] = CLOSE
+    return rows
 
 
 def _row(found: Outcome, entrant: Entrant, front: frozenset[Entrant]) -> dict[str, Any]:
     race = found.race
-    verdict = "chosen" if entrant == found.winner else race.lacks(entrant) or race.fate.get(entrant, "")
+    verdict = CHOSEN if entrant == found.winner else race.lacks(entrant) or race.fate.get(entrant, "")
     n = len(race.rounds.windows.get(entrant, ()))
     if not verdict and entrant.of == found.winner.of and race.rank(entrant) < race.rank(found.winner):
         verdict = f"seemed faster in {n} measurement{'s' if n != 1 else ''}, which the proof did not try"
@@ -185,7 +200,7 @@ def _row(found: Outcome, entrant: Entrant, front: frozenset[Entrant]) -> dict[st
         "windows": n,
         "memory": race.rounds.memory(entrant),
         "pareto": entrant in front,
-        "verdict": verdict or "keeps the promise",
+        "verdict": verdict or KEEPS,
     }
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from modelkeep.tune import claims
+from modelkeep.tune import claims, figures
 from modelkeep.tune.bench import answered
 from modelkeep.tune.load import Measured
 from modelkeep.tune.meters import Usage
@@ -259,7 +259,7 @@ class Search:
         """The highest rate that kept it, and the lowest that did not."""
         low, high, rate = None, math.inf, self.START * self.capacity
         for number in range(self.TRIALS):
-            self.progress(number, self.TRIALS + 2, f"server, {rate:.3g} requests/s")
+            self.progress(number, self.TRIALS + 2, f"server, {figures.rate(rate)} requests/s")
             seconds = max(self.plan.duration / self.TRIALS, 1.5 * self._needs / rate)
             if time.monotonic() + seconds > self._end - self._confirming(low or rate):
                 break
@@ -284,7 +284,7 @@ class Search:
             seconds = self._confirming(rate)
             if share < 1 and time.monotonic() + seconds > self._end:
                 break
-            self.progress(self.TRIALS + 1, self.TRIALS + 2, f"server, confirming {rate:.3g} requests/s")
+            self.progress(self.TRIALS + 1, self.TRIALS + 2, f"server, confirming {figures.rate(rate)} requests/s")
             before = self.confirmed
             self.confirmed = Found(checked=before.checked, max_abs=before.max_abs, fault=before.fault)
             trial = self._try(rate, seconds, "confirm")

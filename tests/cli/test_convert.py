@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,11 @@ def test_a_person_reads_what_is_free_and_what_it_was_tried_at(run: Run) -> None:
     assert "ok  compare: the answers to 40 rows of reference rows agree" in out
     assert "free: batch, sequence (1 to 12); tried at batch 1, 2, 3, 7; sequence 1, 3, 7, 12" in out
     assert "exporter dynamo, opset " in out
+    assert "differences, 40 rows" in out
+    (line,) = (line for line in out.splitlines() if line.startswith("│ output "))
+    cells = [cell.strip() for cell in line.strip("│").split("│")]
+    assert float(cells[2]) < 1e-4
+    assert cells[4:] == ["1.00000000", "100.00%"]
 
 
 def test_exactly_the_dimensions_that_were_asked_for_are_free(run: Run) -> None:
@@ -188,6 +194,8 @@ def test_a_difference_beyond_the_tolerance_is_told_once_and_nothing_is_stored(ru
     assert (code, out) == (1, "")
     assert err.count("output 'output' at") == 1
     assert err.count("differs in") == 1
-    assert "exporter dynamo and dynamo-any-batch and " in err
+    assert "exporters dynamo, dynamo-any-batch, " in err
+    one, other = re.findall(r"\((\S+) instead of (\S+);", err)[0]
+    assert one != other
     assert len(err) < 900
     assert len(json.loads(run("list", "words", "--json")[1])["words"]["versions"]) == before

@@ -98,7 +98,7 @@ def test_a_promise_that_nothing_keeps_is_exit_code_1_and_stores_nothing(run: Run
     code, out, _ = run("tune", "m", "--p99", "0.001ms", "--concurrency", "2", "--budget", "2s", "--all")
     assert code == 1
     assert "no setting keeps the promise of p99 ≤ 0.001 ms, of " in out
-    assert "that were measured; the nearest is" in out
+    assert " that were measured\n  the nearest is " in out
     with Keep(Settings(home=home / ".modelkeep")) as keep:
         assert len(keep.registry.journal("m", kind="config")) == before
         assert keep.registry.reports(keep.get("m"))[-1].ok is False

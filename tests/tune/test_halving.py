@@ -93,7 +93,7 @@ def test_the_promise_comes_before_the_throughput(lab: Any, measuring: Measuring)
 def test_a_throughput_may_be_promised_too(lab: Any, measuring: Measuring) -> None:
     one = race(measuring(), throughput=1050)
     halve(one, speeds(lab, 1000, 1100))
-    assert one.lacks(entrant(1)) == "1e+03 requests/s instead of 1050"
+    assert one.lacks(entrant(1)) == "1,000 requests/s instead of 1,050"
     assert one.lacks(entrant(2)) == ""
 
 

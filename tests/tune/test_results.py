@@ -39,7 +39,7 @@ def outcome(lab: Any, measuring: Callable[..., Rounds]) -> Outcome:
 def test_the_report_of_a_promise_that_is_kept(outcome: Outcome) -> None:
     report = results.report(outcome, Tune(price_per_hour=3.6), 225)
     assert report.ok is True
-    assert report.why.startswith("openvino bf16, 2 threads, max batch 16: 1080 requests/s, p99 20 ms, keeps")
+    assert report.why.startswith("openvino bf16, 2 threads, max batch 16: 1,080 requests/s, p99 20 ms, keeps")
     assert "10.80× (10.00 to 12.00, n = 9 pairs) the naive setting" in report.why
     assert report.numbers["measurements"] == {
         "made": 7,
@@ -58,7 +58,7 @@ def test_the_report_of_one_that_is_not(outcome: Outcome) -> None:
     outcome = replace(outcome, race=replace(outcome.race, promise=Promise(0.005, 5000)), relief=(2, 50.0, 33))
     report = results.report(outcome, Tune(), 225)
     assert report.ok is False
-    assert "p99 20 ms instead of 5 ms and 1.08e+03 requests/s instead of 5000" in report.why
+    assert "p99 20 ms instead of 5 ms and 1,080 requests/s instead of 5,000" in report.why
     assert "with 2 in flight it kept it, at 50 requests/s (n = 33)" in report.why
     assert report.numbers["price"] is None
 
@@ -80,6 +80,7 @@ def test_a_second_that_is_as_fast_is_named_with_its_interval(lab: Any, measuring
     assert found["low"] < 0.99 < 1.0 < found["high"]
     assert "; not told apart from the second, openvino bf16, 2 threads, max batch 8, which did 0.99× (" in report.why
     assert "n = 3 rounds) as much beside it" in report.why
+    assert [c["verdict"] for c in report.numbers["candidates"]][:2] == [results.CHOSEN, results.CLOSE]
 
 
 def test_a_second_that_is_slower_is_not_worth_a_word(lab: Any, measuring: Callable[..., Rounds]) -> None:

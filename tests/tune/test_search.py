@@ -382,8 +382,8 @@ def test_a_throughput_that_was_promised_is_kept_or_named(
     runners(monkeypatch, lambda c: fake())
     _, report, _ = replace(SHORT, min_throughput=1e9).run(tiny)
     assert report.ok is False
-    assert "the promise of p99 ≤ 1000 ms and 1e+09 requests/s" in report.why
-    assert "requests/s instead of 1e+09" in report.why
+    assert "the promise of p99 ≤ 1000 ms and 1,000,000,000 requests/s" in report.why
+    assert "requests/s instead of 1,000,000,000" in report.why
 
 
 def test_another_version_may_win_but_does_not_take_the_place(
