@@ -11,12 +11,15 @@ let charts = [];
 
 // ── times in the reader's own zone ──
 
+const clock = (date) => date.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
+const tick = (seconds) => clock(new Date(seconds * 1000));
+
 function localise(within) {
   for (const time of within.querySelectorAll("time[datetime]")) {
     const at = new Date(time.dateTime);
     const today = at.toDateString() === new Date().toDateString();
     time.title = at.toLocaleString();
-    time.textContent = today ? at.toLocaleTimeString() : at.toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
+    time.textContent = today ? clock(at) : at.toLocaleString([], { dateStyle: "medium", timeStyle: "short", hourCycle: "h23" });
   }
 }
 
@@ -57,7 +60,6 @@ const KINDS = {
 
 const drawn = (kind) => KINDS[kind].lines.filter(([column, , , always]) => always || points.some((p) => p[column]));
 const columns = (kind) => drawn(kind).map(([column]) => column).join();
-const clock = (at) => new Date(at * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
 
 function data(kind) {
   const { unit } = KINDS[kind];
@@ -74,8 +76,8 @@ function draw() {
     const size = { width: place.clientWidth, height: 190 };
     const chart = new uPlot({
       ...size,
-      series: [{ value: (_, at) => (at === null ? "–" : clock(at)) }, ...drawn(kind).map(line)],
-      axes: [{ ...axis, space: 90, values: (_, ticks) => ticks.map(clock) }, { ...axis, size: 52, values: (_, ticks) => ticks.map(number) }],
+      series: [{ value: (_, at) => (at === null ? "–" : tick(at)) }, ...drawn(kind).map(line)],
+      axes: [{ ...axis, space: 90, size: 32, values: (_, ticks) => ticks.map(tick) }, { ...axis, size: 52, values: (_, ticks) => ticks.map(number) }],
       scales: { y: { range: (_, low, high) => [0, high > 0 ? high * 1.1 : 1] } },
       cursor: { drag: { x: false, y: false } },
       legend: { live: true },
