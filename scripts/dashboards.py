@@ -280,14 +280,17 @@ ANSWERS = Page(
                 Plot(
                     "Evidence that it is more than tolerated",
                     "none",
-                    [(f"modelkeep_drift_log_evidence{{{ONE}}}", f"{BY} {{{{subject}}}}")],
+                    [
+                        (f"modelkeep_drift_log_evidence{{{ONE}}}", f"{BY} {{{{subject}}}}"),
+                        (f"modelkeep_drift_log_threshold{{{ONE}}}", f"{BY} {{{{subject}}}} is a finding"),
+                    ],
                     "Logarithm of an e-value: each 2.3 make it ten times stronger. It holds however often one looks.",
                 ),
                 Plot(
                     "Findings",
                     "short",
-                    [(f"sum by (model, version, kind) (modelkeep_findings_total{{{ONE}}})", f"{BY} {{{{kind}}}}")],
-                    "Since the service was started. Which: modelkeep journal",
+                    [(f"modelkeep_findings{{{ONE}}}", f"{BY} {{{{kind}}}}")],
+                    "What is found now. Since when, and on what evidence: modelkeep journal",
                 ),
             ),
         ),
@@ -352,7 +355,13 @@ QUALITY = Page(
                     ],
                     "The estimate assumes that what a confidence means has not changed (CBPE); where the two part, "
                     "believe the labels.",
-                    width=24,
+                    width=16,
+                ),
+                Plot(
+                    "Error by labels",
+                    "none",
+                    [(f"modelkeep_labelled_error{{{ONE}}}", f"{BY} {{{{metric}}}}")],
+                    "Log loss of classes, or RMSE and MAE of numbers.",
                 ),
             ),
         ),
@@ -368,7 +377,7 @@ QUALITY = Page(
                 Plot(
                     "Findings about quality",
                     "short",
-                    [(f'sum by (model, version) (modelkeep_findings_total{{{ONE},kind="quality"}})', BY)],
+                    [(f'modelkeep_findings{{{ONE},kind="quality"}}', BY)],
                 ),
             ),
         ),
@@ -548,7 +557,11 @@ MACHINE = Page(
                 Plot(
                     "CPU of watching",
                     "percentunit",
-                    [("rate(modelkeep_monitor_cpu_seconds_total[$__rate_interval])", "{{instance}}")],
+                    [
+                        ("rate(modelkeep_monitor_cpu_seconds_total[$__rate_interval])", "{{instance}} gathering"),
+                        ("rate(modelkeep_monitor_look_seconds_total[$__rate_interval])", "{{instance}} looking"),
+                    ],
+                    "Of one core.",
                 ),
                 Plot(
                     "Samples left out",

@@ -12,7 +12,6 @@ JOB = "modelkeep"
 """The name of the scrape job."""
 MEMORY = "modelkeep:memory_resident:bytes"
 """Recorded, by instance: the server and its workers."""
-NEWS = "sum by (model, version, kind) (modelkeep_findings_total{kind%s})"
 
 
 def groups() -> list[Group]:
@@ -216,32 +215,42 @@ def _answers() -> tuple[Alert, ...]:
         ),
         Alert(
             "ModelkeepDrift",
-            f"""
-            max by (model, version, subject) (modelkeep_drift_distance_ratio)
-            > max by (model, version, subject) (modelkeep_drift_tolerance_ratio)
-            and on (model, version) {NEWS % '="drift"'} > 0
+            """
+            max by (model, version, subject) (modelkeep_drift_distance_ratio) and (
+              max by (model, version, subject) (modelkeep_drift_log_evidence)
+              >= max by (model, version, subject) (modelkeep_drift_log_threshold)
+            )
             """,
             "ticket",
             "drift",
             "the {{ $labels.subject }} of {{ $labels.model }}@{{ $labels.version }} drift",
-            "{{ $value | humanizePercentage }} of the {{ $labels.subject }} moved, more than is tolerated. Which "
-            "features: modelkeep monitor {{ $labels.model }}@{{ $labels.version }}",
+            "{{ $value | humanizePercentage }} of the {{ $labels.subject }} moved, and the evidence that it is more "
+            "than is tolerated suffices. Which features: modelkeep monitor {{ $labels.model }}@{{ $labels.version }}",
             ours=True,
         ),
-        _news("ModelkeepQuality", "quality", "the answers of {} are worse than promised"),
-        _news("ModelkeepFinding", "", "monitor found something about {}"),
+        _found("ModelkeepQuality", '="quality"', "the answers of {} are worse than promised"),
+        _found("ModelkeepFinding", '!~"drift|quality"', "monitor found something about {}"),
+        Alert(
+            "ModelkeepMonitorSilent",
+            "sum by (instance) (increase(modelkeep_monitor_looks_total[15m])) == 0",
+            "ticket",
+            "no-data",
+            "{{ $labels.instance }} is not looked at any more",
+            "Its watcher has not ended a look for 15 minutes, so that drift and quality would go unnoticed. The "
+            "service's log says what is wrong",
+            subject="monitor",
+            wait="5m",
+        ),
     )
 
 
-def _news(name: str, kind: str, summary: str) -> Alert:
-    """What monitor found within the last hour; a series that is new counts from zero."""
-    now = NEWS % (f'="{kind}"' if kind else '!~"drift|quality"')
-    before = f"({now.replace('})', '} offset 1h)')} or 0 * {now})"
+def _found(name: str, kind: str, summary: str) -> Alert:
+    """What monitor finds now, of some kinds."""
     return Alert(
         name,
-        f"{now} - {before} > 0",
+        f"max by (model, version, kind) (modelkeep_findings{{kind{kind}}}) > 0",
         "ticket",
-        kind,
+        "",
         summary.format("{{ $labels.model }}@{{ $labels.version }}"),
         "A finding of kind {{ $labels.kind }}. What it rests on: modelkeep journal {{ $labels.model }}",
         ours=True,

@@ -74,13 +74,14 @@ MACHINE = 'modelkeep_machine_memory_bytes{instance="a:1"}'
 SIZE, FREE = 'modelkeep_home_size_bytes{instance="a:1"}', 'modelkeep_home_free_bytes{instance="a:1"}'
 INVALID, ROWS = f"modelkeep_output_invalid_total{{{V1}}}", f"modelkeep_batch_size_sum{{{V1}}}"
 DISTANCE = f'modelkeep_drift_distance_ratio{{{V1},subject="inputs"}}'
-TOLERANCE = f'modelkeep_drift_tolerance_ratio{{{V1},subject="inputs"}}'
+EVIDENCE, THRESHOLD = (DISTANCE.replace("distance_ratio", f"log_{what}") for what in ("evidence", "threshold"))
+LOOKS = 'modelkeep_monitor_looks_total{instance="a:1"}'
 REFUSED = 'modelkeep_rejections_total{instance="a:1",reason="queue_full"}'
 ASKED = 'modelkeep_requests_total{instance="a:1",model="m",version="1",track="live",outcome="ok"}'
 
 
 def found(kind: str) -> str:
-    return f'modelkeep_findings_total{{{V1},kind="{kind}"}}'
+    return f'modelkeep_findings{{{V1},kind="{kind}"}}'
 
 
 def burns(alert: str, make: Any) -> list[Case]:
@@ -209,15 +210,14 @@ CASES = [
     ),
     Case("ModelkeepOutputInvalid", "one row of a hundred", 15, {INVALID: "0+1x20", ROWS: "0+100x20"}),
     Case("ModelkeepOutputInvalid", "a single row", 15, {INVALID: "0x10 1x10", ROWS: "0+100x20"}, 0),
-    Case(
-        "ModelkeepDrift", "found, and so now", 10, {DISTANCE: "0.3x20", TOLERANCE: "0.1x20", found("drift"): "0 1x20"}
-    ),
-    Case("ModelkeepDrift", "no evidence yet", 10, {DISTANCE: "0.3x20", TOLERANCE: "0.1x20", found("drift"): "0x20"}, 0),
-    Case("ModelkeepDrift", "it is over", 10, {DISTANCE: "0.05x20", TOLERANCE: "0.1x20", found("drift"): "0 1x20"}, 0),
-    Case("ModelkeepQuality", "found just now, in a new series", 20, {found("quality"): "_x10 1x60"}),
-    Case("ModelkeepQuality", "found two hours ago", 140, {found("quality"): "_x10 1x160"}, 0),
-    Case("ModelkeepFinding", "no data", 20, {found("no-data"): "0x10 1x60"}),
-    Case("ModelkeepFinding", "drift has an alert of its own", 20, {found("drift"): "0x10 1x60"}, 0),
+    Case("ModelkeepDrift", "found", 10, {DISTANCE: "0.3x20", EVIDENCE: "20x20", THRESHOLD: "17.5x20"}),
+    Case("ModelkeepDrift", "no evidence yet", 10, {DISTANCE: "0.3x20", EVIDENCE: "3x20", THRESHOLD: "17.5x20"}, 0),
+    Case("ModelkeepQuality", "found", 10, {found("quality"): "0 2x20"}),
+    Case("ModelkeepQuality", "something else was found", 10, {found("quality"): "0x20", found("drift"): "1x20"}, 0),
+    Case("ModelkeepFinding", "no data", 10, {found("no-data"): "0 1x20"}),
+    Case("ModelkeepFinding", "drift has an alert of its own", 10, {found("drift"): "0 1x20"}, 0),
+    Case("ModelkeepMonitorSilent", "no look any more", 40, {LOOKS: "0+12x10 120x40"}),
+    Case("ModelkeepMonitorSilent", "two looks a minute", 40, {LOOKS: "0+2x50"}, 0),
     *burns("ModelkeepAvailabilityBurn", failing),
     Case(
         "ModelkeepAvailabilityBurnPage",

@@ -24,9 +24,9 @@ EMPTY = ("modelkeep_gpu_", "modelkeep_model_gpu_")
 """Series that a machine without a GPU does not have, and nothing in a test can make."""
 PENDING = (
     "modelkeep_drift_",
-    "modelkeep_findings_",
+    "modelkeep_findings",
     "_quality_ratio",
-    "modelkeep_label_",
+    "modelkeep_label",
     "modelkeep_monitor_",
     "confidence",
 )
