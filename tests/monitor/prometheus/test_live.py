@@ -22,14 +22,7 @@ pytestmark = [
 VARIABLES = {"$__rate_interval": "10s", "$model": ".+", "${datasource}": "modelkeep"}
 EMPTY = ("modelkeep_gpu_", "modelkeep_model_gpu_")
 """Series that a machine without a GPU does not have, and nothing in a test can make."""
-PENDING = (
-    "modelkeep_drift_",
-    "modelkeep_findings",
-    "_quality_ratio",
-    "modelkeep_label",
-    "modelkeep_monitor_",
-    "confidence",
-)
+PENDING = ("modelkeep_drift_", "modelkeep_findings", "modelkeep_label", "modelkeep_estimated_", "_look_seconds_")
 """Series that the server does not have yet."""
 
 
