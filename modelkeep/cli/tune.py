@@ -80,7 +80,11 @@ def _front(ref: str, report: Report, *, all_: bool) -> None:
     from modelkeep.tune.results import CHOSEN, CLOSE
 
     found, promise = report.numbers, report.numbers["promise"]
-    rows = [c for c in found["candidates"] if all_ or c["pareto"] or c["verdict"] in (CHOSEN, CLOSE)]
+    rows = [
+        c
+        for c in found["candidates"]
+        if all_ or c["pareto"] or c["verdict"] in (CHOSEN, CLOSE) or c["config"] == found["config"]
+    ]
     hidden = len(found["candidates"]) - len(rows)
     table(
         f"{ref}: {found['concurrency']} requests in flight, promise p99 ≤ {seconds(promise['p99'])}"

@@ -99,7 +99,11 @@ def prove_end(first: Model, last: Model, rows: Dataset | None, **options: Any) -
     """
     from modelkeep.convert.proof import prove
 
-    held = {name: options[name] for name in ("precision", "atol", "rtol", "rename") if options.get(name) is not None}
+    held = {
+        name: options[name]
+        for name in ("precision", "atol", "rtol", "rename", "progress")
+        if options.get(name) is not None
+    }
     report = prove(first, last, rows, **held)
     return dataclasses.replace(report, why=f"from {first.format} to {last.format}: {report.why}")
 

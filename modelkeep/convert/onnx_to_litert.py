@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from modelkeep.convert.onnx_to_tensorflow import check, proven, write
+from modelkeep.convert.onnx_to_tensorflow import Held, check, proven, write
+from modelkeep.convert.proof import Progress, noted
 from modelkeep.convert.rename import Names, renamed_onnx
 from modelkeep.data.dataset import Dataset
 from modelkeep.model import folder
@@ -26,6 +27,7 @@ class OnnxToLitert:
     rtol: float | None = None
     rename: Names = field(default_factory=dict)
     rows: Dataset | None = field(default=None, repr=False, compare=False)
+    progress: Progress | None = field(default=None, repr=False, compare=False)
 
     def run(self, model: Model, into: Path) -> tuple[Model, tuple[Report, ...]]:
         """See Step. Raises Differs with the output that differs, Unsupported for an operator that LiteRT lacks, and
@@ -33,7 +35,9 @@ class OnnxToLitert:
         """
         check(model, "LiteRT", self.rename)
         with whole(into), renamed_onnx(model, self.rename, into) as source:
+            noted(self.progress, "writing LiteRT")
             made_with = write(source, into / litert.MAIN, "litert")
             made = replace(source, path=into, format="litert", files=(litert.MAIN,), options={})
             rows = self.rows or folder.reference(model.path)
-            return proven(model, made, rows, made_with, self.rename, atol=self.atol, rtol=self.rtol)
+            held: Held = {"atol": self.atol, "rtol": self.rtol, "rename": self.rename, "progress": self.progress}
+            return proven(model, made, rows, made_with, held)

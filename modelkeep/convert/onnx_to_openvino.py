@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 
 from modelkeep.convert import onnx_ml
-from modelkeep.convert.proof import prove
+from modelkeep.convert.proof import Progress, noted, prove
 from modelkeep.convert.rename import Names, keep_reference, renamed_onnx, renamed_signature
 from modelkeep.convert.smallest import smallest
 from modelkeep.data.dataset import Dataset
@@ -35,6 +35,7 @@ class OnnxToOpenVino:
     rtol: float | None = None
     rename: Names = field(default_factory=dict)
     rows: Dataset | None = field(default=None, repr=False, compare=False)
+    progress: Progress | None = field(default=None, repr=False, compare=False)
 
     def run(self, model: Model, into: Path) -> tuple[Model, tuple[Report, ...]]:
         """See Step. Raises Differs with the output that differs, Unsupported for text and precisions there are not,
@@ -44,6 +45,7 @@ class OnnxToOpenVino:
 
         self._check(model)
         with whole(into), renamed_onnx(model, self.rename, into) as source:
+            noted(self.progress, "writing OpenVINO's format")
             graph = openvino_format.read(_readable(source.main, into))
             _same_free(source.signature, openvino_format.read_signature(graph, source.main))
             files = openvino_format.save(graph, into, half=self.precision == "float16")
@@ -52,7 +54,14 @@ class OnnxToOpenVino:
             made = replace(model, path=into, format="openvino", files=files, options={})
             made = replace(made, signature=renamed_signature(smallest(model, rows), self.rename))
             report = prove(
-                model, made, rows, precision=self.precision, atol=self.atol, rtol=self.rtol, rename=self.rename
+                model,
+                made,
+                rows,
+                precision=self.precision,
+                atol=self.atol,
+                rtol=self.rtol,
+                rename=self.rename,
+                progress=self.progress,
             )
             keep_reference(model, self.rename, into)
             return folder.write(made), (replace(report, numbers={**report.numbers, "precision": self.precision}),)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import keyword
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-from modelkeep.convert.proof import prove
+from modelkeep.convert.proof import Progress, noted, prove
 from modelkeep.convert.rename import Names, keep_reference, renamed_onnx, renamed_signature
 from modelkeep.convert.smallest import smallest
 from modelkeep.data.dataset import Dataset
@@ -32,6 +32,7 @@ class OnnxToTensorflow:
     rtol: float | None = None
     rename: Names = field(default_factory=dict)
     rows: Dataset | None = field(default=None, repr=False, compare=False)
+    progress: Progress | None = field(default=None, repr=False, compare=False)
 
     def run(self, model: Model, into: Path) -> tuple[Model, tuple[Report, ...]]:
         """See Step. Raises Differs with the output that differs, Unsupported for an operator without a counterpart or a
@@ -39,11 +40,13 @@ class OnnxToTensorflow:
         """
         check(model, "TensorFlow", self.rename)
         with whole(into), renamed_onnx(model, self.rename, into) as source:
+            noted(self.progress, "writing a SavedModel")
             made_with = write(source, into / tensorflow_format.FOLDER, "tensorflow")
             files = tensorflow_format.files(into)
             made = replace(source, path=into, format="tensorflow", files=files, options={})
             rows = self.rows or folder.reference(model.path)
-            return proven(model, made, rows, made_with, self.rename, atol=self.atol, rtol=self.rtol)
+            held: Held = {"atol": self.atol, "rtol": self.rtol, "rename": self.rename, "progress": self.progress}
+            return proven(model, made, rows, made_with, held)
 
 
 def check(model: Model, to: str, names: Names) -> None:
@@ -72,19 +75,25 @@ def write(model: Model, into: Path, target: str) -> dict[str, Any]:
     return dict(tensorflow.ask("tensorflow.from_onnx:convert", arguments, tensorflow.CONVERT_SECONDS))
 
 
+class Held(TypedDict):
+    """What a step tells its proof."""
+
+    atol: float | None
+    rtol: float | None
+    rename: Names
+    progress: Progress | None
+
+
 def proven(
     model: Model,
     made: Model,
     rows: Dataset | None,
     made_with: dict[str, Any],
-    names: Names,
-    *,
-    atol: float | None,
-    rtol: float | None,
+    held: Held,
 ) -> tuple[Model, tuple[Report, ...]]:
     """The whole folder of ``made`` once it answers as ``model``, and the report of it. Raises Differs."""
-    made = replace(made, signature=renamed_signature(smallest(model, rows), names))
-    report = prove(model, made, rows, atol=atol, rtol=rtol, rename=names)
-    keep_reference(model, names, made.path)
+    made = replace(made, signature=renamed_signature(smallest(model, rows), held["rename"]))
+    report = prove(model, made, rows, **held)
+    keep_reference(model, held["rename"], made.path)
     numbers = {**report.numbers, **made_with, "bytes": made.size}
     return folder.write(made), (replace(report, numbers=numbers),)

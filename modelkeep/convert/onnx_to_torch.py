@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from modelkeep.convert.onnx_source import graph, operators, write
-from modelkeep.convert.proof import prove
+from modelkeep.convert.proof import Progress, noted, prove
 from modelkeep.convert.rename import Names, keep_reference, renamed_onnx, renamed_signature
 from modelkeep.convert.smallest import smallest
 from modelkeep.data.dataset import Dataset
@@ -43,6 +43,7 @@ class OnnxToTorch:
     rtol: float | None = None
     rename: Names = field(default_factory=dict)
     rows: Dataset | None = field(default=None, repr=False, compare=False)
+    progress: Progress | None = field(default=None, repr=False, compare=False)
 
     def run(self, model: Model, into: Path) -> tuple[Model, tuple[Report, ...]]:
         """See Step. Raises Differs with the output that differs, Unsupported with the operator that cannot be written;
@@ -54,11 +55,14 @@ class OnnxToTorch:
         if text:
             raise Unsupported(f"'{text[0]}' is text, which PyTorch has no tensors of; keep the model as ONNX")
         with whole(into), renamed_onnx(model, self.rename, into) as source:
+            noted(self.progress, "writing PyTorch source")
             written = write.write(graph.read(source.main, operators.KNOWN))
             rows = self.rows or folder.reference(model.path)
             signature = renamed_signature(smallest(model, rows), self.rename)
             made = replace(_saved(written, source, into), signature=signature)
-            report = prove(model, made, rows, atol=self.atol, rtol=self.rtol, rename=self.rename)
+            report = prove(
+                model, made, rows, atol=self.atol, rtol=self.rtol, rename=self.rename, progress=self.progress
+            )
             keep_reference(model, self.rename, into)
             return folder.write(made), (_told(report, made),)
 

@@ -85,6 +85,12 @@ def prove(
     raise Differs(DIFFERS.format(made=made.format, reference=reference.format) + why)
 
 
+def noted(progress: Progress | None, what: str) -> None:
+    """Say what is being done now, before there is anything to count."""
+    if progress is not None:
+        progress(0, 1, what)
+
+
 def difference(error: ModelkeepError) -> str:
     """What an error of ``prove`` found to differ, without the words about the two models; all of any other error."""
     return re.sub(f"^{DIFFERS.format(made='.+?', reference='.+?')}", "", str(error))

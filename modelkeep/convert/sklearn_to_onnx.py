@@ -22,7 +22,7 @@ import numpy as np
 import onnx
 
 from modelkeep import extras
-from modelkeep.convert.proof import difference, prove
+from modelkeep.convert.proof import Progress, difference, noted, prove
 from modelkeep.convert.rename import Names, keep_reference, rename_file, renamed_signature
 from modelkeep.data.dataset import Dataset
 from modelkeep.errors import BadModel, Differs, ModelkeepError, Unsupported
@@ -60,6 +60,7 @@ class SklearnToOnnx:
     rtol: float = 1e-3
     rename: Names = field(default_factory=dict)
     rows: Dataset | None = field(default=None, repr=False, compare=False)
+    progress: Progress | None = field(default=None, repr=False, compare=False)
 
     def run(self, model: Model, into: Path) -> tuple[Model, tuple[Report, ...]]:
         """See Step. Raises Differs, with the rows that differ for each way tried, or Unsupported."""
@@ -77,9 +78,12 @@ class SklearnToOnnx:
         failed: dict[str, str] = {}
         differs: Differs | None = None
         for way, (prepared, floating) in _ways(estimator, model.signature).items():
+            noted(self.progress, f"writing {way}")
             try:
                 made = self._written(prepared, floating, model, into)
-                report = prove(model, made, rows, atol=self.atol, rtol=self.rtol, rename=self.rename)
+                report = prove(
+                    model, made, rows, atol=self.atol, rtol=self.rtol, rename=self.rename, progress=self.progress
+                )
             except ModelkeepError as error:
                 failed[way] = difference(error)
                 differs = error if isinstance(error, Differs) else differs

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from modelkeep.convert.proof import prove
+from modelkeep.convert.proof import Progress, noted, prove
 from modelkeep.convert.rename import Names, keep_reference, rename_file, renamed_signature
 from modelkeep.convert.smallest import smallest
 from modelkeep.data.dataset import Dataset
@@ -33,6 +33,7 @@ class TensorflowToOnnx:
     rtol: float | None = None
     rename: Names = field(default_factory=dict)
     rows: Dataset | None = field(default=None, repr=False, compare=False)
+    progress: Progress | None = field(default=None, repr=False, compare=False)
 
     def run(self, model: Model, into: Path) -> tuple[Model, tuple[Report, ...]]:
         """See Step. Raises Differs with the output that differs, Unsupported where tf2onnx knows no counterpart of an
@@ -45,10 +46,13 @@ class TensorflowToOnnx:
             raise Unsupported(f"tf2onnx writes no opset above {OPSET}, and {opset} was asked for")
         renamed_signature(model.signature, self.rename)  # refuses names that there are not before the long part
         with whole(into):
+            noted(self.progress, "writing ONNX with tf2onnx")
             made, numbers = self._write(model, into, opset)
             rows = self.rows or folder.reference(model.path)
             made = replace(made, signature=renamed_signature(smallest(model, rows), self.rename))
-            report = prove(model, made, rows, atol=self.atol, rtol=self.rtol, rename=self.rename)
+            report = prove(
+                model, made, rows, atol=self.atol, rtol=self.rtol, rename=self.rename, progress=self.progress
+            )
             keep_reference(model, self.rename, into)
             why = f"{report.why} (exporter tf2onnx, opset {opset})"
             return folder.write(made), (replace(report, why=why, numbers={**report.numbers, **numbers}),)

@@ -76,7 +76,7 @@ class TorchToOnnx:
 
     def _freest(self, model: Model, rows: Dataset | None, into: Path) -> tuple[Model, Report]:
         """All that may be free; without sizes of images, or the batch alone, where no exporter keeps more."""
-        self._note("looking for free dimensions")
+        proof.noted(self.progress, "looking for free dimensions")
         example = self._example(model.signature, rows)
         wanted = self._signature(model, example)
         given_up: dict[str, str] = {}
@@ -97,7 +97,7 @@ class TorchToOnnx:
         failed: dict[str, ModelkeepError] = {}
         for name, exporter in EXPORTERS.items():
             _clear(into)
-            self._note(f"exporting with {name}")
+            proof.noted(self.progress, f"exporting with {name}")
             try:
                 made, removed = self._export(exporter, model, signature, example, into)
                 report = self._prove(model, made, example, rows)
@@ -190,10 +190,6 @@ class TorchToOnnx:
             return free_dimensions.discover(
                 lambda arrays: torch_format.forward(module, model.signature, arrays), example, model.signature, only
             )
-
-    def _note(self, what: str) -> None:
-        if self.progress:
-            self.progress(0, 1, what)
 
 
 OLDER = tuple(EXPORTERS[name] for name in ("torchscript", "torchscript-scripted"))

@@ -188,7 +188,7 @@ def candidates(found: Outcome) -> list[dict[str, Any]]:
 
 def _row(found: Outcome, entrant: Entrant, front: frozenset[Entrant]) -> dict[str, Any]:
     race = found.race
-    verdict = CHOSEN if entrant == found.winner else race.lacks(entrant) or race.fate.get(entrant, "")
+    verdict = race.lacks(entrant) or (CHOSEN if entrant == found.winner else race.fate.get(entrant, ""))
     n = len(race.rounds.windows.get(entrant, ()))
     if not verdict and entrant.of == found.winner.of and race.rank(entrant) < race.rank(found.winner):
         verdict = f"seemed faster in {n} measurement{'s' if n != 1 else ''}, which the proof did not try"

@@ -188,6 +188,9 @@ class Tune:
             if not race.lacks(entrant):
                 break
         winner = min(tried, key=race.rank)
+        if race.lacks(winner) and race.lacks(naive):
+            nearest = min(own, key=race.rank)  # what was measured again in the pairs may have fallen behind
+            return nearest, tried.get(nearest, Gain())
         better = not race.lacks(winner) and tried[winner].ratio > 1.0
         if not race.lacks(naive) and not better:
             return naive, Gain()

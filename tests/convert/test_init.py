@@ -48,6 +48,11 @@ def test_a_step_takes_its_options() -> None:
     assert dataclasses.is_dataclass(step)
 
 
+@pytest.mark.parametrize("route", sorted({route.target for route in convert.ROUTES.values()}))
+def test_every_step_renames_and_tells_where_it_is(route: str) -> None:
+    assert {"rename", "progress"} <= {f.name for f in dataclasses.fields(extras.load(route))}
+
+
 @pytest.mark.usefixtures("smithy")
 class TestWays:
     def test_the_shortest_way_is_taken(self) -> None:

@@ -120,8 +120,13 @@ def test_weights_beside_the_file_come_along(tmp_path: Path) -> None:
 @pytest.mark.parametrize("step", [OnnxToOpenVino, OnnxToTorch])
 def test_a_step_from_onnx_gives_the_new_names(step: type[OnnxToOpenVino | OnnxToTorch], tmp_path: Path) -> None:
     model = two_inputs(tmp_path / "m")
-    made, (report,) = step(rename={"left": "a", "y": "b"}).run(model, tmp_path / "made")
+    notes: list[str] = []
+    telling = step(rename={"left": "a", "y": "b"}, progress=lambda done, total, note: notes.append(note))
+    made, (report,) = telling.run(model, tmp_path / "made")
     assert report.ok
+    assert notes[0].startswith("writing ")
+    assert [note for note in notes[1:] if not note.startswith("comparing ")] == []
+    assert len(notes) > 4
     assert [t.name for t in (*made.signature.inputs, *made.signature.outputs)] == ["a", "right", "b"]
     assert folder.read(made.path) == made
     kept = folder.reference(made.path)

@@ -61,6 +61,7 @@ def test_the_report_of_one_that_is_not(outcome: Outcome) -> None:
     assert "p99 20 ms instead of 5 ms and 1,080 requests/s instead of 5,000" in report.why
     assert "with 2 in flight it kept it, at 50 requests/s (n = 33)" in report.why
     assert report.numbers["price"] is None
+    assert results.CHOSEN not in [c["verdict"] for c in report.numbers["candidates"]]
 
 
 def test_one_that_seems_faster_than_the_chosen_says_by_how_little(outcome: Outcome) -> None:
