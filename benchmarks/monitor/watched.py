@@ -27,9 +27,8 @@ class Watched:
         self.inputs = Columns.of([_spec(name, column) for name, column in inputs.items()], inputs)
         self.answers = Columns.of([_spec("answer", answers)], {"answer": answers}, answers=True)
         tolerance = Tolerance()
-        tests = len(self.inputs.names) + len(self.answers.names)
         self.drifts = [
-            Drift(subject, columns.read(rows), columns.names, columns.edges, tolerance, tests=tests)
+            Drift(subject, columns.read(rows), columns.names, columns.edges, tolerance, tests=2 * len(columns.names))
             for subject, columns, rows in (
                 ("inputs", self.inputs, inputs),
                 ("answers", self.answers, {"answer": answers}),

@@ -76,22 +76,27 @@ class Bins:
     def upper(self, chosen: Array) -> Array:
         """[features]: an upper bound of the true share of a union of bins, ``chosen`` [features, bins] of bool.
 
-        It holds for all unions and features at once but for REFERENCE_RISK: Chernoff's bound with a union over them.
+        It holds for all unions and features at once but for REFERENCE_RISK: Chernoff's bound with a union over them,
+        where those of all bins but one, which are few, bear half of the risk.
         """
         hits = np.rint((self.shares * chosen).sum(axis=1) * self.n).astype(np.int64)
-        found: Array = self._upper[np.arange(self.features), hits]
+        places = np.arange(self.count)
+        used = (places <= self._unused[:, None]) | (places == self.count - 1)
+        but_one = ((used & ~chosen).sum(axis=1) == 1).astype(np.intp)
+        found: Array = self._upper[but_one, np.arange(self.features), hits]
         return found
 
     @cached_property
     def _upper(self) -> Array:
-        found = np.empty((self.features, self.n + 1))
+        """[2, features, n + 1]: the bounds by the number of reference rows inside; of all bins but one, the second."""
+        found = np.empty((2, self.features, self.n + 1))
         seen = np.arange(self.n + 1) / self.n
-        known: dict[int, Array] = {}
+        known: dict[int, list[Array]] = {}
         for at, cuts in enumerate(self.cuts):
-            bins = len(cuts) + 2
+            bins, risk = len(cuts) + 2, log(2 * self.features / REFERENCE_RISK)
             if bins not in known:
-                known[bins] = _chernoff(seen, (bins * log(2) + log(self.features / REFERENCE_RISK)) / self.n)
-            found[at] = known[bins]
+                known[bins] = [_chernoff(seen, (unions + risk) / self.n) for unions in (bins * log(2), log(bins))]
+            found[:, at] = known[bins]
         return found
 
     def label(self, feature: int, place: int) -> str:

@@ -34,6 +34,8 @@ CHUNK = 16
 """Requests of one step where they come one by one: their bets are laid before the first of them is seen."""
 KEEP = 0.9
 """Of the memory of what is over-represented, for each CHUNK of requests: about 160 requests back."""
+KEEP_CLASSES = 0.8
+"""Likewise of which class hardly comes any more: about 80 back. One that is gone is seen sooner than one that grows."""
 MAX_ROWS = 32
 """Of one request; more of them tell little more about its kind."""
 MAX_KEPT = 1024
@@ -92,6 +94,7 @@ class Drift:
         self._classes = [at for at, name in enumerate(names) if subject == "answers" and name == CLASS]
         self.n = 0
         self._seen = np.zeros_like(self.bins.shares)
+        self._classes_seen = np.zeros_like(self.bins.shares[self._classes])
         self.until: float | None = None
         """When the last request came, epoch seconds."""
         self._kept: list[_Chunk] = []
@@ -125,6 +128,7 @@ class Drift:
         else:
             self.detector.skip()
         self._seen = KEEP ** (n / CHUNK) * self._seen + counts
+        self._classes_seen = KEEP_CLASSES ** (n / CHUNK) * self._classes_seen + counts[self._classes]
         self._kept.append(_Chunk(self.detector.steps - 1, self.n, at, counts.astype(np.float32)))
         self.n += n
         self.until = until
@@ -142,11 +146,11 @@ class Drift:
         share = self._seen / self._seen.sum(axis=1, keepdims=True)
         chosen = share > self.bins.shares
         bound = np.where(chosen.any(axis=1), self.bins.upper(chosen) + self.tolerance.share, 1.0)
-        for at in self._classes:
+        for at, seen in zip(self._classes, self._classes_seen, strict=True):
             others = chosen.copy()
-            others[at] = np.arange(self.bins.count) != self._rarer(at, share[at])
+            others[at] = np.arange(self.bins.count) != self._rarer(at, seen / seen.sum())
             most = 1 - (1 - self.tolerance.lost) * (1 - self.bins.upper(others)[at])
-            if _gain(share[at] @ others[at], most) > _gain(share[at] @ chosen[at], bound[at]):
+            if _gain(seen @ others[at] / seen.sum(), most) > _gain(share[at] @ chosen[at], bound[at]):
                 chosen, bound[at] = others, most
         return chosen, bound
 

@@ -59,16 +59,23 @@ class Profiled:
 
 
 def drifts(watched: Watched) -> dict[str, Drift]:
-    """New detectors for the subjects that have a reference; they share the false alarms."""
+    """New detectors for the subjects that have a reference; each has an equal part of the false alarms, for the few
+    features of the answers would else have next to none."""
     known = watched.known
     if known is None:
         return {}
     subjects = {name: one for name in ("inputs", "answers") if (one := known.subject(name)) is not None}
-    tests = sum(len(one.columns.names) for one in subjects.values())
     limits = watched.limits
     tolerance = Tolerance(limits.tolerance, watched.every, told=limits.false_alarm_every)
     return {
-        name: Drift(name, one.bins, one.columns.names, one.columns.edges, tolerance, tests=tests)
+        name: Drift(
+            name,
+            one.bins,
+            one.columns.names,
+            one.columns.edges,
+            tolerance,
+            tests=len(subjects) * len(one.columns.names),
+        )
         for name, one in subjects.items()
         if one.columns.names
     }

@@ -89,7 +89,25 @@ class TestUpper:
         chosen[0, 1] = True
         upper = float(bins.upper(chosen)[0])
         divergence = 0.5 * log(0.5 / upper) + 0.5 * log(0.5 / (1 - upper))
-        assert divergence == pytest.approx((5 * log(2) + log(1 / REFERENCE_RISK)) / 200, rel=1e-6)
+        assert divergence == pytest.approx((5 * log(2) + log(2 / REFERENCE_RISK)) / 200, rel=1e-6)
+
+    def test_all_bins_but_one_are_fewer_unions_so_their_bound_is_tighter(self) -> None:
+        bins = one([0, 1] * 100)
+        chosen = np.ones((1, bins.count), dtype=bool)
+        chosen[0, 1] = False
+        upper = float(bins.upper(chosen)[0])
+        divergence = 0.5 * log(0.5 / upper) + 0.5 * log(0.5 / (1 - upper))
+        assert divergence == pytest.approx((log(5) + log(2 / REFERENCE_RISK)) / 200, rel=1e-6)
+
+    def test_a_class_alone_is_covered(self) -> None:
+        """Of 300 reference samples, at most a hundredth may have any class whose true share is below its bound."""
+        rng = np.random.default_rng(4)
+        missed = 0
+        for _ in range(300):
+            bins = one(rng.choice(10, 400).astype(float))
+            lost = int(np.argmin(np.where(bins.shares[0] > 0, bins.shares[0], 1.0)))
+            missed += 1 - bins.upper(np.arange(bins.count)[None] != lost)[0] > 0.1
+        assert missed / 300 <= REFERENCE_RISK + 3 * (REFERENCE_RISK / 300) ** 0.5
 
     def test_nothing_seen_and_all_seen(self) -> None:
         bins = one([0, 1] * 500)
