@@ -113,18 +113,23 @@ class _Client(asyncio.Protocol):
 
 def closed(port: int, request: bytes | Sequence[bytes], connections: int, seconds: float) -> list[float]:
     """Latencies, sorted, of a closed loop, which sends several requests in turn. RuntimeError for what is not 200."""
+    return timed(port, request, connections, seconds)[0]
+
+
+def timed(port: int, request: bytes | Sequence[bytes], connections: int, seconds: float) -> tuple[list[float], float]:
+    """The same, and answers a second: all that were asked for within ``seconds``, until the last of them has come."""
     import uvloop
 
-    async def main() -> list[float]:
+    async def main() -> tuple[list[float], float]:
         latencies: list[float] = []
         requests = itertools.cycle([request] if isinstance(request, bytes) else request)
-        loop, until = asyncio.get_running_loop(), time.perf_counter() + seconds
+        loop, began = asyncio.get_running_loop(), time.perf_counter()
         made = [
-            await loop.create_connection(lambda: _Client(requests, until, latencies), "127.0.0.1", port)
+            await loop.create_connection(lambda: _Client(requests, began + seconds, latencies), "127.0.0.1", port)
             for _ in range(connections)
         ]
         await asyncio.gather(*(client.done for _, client in made))
-        return sorted(latencies)
+        return sorted(latencies), len(latencies) / (time.perf_counter() - began)
 
     return uvloop.run(main())
 

@@ -30,7 +30,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from load import asked, closed, perceptron, post, row, tree
+from load import asked, closed, perceptron, post, row, timed, tree
 
 APPS = Path(__file__).parent / "apps"
 CONNECTIONS = 32
@@ -219,14 +219,14 @@ def run(names: list[str], model: Path, rounds: int, seconds: float, room: Path) 
             for server in servers if number % 2 else reversed(servers):
                 for form, request in forms(server.name).items():
                     with measured(server):
-                        latencies = closed(server.port, request, CONNECTIONS, seconds)
+                        latencies, rate = timed(server.port, request, CONNECTIONS, seconds)
                         lone = closed(server.port, request, 1, seconds / 2) if server.name in LONE else []
                     if number >= 0 and lone:
                         of = found.setdefault(f"{server.name} {form}", {})
                         of.setdefault("lone p50 ms", []).append(1e3 * float(np.quantile(lone, 0.5)))
                     if number >= 0:
                         kept = found.setdefault(f"{server.name} {form}", {})
-                        kept.setdefault("requests/s", []).append(len(latencies) / seconds)
+                        kept.setdefault("requests/s", []).append(rate)
                         kept.setdefault("p50 ms", []).append(1e3 * float(np.quantile(latencies, 0.5)))
                         kept.setdefault("p99 ms", []).append(1e3 * float(np.quantile(latencies, 0.99)))
     return found

@@ -1,10 +1,11 @@
 """How much of what the engine alone does with its best batching is left when clients ask over HTTP?
 
-    python benchmarks/serving/shares.py [--model resnet18 bert-small] [--rounds 5] [--seconds 5] [--json FILE]
+    python benchmarks/serving/shares.py [--model resnet18 bert-small] [--rounds 5] [--seconds 10] [--json FILE]
 
 ResNet-18 gets pictures of 600 KB as binary tensors; BERT-small (4 layers, 512 wide, with a mask) sequences of 8 to 128
 tokens, as many of each length. `modelkeep serve` with one thread of ONNX Runtime has the first core, its worker
-included; 32 connections load it from the last. The engine alone runs the same rows on the first core in the batches
+included, and batches of as many rows at most as suit the engine best, which is what tune finds; 32 connections load it
+from the last. The engine alone runs the same rows on the first core in the batches
 that suit it best: of 1 to 32 rows, whichever is fastest; the sequences sorted by length and padded to the longest of a
 batch, which no server can do, as it does not know what will come. Rounds alternate; shares are taken within a round.
 """
@@ -26,7 +27,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from load import binary, closed
+from load import binary, timed
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -40,7 +41,8 @@ from pathlib import Path
 from modelkeep.keep import Keep
 from modelkeep.settings import Settings
 keep = Keep(Settings(home=Path(sys.argv[2]), port=0))
-keep.serve(["m"], options={"threads": 1}, on_ready=lambda url: print(url, flush=True))
+options = {"threads": 1, "max_batch": int(sys.argv[3])}
+keep.serve(["m"], options=options, on_ready=lambda url: print(url, flush=True))
 """
 
 
@@ -85,13 +87,13 @@ def file(name: str, into: Path) -> Path:
 
 
 @contextmanager
-def serving(model: Path, core: int, room: Path) -> Iterator[int]:
-    """The port of a server on one core."""
+def serving(model: Path, core: int, room: Path, batch: int) -> Iterator[int]:
+    """The port of a server on one core, with batches of so many rows at most."""
     from modelkeep.keep import Keep
     from modelkeep.settings import Settings
 
     Keep(Settings(home=room / "home")).add(model, "m")
-    command = [sys.executable, "-c", SERVER, str(core), str(room / "home")]
+    command = [sys.executable, "-c", SERVER, str(core), str(room / "home"), str(batch)]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
     try:
@@ -162,15 +164,15 @@ def measure(name: str, rounds: int, seconds: float, room: Path) -> dict[str, Any
     best = max(rates, key=lambda size: rates[size])
     found: dict[str, Any] = {"engine by batch": rates, "best batch": best, "engine": [], "served": [], "p99": []}
     sent = [binary("m", r) for r in requests]
-    with serving(model, cores[0], room) as port:
+    with serving(model, cores[0], room, best) as port:
         for number in range(-1, rounds):
             os.sched_setaffinity(0, {cores[0]})
             alone = engine.rate(best, seconds)
             os.sched_setaffinity(0, {cores[-1]})
-            latencies = closed(port, sent, CONNECTIONS, seconds)
+            latencies, rate = timed(port, sent, CONNECTIONS, seconds)
             if number >= 0:  # the first warms up
                 found["engine"].append(alone)
-                found["served"].append(len(latencies) / seconds)
+                found["served"].append(rate)
                 found["p99"].append(float(np.quantile(latencies, 0.99)))
     found["shares"] = [a / b for a, b in zip(found["served"], found["engine"], strict=True)]
     return found
@@ -181,7 +183,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", nargs="*", choices=("resnet18", "bert-small"), default=["resnet18", "bert-small"])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     found = {}

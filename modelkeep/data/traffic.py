@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 WAITING_ROWS, WAITING_BYTES = 10_000, 128 * 1024**2
 """What offer() lets wait for the writer; more is dropped and counted."""
-GATHER_SECONDS, GATHER_ROWS = 0.02, 1000
+GATHER_SECONDS, GATHER_ROWS = 0.1, 1000
 ROW_OVERHEAD = 200
 ALL = 2**32
 BURST = 10
