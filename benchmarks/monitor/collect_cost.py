@@ -139,7 +139,7 @@ def measured(name: str, rounds: int, requests: int) -> dict[str, Any]:
         "features": features,
         "sketch_bytes": largest,
         "memory_mb": gained,
-        "dropped": dict(collector.dropped),
+        "dropped": collector.dropped,
     }
 
 

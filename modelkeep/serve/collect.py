@@ -84,8 +84,10 @@ class Collector:
 
     def __init__(self, metrics: Metrics, find: Find | None = None, profiles: ProfileLog | None = None) -> None:
         self.profiles = profiles
-        self.dropped = {"queue": 0, "budget": 0, "form": 0}
-        """Requests that were not looked at: too many waited, the share was spent, their arrays were of another form."""
+        self.dropped = 0
+        """Requests that came while too many waited."""
+        self.left_out = {"budget": 0, "form": 0}
+        """Requests that were not looked at: the share was spent, or their arrays are not as the signature says."""
         self.seconds = 0.0
         """Of processor time, spent by the thread."""
         self._find = find
@@ -110,7 +112,7 @@ class Collector:
         """
         waiting = self._offered - self._taken
         if waiting > WAITING_BYTES or len(self._waiting) >= WAITING or self._closing:
-            self.dropped["queue"] += 1
+            self.dropped += 1
             return
         size = REQUEST
         for arrays in (request.inputs, outputs):
@@ -178,10 +180,10 @@ class Collector:
             waiting -= len(lot)
             self._taken += sum(one[-1] for one in lot)
             chosen = lot if share >= 1.0 else [one for one in lot if zlib.crc32(one[2].encode()) < share * 2**32]
-            self.dropped["budget"] += len(lot) - len(chosen)
+            self.left_out["budget"] += len(lot) - len(chosen)
             read += len(chosen)
             for target, track, requests in _by_version(chosen):
-                self.dropped["form"] += self._take(target, track, requests)
+                self.left_out["form"] += self._take(target, track, requests)
         return read
 
     def _take(self, target: Loaded, track: str, requests: Sequence[Offered]) -> int:
@@ -222,7 +224,11 @@ def begin(plane: Plane, path: Path | None = None, find: Find | None = None) -> C
     """A Collector for what a plane answers, where its settings ask for one; ``path`` is the file of profiles."""
     if not plane.settings.collect:
         return None
-    plane.collector = collector = Collector(plane.metrics, find, None if path is None else ProfileLog(path))
+    kept = None if path is None else ProfileLog(path)
+    plane.collector = collector = Collector(plane.metrics, find, kept)
+    plane.sinks["features"] = lambda: collector.dropped
+    if kept is not None:
+        plane.sinks["profiles"] = lambda: kept.dropped
     return collector
 
 
@@ -258,11 +264,11 @@ def _by_version(lot: Sequence[Offered]) -> Iterator[tuple[Loaded, str, list[Offe
 def _watch(metrics: Metrics, collector: Collector) -> None:
     """What is read at scrape time."""
 
-    def dropped() -> list[tuple[dict[str, str], float]]:
-        counts = {**collector.dropped, "profiles": collector.profiles.dropped if collector.profiles else 0}
-        return [({"sink": sink}, float(count)) for sink, count in counts.items()]
-
-    metrics.watch("modelkeep_monitor_dropped_total", "Requests that were left out of what is gathered", dropped)
+    metrics.watch(
+        "modelkeep_monitor_left_out_total",
+        "Requests that were not looked at, to keep to the collector's share of a core or for their form",
+        lambda: [({"reason": reason}, float(count)) for reason, count in collector.left_out.items()],
+    )
     metrics.watch(
         "modelkeep_monitor_cpu_seconds_total",
         "Processor time spent on what is gathered",

@@ -166,7 +166,7 @@ class TestCounts:
         collector = start(find=broken)
         send(collector, 20)
         assert chunks(path, collector) == []
-        assert collector.dropped == {"queue": 0, "budget": 0, "form": 0}
+        assert (collector.dropped, collector.left_out) == (0, {"budget": 0, "form": 0})
 
     def test_answers_without_all_outputs_are_left_out_and_counted(self, start: Any, path: Path) -> None:
         collector = start()
@@ -175,7 +175,7 @@ class TestCounts:
             collector.offer(target(), "live", request(at)[0], {})
         found = chunks(path, collector)
         assert sorted((c.subject, c.n) for c in found) == [("answers", 20), ("inputs", 25)]
-        assert collector.dropped["form"] == 5
+        assert collector.left_out["form"] == 5
 
 
 class TestSketches:
@@ -228,9 +228,10 @@ class TestMetrics:
         send(collector, 500)
         assert collector.flush()
         assert 0 < metrics.value("modelkeep_monitor_cpu_seconds_total") < 1
-        for sink in ("queue", "budget", "form", "profiles"):
-            assert metrics.value("modelkeep_monitor_dropped_total", sink=sink) == 0
-        assert b'modelkeep_monitor_dropped_total{sink="queue"} 0.0' in metrics.render()
+        assert b'modelkeep_monitor_left_out_total{reason="budget"} 0.0' in metrics.render()
+        collector.offer(target(), "live", Request("odd", "digits", {"x": np.zeros((1, 9), np.float32)}), {})
+        assert collector.flush()
+        assert metrics.value("modelkeep_monitor_left_out_total", reason="form") == 1
 
 
 class TestPressure:
@@ -256,18 +257,18 @@ class TestPressure:
         began = time.perf_counter()
         send(collector, 300, 1)
         assert time.perf_counter() - began < 5
-        assert collector.dropped["queue"] == 200
+        assert collector.dropped == 200
         go_on.set()
         assert collector.flush()
         send(collector, 10, 301)
-        assert collector.dropped["queue"] == 200
+        assert collector.dropped == 200
 
     def test_more_bytes_than_may_wait_are_dropped_and_counted(self, held: Any) -> None:
         collector, _ = held
         wide = Request("wide", "digits", {"x": np.zeros((1, 1024 * 1024), np.float32)})
         for _ in range(10):
             collector.offer(target(), "live", wide, {})
-        assert collector.dropped["queue"] == 8
+        assert collector.dropped == 8
 
     def test_requests_beyond_its_share_are_sampled_by_id(self, start: Any, path: Path, monkeypatch: Any) -> None:
         monkeypatch.setattr(Budget, "affordable", lambda self, n: 0.25)
@@ -276,14 +277,14 @@ class TestPressure:
         found = chunks(path, collector)
         n = sum(c.n for c in found if c.subject == "inputs")
         assert 850 < n < 1150
-        assert collector.dropped["budget"] == 4000 - n
+        assert collector.left_out["budget"] == 4000 - n
         assert n == sum(c.n for c in found if c.subject == "answers")
 
     def test_after_the_end_requests_are_dropped(self, start: Any) -> None:
         collector = start()
         collector.close()
         send(collector, 3)
-        assert collector.dropped["queue"] == 3
+        assert collector.dropped == 3
 
     def test_whatever_fails_the_next_look_is_made(self, start: Any, path: Path, monkeypatch: Any, caplog: Any) -> None:
         collector = start()
@@ -293,7 +294,7 @@ class TestPressure:
                 send(collector, 5)
                 assert collector.flush()
         assert caplog.text.count("requests to digits@1 are not counted") == 1
-        assert collector.dropped["form"] == 15
+        assert collector.left_out["form"] == 15
         send(collector, 20, 5)
         assert sum(c.n for c in chunks(path, collector) if c.subject == "inputs") == 20
 
@@ -353,7 +354,9 @@ class TestServed:
         with running as url, httpx.Client(base_url=url, timeout=20) as client:
             assert self.ask(client, 40) == [200] * 40
             text = client.get("/metrics").text
-        assert 'modelkeep_monitor_dropped_total{sink="queue"} 0.0' in text
+        assert 'modelkeep_monitor_dropped_total{sink="features"} 0.0' in text
+        assert 'modelkeep_monitor_dropped_total{sink="profiles"} 0.0' in text
+        assert text.count("TYPE modelkeep_monitor_dropped_total") == 1
         found = profiles.read(path, "digits", 1)
         assert sum(c.n for c in found if c.subject == "inputs") == 40
         assert sum(c.n for c in found if c.subject == "answers") == 40
@@ -377,7 +380,7 @@ class TestServed:
                     assert running.plane.collector.flush()
                 assert running.plane.collector.profiles.dropped > 0
                 other.execute("ROLLBACK")
-            assert "modelkeep_monitor_dropped_total" in client.get("/metrics").text
+            assert 'modelkeep_monitor_dropped_total{sink="profiles"} 0.0' not in client.get("/metrics").text
         kept = sum(c.n for c in profiles.read(path, "digits", 1))
         assert kept + running.plane.collector.profiles.dropped == 2 * 8 * 16
 
