@@ -84,12 +84,14 @@ class Console:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
 
+        static = scope.get("path", "").startswith(f"{self.root}/static/")
+
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
-                headers.setdefault("cache-control", "no-store")
+                headers.setdefault("cache-control", "no-cache" if static else "no-store")
             await send(message)
 
         if scope["type"] == "http":
@@ -147,6 +149,8 @@ class Console:
 
     async def _log_in(self, http: Request) -> Response:
         self.access.check_host(http)
+        if self.access.gate.open:
+            return RedirectResponse(f"{self.root}/", 303)
         if http.method != "POST":
             return self._page(http, "login", {"next": http.query_params.get("next", ""), "why": ""})
         form = await read_form(http)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import asdict
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from modelkeep.types import Arrays, Model, Route, Version
 
 MOST_MODELS, MOST_VERSIONS, MOST_ENTRIES, MOST_ROLLOUTS = 100, 200, 100, 20
+KINDS = ("add", "config", "finding", "operate", "report", "rollout", "route")
+"""Of entries in the journal, to choose from; those of the page are there too."""
 NEWEST = 8
 """Captured requests that a page lists."""
 TOP_CLASSES = 12
@@ -55,7 +58,9 @@ class Pages:
             self.keep.registry.versions(self._name(name))
         found = self._entries(name, kind=kind, before=before, limit=MOST_ENTRIES)
         older = found[-1].id if len(found) == MOST_ENTRIES else None
-        return {"name": name, "kind": kind, "entries": found, "older": older, "names": self.keep.registry.names()}
+        kinds = sorted({*KINDS, *(entry.kind for entry in found)})
+        names = self.keep.registry.names()
+        return {"name": name, "kind": kind, "kinds": kinds, "entries": found, "older": older, "names": names}
 
     def _card(self, name: str, live: Live) -> Context:
         route, newest = self.keep.registry.route(name), self.keep.get(Ref(name, "newest"))
@@ -109,20 +114,21 @@ class Pages:
             "route": self.keep.registry.route(name),
             "versions": shown[::-1],
             "children": children,
+            "reports": {v.number: self.keep.registry.reports(v) for v in shown},
             "more": len(found) - len(shown),
         }
 
     def version(self, name: str, number: int) -> Context:
         """One version: what it takes and gives, where it comes from, what was found about it."""
         found = self.keep.get(Ref(self._name(name), number))
-        configs = {machine: self.keep.registry.config(found, machine) for machine in self.keep.registry.machines(found)}
+        configs = {m: self.keep.registry.config(found, m) for m in self.keep.registry.machines(found)}
         return {
             "name": name,
             "version": found,
             "route": self.keep.registry.route(name),
             "line": self.keep.lineage(found),
             "reports": self.keep.registry.reports(found),
-            "configs": configs,
+            "configs": {machine: asdict(config) for machine, config in configs.items() if config is not None},
         }
 
     def drift(self, name: str, number: int | None) -> Context:

@@ -28,8 +28,7 @@ function localise(within) {
 function place(html) {
   for (const [id, text] of Object.entries(html)) {
     const part = document.getElementById(id);
-    // what a person is in the midst of is left alone until they leave it
-    if (!part || shown.get(id) === text || part.contains(document.activeElement) || selecting(part)) continue;
+    if (!part || shown.get(id) === text || busy(part)) continue;
     shown.set(id, text);
     const scrolled = [...part.querySelectorAll(".wide")].map((one) => one.scrollLeft);
     part.innerHTML = text;
@@ -38,9 +37,10 @@ function place(html) {
   }
 }
 
-function selecting(part) {
+// what a person reads by keyboard or has selected is left alone until they leave it
+function busy(part) {
   const selection = document.getSelection();
-  return selection && !selection.isCollapsed && part.contains(selection.anchorNode);
+  return part.querySelector(":focus-visible") || (selection && !selection.isCollapsed && part.contains(selection.anchorNode));
 }
 
 // ── charts ──
