@@ -9,7 +9,7 @@ import click
 
 from modelkeep.cli.output import dump, size, table
 from zoo import catalogue, matrix, run
-from zoo.outcome import ROOT, Outcome
+from zoo.outcome import ROOT, Outcome, commit
 from zoo.row import Row
 
 PAGE = ROOT / "docs" / "zoo.md"
@@ -49,7 +49,7 @@ def main(
             f"{sum(o.ok for o in found.values())} of {len(rows)} rows pass", matrix.COLUMNS, matrix.lines(rows, found)
         )
     if rows == catalogue.rows():
-        PAGE.write_text(matrix.page(rows, found), encoding="utf-8")
+        PAGE.write_text(matrix.page(rows, found, commit=commit()), encoding="utf-8")
         say(f"written: {PAGE.relative_to(ROOT)}")
     sys.exit(0 if all(outcome.ok for outcome in found.values()) else 1)
 

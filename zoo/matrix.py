@@ -58,15 +58,16 @@ def cell(found: Cell | None) -> str:
     return " ".join(told)
 
 
-def page(rows: Sequence[Row], found: Found, now: datetime | None = None) -> str:
-    """docs/zoo.md."""
+def page(rows: Sequence[Row], found: Found, now: datetime | None = None, commit: str = "") -> str:
+    """docs/zoo.md. ``commit`` is the one that is checked out."""
     passed = sum(outcome.ok for outcome in found.values())
     told = (now or datetime.now(UTC)).strftime("%Y-%m-%d")
     libraries = ", ".join(f"{name} {version}" for name, version in outcome.versions().items())
     machine = f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}"
     parts = [
         PAGE,
-        f"**{passed} of {len(rows)} rows pass**, on {told}: {libraries}; {machine}. Seconds are of the whole row.\n",
+        f"**{passed} of {len(rows)} rows pass**, on {told}{_state(found, commit)}: {libraries}; {machine}. "
+        "Seconds are of the whole row.\n",
         _markdown(COLUMNS, lines(rows, found)),
         "## What each row is\n",
         _markdown(("row", "is", "tried at"), ((r.name, r.about, tried(found.get(r.name))) for r in rows)),
@@ -76,6 +77,14 @@ def page(rows: Sequence[Row], found: Found, now: datetime | None = None) -> str:
     if failed := [(r.name, t, why) for r in rows if r.name in found for t, why in found[r.name].failures().items()]:
         parts += ["## What fails\n", *(f"- **{name}** {TARGETS.get(t, t)}: {why}" for name, t, why in failed), ""]
     return "\n".join(parts)
+
+
+def _state(found: Found, commit: str) -> str:
+    """Whether all rows were run with the same code, and the commit where it is known."""
+    states = len({outcome.code for outcome in found.values()})
+    if states > 1:
+        return f", with {states} states of the code"
+    return f", all with the code of commit {commit}" if commit else ""
 
 
 def tried(found: Outcome | None) -> str:

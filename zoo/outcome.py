@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -88,6 +89,21 @@ def code() -> str:
         for file in sorted((ROOT / folder).rglob("*.py")):
             digest.update(str(file.relative_to(ROOT)).encode() + file.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def commit() -> str:
+    """The short name of the commit that is checked out; empty where git does not know, or this code is not its."""
+    if _git("status", "--porcelain", "--", "modelkeep", "zoo"):
+        return ""
+    return _git("rev-parse", "--short=7", "HEAD")
+
+
+def _git(*words: str) -> str:
+    try:
+        done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return "" if done.returncode else done.stdout.strip()
 
 
 def versions() -> dict[str, str]:

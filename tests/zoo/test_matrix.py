@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from zoo import catalogue, matrix
@@ -61,6 +62,15 @@ def test_the_page_names_what_fails_and_which_exporter_gave_up() -> None:
     assert "- **bert**: dynamo: it bakes | the length" in page
     assert "- **forest** OpenVINO: OpenVINO lacks TreeEnsemble" in page
     assert page.endswith("\n")
+
+
+def test_the_page_says_whether_all_rows_had_the_same_code() -> None:
+    alike = {name: replace(found, code="a1") for name, found in FOUND.items()}
+    now = datetime(2026, 1, 2, tzinfo=UTC)
+    told = "**1 of 2 rows pass**, on 2026-01-02, all with the code of commit abc1234: torch "
+    assert told in matrix.page([BERT, FOREST], alike, now, commit="abc1234")
+    mixed = {**alike, "bert": replace(FOUND["bert"], code="b2")}
+    assert "on 2026-01-02, with 2 states of the code: " in matrix.page([BERT, FOREST], mixed, now, commit="abc1234")
 
 
 def test_every_line_of_a_table_has_as_many_cells() -> None:
