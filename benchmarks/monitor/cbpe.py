@@ -27,7 +27,7 @@ import peers
 from mnist import Array
 from sklearn.metrics import f1_score, roc_auc_score
 
-from modelkeep.monitor.estimated import Calibration, Estimated, expected
+from modelkeep.monitor.estimated import Calibrated, Calibration, expected
 
 NOISE = (0.0, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6)
 METRICS = ("accuracy", "f1", "auc")
@@ -80,7 +80,7 @@ def real(scores: Array, truth: Array) -> dict[str, float]:
 
 def level(calibration: Calibration, sigma: float, chunks: Sequence[tuple[Array, Array]]) -> Level:
     """Estimate each chunk; then take its labels."""
-    found, watch = Level(sigma), Estimated(calibration, None, "", 1e6)
+    found, labels = Level(sigma), Calibrated(calibration, 1e6)
     for scores, truth in chunks:
         guess, so = expected(calibration, scores), real(scores, truth)
         for metric in METRICS:
@@ -88,9 +88,9 @@ def level(calibration: Calibration, sigma: float, chunks: Sequence[tuple[Array, 
             found.real.setdefault(metric, []).append(so[metric])
         right = scores.argmax(axis=1) == truth
         for row in range(len(truth)):
-            watch.judged(scores[row : row + 1], float(right[row]), float(row))
+            labels.add(scores[row : row + 1], float(right[row]), float(row))
             found.labels += 1
-            if found.broken_after is None and not watch.holds:
+            if found.broken_after is None and not labels.holds:
                 found.broken_after = found.labels
     return found
 

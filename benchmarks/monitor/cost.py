@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -37,7 +38,7 @@ from modelkeep.evidence import median_interval
 from modelkeep.settings import Settings
 
 CONNECTIONS, LEAST, MOST_MB = 32, 0.97, 20.0
-OFF = {"MODELKEEP_CAPTURE_SHARE": "0", "MODELKEEP_MONITOR": "0"}
+OFF = {"MODELKEEP_CAPTURE_SHARE": "0", "MODELKEEP_CAPTURE_RATE": "0", "MODELKEEP_COLLECT": "0"}
 
 
 def home(room: Path, models: int) -> list[str]:
@@ -84,8 +85,8 @@ def port(server: subprocess.Popen[str]) -> int:
     """What it says that it listens on."""
     assert server.stdout is not None
     for line in server.stdout:
-        if "http://" in line:
-            return int(line.rpartition("http://")[2].split()[0].rstrip("/.,;").rpartition(":")[2])
+        if found := re.search(r"http://[\w.]+:(\d+)", line):
+            return int(found[1])
     raise SystemExit("the server ended before it listened")
 
 

@@ -7,7 +7,8 @@ MODELKEEP_DATA names the folder of the data. Everything is at modelkeep's defaul
 
 Employment (Massachusetts, by year), bike sharing (2011 to 2012) and Elec2, in parts of time: how many looks find drift
 of the inputs, of the answers, or a loss of quality; after how many requests the first of them does, and which features
-moved. One that always fires and one that never does stand beside it: in the quiet part every alarm is a false one.
+moved. Each later part follows on the end of the quiet one. One that always fires and one that never does stand beside
+it: in the quiet part every alarm is a false one.
 
 MNIST: pictures that turn, blur, or lack a class, from request 2,000 on; each kind in --streams streams. Requests from
 the change until the first alarm, and the alarms before it.
@@ -63,10 +64,13 @@ class Part:
 
 
 def through(world: World) -> list[Part]:
-    """All of its parts, watched in their order."""
-    watch = Watched(*world.of(world.reference))
+    """All of its parts, each watched from the end of the quiet one on."""
     parts = []
+    quiet = next(iter(world.parts.values()))
     for name, chosen in world.parts.items():
+        watch = Watched(*world.of(world.reference))
+        for at in range(max(len(quiet) - BEFORE, 0), len(quiet) if parts else 0, CHUNK):
+            watch.add(*world.of(quiet[at : at + CHUNK]))
         inputs, answers, truth = world.of(chosen)
         part = Part(name, len(chosen), watch.score(answers, truth), watch.moved(inputs, answers))
         for at in range(0, len(chosen), CHUNK):
