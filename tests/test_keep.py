@@ -270,6 +270,11 @@ def test_a_sample_of_the_traffic_is_data_with_the_labels_that_came(
         assert found.labels.tolist() == rows.labels[:40].tolist()
         np.testing.assert_array_equal(found.inputs["pixels"], rows.inputs["pixels"][:40])
     assert keep.score(added, found).numbers["n"] == 40
+    with pytest.raises(BadData, match="no captured request"):
+        keep.labelled("digits")
+    keep.settings = replace(keep.settings, sample=str(tmp_path / "sample"))
+    assert len(keep.labelled("digits")) == 40
+    assert len(keep.labelled("digits", since=30.0)) == 10
 
 
 def test_old_workspaces_are_swept_and_young_ones_left(keep: Keep, home: Path) -> None:

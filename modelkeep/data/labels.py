@@ -111,6 +111,11 @@ def read(path: Path, model: str, *, after: int = 0) -> list[tuple[int, str, Any]
     return [(row, request, json.loads(label)) for row, request, label in found]
 
 
+def known(path: Path, model: str) -> dict[str, Any]:
+    """Request id → label, of all that are kept."""
+    return {request: label for _, request, label in read(path, model)}
+
+
 def newest(path: Path) -> int:
     """The newest row of any model, for ``read`` to go on after; 0 where there is none."""
     return number(path, "SELECT MAX(row) FROM labels")

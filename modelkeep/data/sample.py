@@ -8,7 +8,7 @@ import threading
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from modelkeep.data import sample_files
 from modelkeep.data.dataset import Dataset, from_exchanges
 from modelkeep.data.masks import Masks
 from modelkeep.data.sample_files import Group
-from modelkeep.errors import BadSettings
+from modelkeep.errors import BadData, BadSettings, NotFound
 
 if TYPE_CHECKING:
     from modelkeep.data.traffic import Exchange
@@ -222,29 +222,58 @@ class Sample:
             self._say(f"sample_mask {', '.join(idle)} fits no field of {model}: it has {there}")
 
 
-def read(folder: Path, model: str | None = None, *, limit: int = NEWEST) -> list[Exchange]:
-    """The newest ``limit`` exchanges in the files of a sample, the oldest first.
+def read(folder: Path, model: str | None = None, *, limit: int = NEWEST, since: float = 0.0) -> list[Exchange]:
+    """The newest ``limit`` exchanges in the files of a sample, the oldest first; none before ``since`` (epoch seconds).
 
     ``folder`` is the sample's or a model's in it; without ``model`` it must hold one only. Raises NotFound, BadData,
     MissingExtra.
     """
     found: list[Exchange] = []
     for path in reversed(sample_files.files(folder, model)):
-        with suppress(FileNotFoundError):  # a server that trims meanwhile
-            found[:0] = sample_files.decode(path)
-        if len(found) >= limit:
+        if len(found) >= limit or not sample_files.since(path, since):
             break
+        with suppress(FileNotFoundError):  # a server that trims meanwhile
+            found[:0] = [e for e in sample_files.decode(path) if e.at >= since]
     return sorted(found, key=lambda exchange: exchange.at)[-limit:]
 
 
 def rows(folder: Path, model: str | None = None, labels: Mapping[str, Any] | None = None) -> Dataset:
     """The newest sampled requests that were answered, as rows; where some have a label, by request id, these only.
 
-    Raises BadData where there are none or they differ in form, NotFound, MissingExtra.
+    Raises BadData where there are none, they differ in form or have masked inputs, NotFound, MissingExtra.
     """
-    answered = [e for e in read(folder, model) if e.outcome == "ok" and e.track != "shadow"]
-    known = [replace(e, label=labels[e.id]) for e in answered if e.id in labels] if labels else []
-    return from_exchanges(known or answered, source=f"the sample in {folder}")
+    if masked := _masked(folder, model):
+        raise BadData(f"the sample in {folder} has masked {', '.join(masked)} (sample_mask), which a model cannot take")
+    answered = _answered(read(folder, model))
+    return from_exchanges(_joined(answered, labels or {}) or answered, source=f"the sample in {folder}")
+
+
+def labelled(folder: Path, model: str, labels: Mapping[str, Any], *, since: float = 0.0) -> list[Exchange]:
+    """The newest sampled requests that were answered and have a label, by request id.
+
+    None where there is no sample, or one with masked inputs. Raises BadData for a damaged file, MissingExtra.
+    """
+    try:
+        usable = not _masked(folder, model)
+        return _joined(_answered(read(folder, model, since=since)), labels) if usable else []
+    except NotFound:
+        return []
+
+
+def _masked(folder: Path, model: str | None) -> list[str]:
+    found: set[str] = set()
+    for path in sample_files.files(folder, model):
+        with suppress(FileNotFoundError):
+            found.update(sample_files.masked(path))
+    return sorted(found)
+
+
+def _answered(exchanges: Iterable[Exchange]) -> list[Exchange]:
+    return [e for e in exchanges if e.outcome == "ok" and e.track != "shadow" and e.inputs]
+
+
+def _joined(exchanges: Iterable[Exchange], labels: Mapping[str, Any]) -> list[Exchange]:
+    return [replace(e, label=labels[e.id]) for e in exchanges if e.id in labels]
 
 
 def _nbytes(exchange: Exchange) -> int:

@@ -8,7 +8,7 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -63,7 +63,7 @@ class Group:
 
     def add(self, exchange: Exchange, share: float) -> bool:
         """Take a masked copy of an exchange; False where its tensors have other dtypes than those before."""
-        row: Row = {name: getattr(exchange, name) for name in PLAIN[:-1]} | {"at": exchange.at, "share": share}
+        row: Row = {name: getattr(exchange, name) for name in PLAIN[:-1]} | {"answered_at": exchange.at, "share": share}
         if (mask := self._mask("request", "id")) is not Mask.CLEAR:
             row["id"] = self.masks.hashed(exchange.id) if mask is Mask.HASHED else ""
         row["parameters"] = json.dumps(self._parameters(exchange.parameters), default=str)
@@ -131,7 +131,7 @@ def encode(group: Group) -> bytes:
     rows = group.rows
     arrays: dict[str, Any] = {
         "id": pa.array([row["id"] for row in rows], pa.string()),
-        "at": pa.array([round(row["at"] * 1e6) for row in rows], pa.timestamp("us", tz="UTC")),
+        "answered_at": pa.array([round(row["answered_at"] * 1e6) for row in rows], pa.timestamp("us", tz="UTC")),
         "model": pa.array([row["model"] for row in rows], pa.string()),
         "version": pa.array([row["version"] for row in rows], pa.int32()),
         "track": pa.array([row["track"] for row in rows], pa.string()),
@@ -174,8 +174,7 @@ def folder_of(folder: Path, model: str) -> Path:
 def store(folder: Path, version: int, content: bytes) -> Path:
     """Write a file whole or not at all. Raises OSError; nothing is left then."""
     folder.mkdir(parents=True, exist_ok=True)
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
-    name = f"sample-{stamp}-v{version}-{uuid.uuid4().hex[:8]}.parquet"
+    name = f"{_stamped(time.time())}-v{version}-{uuid.uuid4().hex[:8]}.parquet"
     part = folder / f".{name}{PART}"
     try:
         with part.open("xb") as file:
@@ -188,6 +187,10 @@ def store(folder: Path, version: int, content: bytes) -> Path:
             part.unlink()
         raise
     return folder / name
+
+
+def _stamped(at: float) -> str:
+    return f"sample-{datetime.fromtimestamp(at, UTC):%Y%m%dT%H%M%S.%f}"
 
 
 def trim(folder: Path, max_bytes: int, max_age: float) -> None:
@@ -234,19 +237,44 @@ def files(folder: Path, model: str | None = None) -> list[Path]:
     raise NotFound(f"{folder} is a folder without a sample of traffic (modelkeep serve --sample); name a file in it")
 
 
-def decode(path: Path) -> list[Exchange]:
-    """The exchanges of one file, in their order. What was masked is not there, or its hash. Raises BadData."""
-    pa, parquet = need()
+def since(path: Path, at: float) -> bool:
+    """Whether a file was written then (epoch seconds) or later: one that was not holds no request from then on."""
+    return path.name >= _stamped(at)
+
+
+def masked(path: Path) -> list[str]:
+    """The masked inputs of a file, which no model can be given. Raises BadData, FileNotFoundError."""
+    _, parquet = need()
+    _, about = _about(path, lambda: parquet.read_schema(path))
+    return [column for column in about["masked"] if column.startswith("input.")]
+
+
+def _about(path: Path, read: Callable[[], Any]) -> tuple[Any, dict[str, Any]]:
+    """What ``read`` gives, a table or a schema, and what we say of it in its metadata. Raises BadData."""
+    pa, _ = need()
     try:
-        table = parquet.read_table(path, partitioning=None)
-        about = json.loads((table.schema.metadata or {})[ABOUT])
-        plain = {name: table[name].to_pylist() for name in (*PLAIN, "parameters")}
-        ats = table["at"].cast(pa.int64()).to_pylist()
-        tensors = {
-            column: _tensors(table[column], table[SHAPE + column], dtype) for column, dtype in about["dtypes"].items()
-        }
-    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+        found = read()
+        schema = found if isinstance(found, pa.Schema) else found.schema
+        about: dict[str, Any] = json.loads(schema.metadata[ABOUT])
+    except FileNotFoundError:
+        raise
+    except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
         raise BadData(f"{path} is not a file of sampled traffic ({error}); move it away") from error
+    return found, about
+
+
+def decode(path: Path) -> list[Exchange]:
+    """The exchanges of one file, in their order. What was masked is not there, or its hash.
+
+    Raises BadData; FileNotFoundError, as a server that trims may be quicker.
+    """
+    pa, parquet = need()
+    table, about = _about(path, lambda: parquet.read_table(path, partitioning=None))
+    plain = {name: table[name].to_pylist() for name in (*PLAIN, "parameters")}
+    ats = table["answered_at"].cast(pa.int64()).to_pylist()
+    tensors = {
+        column: _tensors(table[column], table[SHAPE + column], dtype) for column, dtype in about["dtypes"].items()
+    }
     found = []
     for row in range(table.num_rows):
         arrays: dict[str, dict[str, Array]] = {"input": {}, "output": {}}

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -125,11 +126,11 @@ class TestRoundTrip:
         fill(opened(share=1.0), [exchange(i) for i in range(3)])
         frame = pandas.read_parquet(folder / "digits")
         assert list(frame.columns[:9]) == [
-            *("id", "at", "model", "version", "track", "outcome", "seconds", "share", "parameters")
+            *("id", "answered_at", "model", "version", "track", "outcome", "seconds", "share", "parameters")
         ]
         assert frame["input.x"].iloc[2].tolist() == [2, 2, 2, 2]
         assert frame["shape.input.x"].iloc[2].tolist() == [1, 4]
-        assert str(frame["at"].iloc[0]) == "1970-01-01 00:16:40.500000+00:00"
+        assert str(frame["answered_at"].iloc[0]) == "1970-01-01 00:16:40.500000+00:00"
         assert frame["share"].tolist() == [1.0, 1.0, 1.0]
 
 
@@ -150,12 +151,23 @@ class TestRows:
         assert (found.inputs["x"][:, 0].tolist(), found.labels.tolist()) == ([1, 3], [7, 8])
         assert sample.rows(folder, "digits", {"x": 1}).labels is None
 
-    def test_what_was_masked_is_missed(self, opened: Open, folder: Path) -> None:
-        given = {"x": np.zeros((1, 4), "float32"), "age": np.zeros((1, 1), "float32")}
-        fill(opened(masks=Masks("age")), [exchange(0, inputs=given)])
-        both = Signature((*self.SIGNATURE.inputs, TensorSpec("age", "float32", (None, 1))), self.SIGNATURE.outputs)
-        with pytest.raises(BadData, match="the model also takes age"):
-            dataset.read(folder, both)
+    @pytest.mark.parametrize("masks", ["user", "hash:user"])
+    def test_masked_inputs_are_for_no_model(self, opened: Open, folder: Path, masks: str) -> None:
+        given = {"x": np.zeros((1, 4), "float32"), "user": np.array([["ann"]], dtype=object)}
+        fill(opened(masks=Masks(masks, KEY)), [exchange(0, inputs=given)])
+        with pytest.raises(BadData, match=r"has masked input.user \(sample_mask\), which a model cannot take"):
+            dataset.read(folder)
+        assert sample.labelled(folder, "digits", {"r0": 1}) == []
+
+    def test_labelled_ones_for_the_loop(self, opened: Open, folder: Path) -> None:
+        one = opened()
+        fill(one, [exchange(i) for i in range(3)])
+        fill(one, [replace(exchange(i), at=time.time() + i) for i in range(3, 5)])
+        truth = {"r1": 5, "r4": 6, "r9": 7}
+        assert [(e.id, e.label) for e in sample.labelled(folder, "digits", truth)] == [("r1", 5), ("r4", 6)]
+        assert [e.id for e in sample.labelled(folder, "digits", truth, since=2000.0)] == ["r4"]
+        assert sample.labelled(folder, "digits", truth, since=time.time() + 3600) == []
+        assert sample.labelled(folder / "none", "digits", truth) == []
 
     def test_a_folder_without_one(self, tmp_path: Path) -> None:
         with pytest.raises(NotFound, match="is a folder without a sample of traffic"):
