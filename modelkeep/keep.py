@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from modelkeep import convert, optimize, update
-from modelkeep.data import dataset, labels, sample, traffic
+from modelkeep.data import dataset, labels, sample
 from modelkeep.data.dataset import Dataset
 from modelkeep.errors import BadData, ModelkeepError, Unsupported, Wrong
 from modelkeep.model import baseline, engines, folder, formats, score
@@ -80,12 +80,7 @@ class Keep:
 
     def labelled(self, name: str, *, since: float = 0.0, limit: int | None = None) -> Dataset:
         """Requests whose truth has come, newest ``limit``: captured, or in the sample. Raises BadData when none."""
-        found = traffic.read(self.traffic, name, since=since)
-        usable = [e for e in found if e.label is not None and e.inputs is not None and e.track != "shadow"]
-        if self.settings.sample and (truth := labels.known(self.traffic, name)):
-            there = {e.id for e in usable}
-            kept = sample.labelled(Path(self.settings.sample), name, truth, since=since)
-            usable = sorted([*usable, *(e for e in kept if e.id not in there)], key=lambda e: e.at)
+        usable = sample.labelled(self.traffic, self.settings.sample, name, since=since)
         if not usable:
             raise BadData(
                 f"no captured request of '{name}' has a label yet; hand labels in with: modelkeep label {name} FILE"

@@ -37,11 +37,11 @@ def label(name: str, source: Path | None, json_: bool) -> None:
             told = {"labels": recorded.given, "repeated": truth.repeated, **recorded.numbers(), **told}
         return dump(told)
     if truth is not None:
-        _say_recorded(recorded, truth, lag)
+        _say_recorded(recorded, truth)
     return _say_lag(name, lag)
 
 
-def _say_recorded(recorded: Recorded, truth: Truth, lag: Lag) -> None:
+def _say_recorded(recorded: Recorded, truth: Truth) -> None:
     from modelkeep.data.labels import MAX_LABELS
 
     same = recorded.given - recorded.new - recorded.changed
@@ -53,9 +53,7 @@ def _say_recorded(recorded: Recorded, truth: Truth, lag: Lag) -> None:
     say(f"{recorded.matched} belong to a captured request")
     if recorded.unmatched:
         told = ", ".join(recorded.examples) + (", …" if recorded.unmatched > len(recorded.examples) else "")
-        why = (
-            "never asked here" if lag.complete else "never asked here, or asked so long ago that the capture lost them"
-        )
+        why = "never asked here, not captured (above capture_rate a share is), or gone since"
         say(f"{recorded.unmatched} do not ({told}): {why}")
 
 

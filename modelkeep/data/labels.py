@@ -128,8 +128,7 @@ class Lag:
     ``answers`` are the captured answers that are kept, shadows left out, the oldest of ``since`` (epoch seconds), and
     ``labelled`` those whose truth has come. ``labels`` are all that are kept; ``unmatched`` of them never met a
     captured request. ``median`` and ``p90`` are seconds from the answer to its label, over the newest ``n`` labels,
-    None where there are none. ``complete`` is whether no row of the capture has had to go yet: only then is an id that
-    is not found one that never was answered.
+    None where there are none.
     """
 
     answers: int = 0
@@ -140,7 +139,6 @@ class Lag:
     median: float | None = None
     p90: float | None = None
     since: float | None = None
-    complete: bool = True
 
     @property
     def coverage(self) -> float | None:
@@ -162,12 +160,11 @@ def lag(path: Path, model: str, version: int | None = None) -> Lag:
             labels, met, early = database.execute(_KNOWN, given).fetchone()
             labelled = database.execute(_LABELLED, {**given, "since": since or 0.0}).fetchone()[0] + (early or 0)
             waits = [max(0.0, seconds) for (seconds,) in database.execute(_LATE, {**given, "most": NEWEST})]
-            first = database.execute("SELECT MIN(row) FROM exchanges").fetchone()[0]
         except sqlite3.Error as error:
             raise trouble(path, error) from error
     median, p90 = np.quantile(waits, (0.5, 0.9)).tolist() if waits else (None, None)
     unmatched = labels - met - (early or 0)
-    return Lag(answers, min(labelled, answers), labels, unmatched, len(waits), median, p90, since, first in (None, 1))
+    return Lag(answers, min(labelled, answers), labels, unmatched, len(waits), median, p90, since)
 
 
 _OWN = "model = :model AND (:version IS NULL OR version = :version)"

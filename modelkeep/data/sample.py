@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modelkeep.data import sample_files
+from modelkeep.data import labels, sample_files, traffic
 from modelkeep.data.dataset import Dataset, from_exchanges
 from modelkeep.data.masks import Masks
 from modelkeep.data.sample_files import Group
@@ -237,27 +237,35 @@ def read(folder: Path, model: str | None = None, *, limit: int = NEWEST, since: 
     return sorted(found, key=lambda exchange: exchange.at)[-limit:]
 
 
-def rows(folder: Path, model: str | None = None, labels: Mapping[str, Any] | None = None) -> Dataset:
-    """The newest sampled requests that were answered, as rows; where some have a label, by request id, these only.
+def rows(folder: Path, model: str | None = None, truth: Mapping[str, Any] | None = None) -> Dataset:
+    """The newest sampled requests that were answered, as rows; where ``truth`` has labels by request id, these only.
 
     Raises BadData where there are none, they differ in form or have masked inputs, NotFound, MissingExtra.
     """
     if masked := _masked(folder, model):
         raise BadData(f"the sample in {folder} has masked {', '.join(masked)} (sample_mask), which a model cannot take")
     answered = _answered(read(folder, model))
-    return from_exchanges(_joined(answered, labels or {}) or answered, source=f"the sample in {folder}")
+    return from_exchanges(_joined(answered, truth or {}) or answered, source=f"the sample in {folder}")
 
 
-def labelled(folder: Path, model: str, labels: Mapping[str, Any], *, since: float = 0.0) -> list[Exchange]:
-    """The newest sampled requests that were answered and have a label, by request id.
+def labelled(captured: Path, folder: str, model: str, *, since: float = 0.0) -> list[Exchange]:
+    """Requests whose truth has come, the oldest first: of the captured traffic, and of the sample in ``folder``.
 
-    None where there is no sample, or one with masked inputs. Raises BadData for a damaged file, MissingExtra.
+    Of the sample none where ``folder`` is empty, nothing lies there, or inputs are masked. Raises BadData for a damaged
+    file, MissingExtra.
     """
-    try:
-        usable = not _masked(folder, model)
-        return _joined(_answered(read(folder, model, since=since)), labels) if usable else []
-    except NotFound:
-        return []
+    found = [
+        e
+        for e in traffic.read(captured, model, since=since)
+        if e.label is not None and e.inputs is not None and e.track != "shadow"
+    ]
+    truth = labels.known(captured, model) if folder else {}
+    for exchange in found:
+        truth.pop(exchange.id, None)
+    with suppress(NotFound):
+        if truth and not _masked(Path(folder), model):
+            found += _joined(_answered(read(Path(folder), model, since=since)), truth)
+    return sorted(found, key=lambda exchange: exchange.at)
 
 
 def _masked(folder: Path, model: str | None) -> list[str]:
@@ -272,8 +280,8 @@ def _answered(exchanges: Iterable[Exchange]) -> list[Exchange]:
     return [e for e in exchanges if e.outcome == "ok" and e.track != "shadow" and e.inputs]
 
 
-def _joined(exchanges: Iterable[Exchange], labels: Mapping[str, Any]) -> list[Exchange]:
-    return [replace(e, label=labels[e.id]) for e in exchanges if e.id in labels]
+def _joined(exchanges: Iterable[Exchange], truth: Mapping[str, Any]) -> list[Exchange]:
+    return [replace(e, label=truth[e.id]) for e in exchanges if e.id in truth]
 
 
 def _nbytes(exchange: Exchange) -> int:

@@ -46,7 +46,7 @@ def test_what_became_of_them_and_how_late_they_are(tmp_path: Path, capsys: pytes
         "3 labels: 3 new, 0 changed, 0 known already",
         "1 rows have an id that comes again further down, where the label counts",
         "2 belong to a captured request",
-        "1 do not (nobody): never asked here",
+        "1 do not (nobody): never asked here, not captured (above capture_rate a share is), or gone since",
     ]
     assert "2 of 4 answers since 20" in out
     assert "have a label: 50.0%" in out
@@ -82,14 +82,3 @@ def test_without_a_file_it_says_how_things_are(capsys: pytest.CaptureFixture[str
 
 def test_a_name_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert call(capsys, "nobody")[0] == 2
-
-
-def test_after_the_capture_has_lost_rows_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    log = TrafficLog(tmp_path / ".modelkeep" / "traffic.db", max_rows=2)
-    log.offer(Exchange("e", time.time(), "digits", 1, "live", "ok", 0.01))
-    log.close()
-    (tmp_path / "truth.csv").write_text("id,label\na,1\n")
-    assert (
-        "1 do not (a): never asked here, or asked so long ago that the capture lost them"
-        in (call(capsys, "digits", "truth.csv")[1])
-    )

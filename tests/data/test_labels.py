@@ -146,7 +146,6 @@ class TestLag:
         log.close()
         found = labels.lag(path, "digits")
         assert (found.answers, found.labelled, found.n, found.unmatched) == (2, 0, 2, 0)
-        assert not found.complete
         assert labels.record(path, "digits", {"a": 1, "c": 2}).matched == 1  # a is no longer kept
 
     def test_a_label_before_its_request_is_not_without_one(self, path: Path) -> None:

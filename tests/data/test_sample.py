@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from modelkeep.data import dataset, sample, sample_files
+from modelkeep.data import dataset, labels, sample, sample_files
 from modelkeep.data.masks import Masks
 from modelkeep.data.sample import Sample
-from modelkeep.data.traffic import Exchange
+from modelkeep.data.traffic import Exchange, TrafficLog
 from modelkeep.errors import BadData, BadSettings, MissingExtra, NotFound
 from modelkeep.types import Signature, TensorSpec
 
@@ -157,17 +157,27 @@ class TestRows:
         fill(opened(masks=Masks(masks, KEY)), [exchange(0, inputs=given)])
         with pytest.raises(BadData, match=r"has masked input.user \(sample_mask\), which a model cannot take"):
             dataset.read(folder)
-        assert sample.labelled(folder, "digits", {"r0": 1}) == []
+        labels.record(folder / "traffic.db", "digits", {"r0": 1})
+        assert sample.labelled(folder / "traffic.db", str(folder), "digits") == []
 
     def test_labelled_ones_for_the_loop(self, opened: Open, folder: Path) -> None:
         one = opened()
         fill(one, [exchange(i) for i in range(3)])
         fill(one, [replace(exchange(i), at=time.time() + i) for i in range(3, 5)])
-        truth = {"r1": 5, "r4": 6, "r9": 7}
-        assert [(e.id, e.label) for e in sample.labelled(folder, "digits", truth)] == [("r1", 5), ("r4", 6)]
-        assert [e.id for e in sample.labelled(folder, "digits", truth, since=2000.0)] == ["r4"]
-        assert sample.labelled(folder, "digits", truth, since=time.time() + 3600) == []
-        assert sample.labelled(folder / "none", "digits", truth) == []
+        captured = folder / "traffic.db"
+        log = TrafficLog(captured)
+        log.offer(exchange(0))
+        log.close()
+        labels.record(captured, "digits", {"r0": 4, "r1": 5, "r4": 6, "r9": 7})
+
+        def found(where: str, since: float = 0.0) -> list[tuple[str, int]]:
+            return [(e.id, e.label) for e in sample.labelled(captured, where, "digits", since=since)]
+
+        assert found("") == [("r0", 4)]
+        assert found(str(folder)) == [("r0", 4), ("r1", 5), ("r4", 6)]
+        assert found(str(folder), since=2000.0) == [("r4", 6)]
+        assert found(str(folder), since=time.time() + 3600) == []
+        assert found(str(folder / "none")) == [("r0", 4)]
 
     def test_a_folder_without_one(self, tmp_path: Path) -> None:
         with pytest.raises(NotFound, match="is a folder without a sample of traffic"):
