@@ -26,7 +26,9 @@ from modelkeep.types import Model, Ref, Report, Route, Step, Version
 if TYPE_CHECKING:
     from modelkeep.monitor.alerts import Alerts
     from modelkeep.monitor.watch import Checked
+    from modelkeep.monitor.watcher import Watcher
     from modelkeep.rollout.canary import Canary, Decision
+    from modelkeep.serve.plane import Plane
     from modelkeep.tune.benchmark import Benchmark, Subject
     from modelkeep.tune.search import Tune
 
@@ -52,7 +54,8 @@ class Keep:
         self.settings = settings or read()
         self.registry = Registry.open(self.settings)
         self.who = who
-        self._telling = threading.Lock()
+        self.telling = threading.Lock()
+        """Who tells of findings, one at a time, so that each is told once."""
         self._sweep()
 
     # ── what there is ────────────────────────────────────────────────────────────────────────────────────────────
@@ -256,7 +259,7 @@ class Keep:
             said = untuned(self.registry, live, here) or tuned(self.registry, live, here)
             if on_setting is not None:
                 on_setting(said)
-        given = {"alerted": self.alerted, "on_ready": on_ready, **options}
+        given = {"alerted": self.alerted, "on_ready": on_ready, "beside": _beside(self, options), **options}
         named = functools.cache(machine.fingerprint)
         server.serve_registry(self.registry, names, self.settings, machine=named, **given)
 
@@ -265,23 +268,20 @@ class Keep:
         self.registry.versions(name)
         return labels.record(self.traffic, name, truth)
 
-    def monitor(self, ref: str | Ref | Version, *, alerts: Alerts | None = None, **limits: Any) -> Checked:
-        """Drift, quality and health of captured traffic; a new finding goes to the journal and to ``alerts`` once."""
-        from modelkeep.monitor import watch
+    def monitor(
+        self, ref: str | Ref | Version, *, alerts: Alerts | None = None, plots: bool = False, **limits: Any
+    ) -> Checked:
+        """Drift, quality and health of what was served; a new finding goes to the journal and to ``alerts`` once.
+
+        ``limits`` are the fields of monitor's Limits, before those of the settings.
+        """
+        from modelkeep.monitor import telling, watch
 
         version = self.get(ref)
-        checked = watch.check(version, self.model(version), self.settings.home, **limits)
-        told = {
-            (e.data.get("kind"), e.data.get("subject"))
-            for e in self.registry.journal(version.name, kind="finding")
-            if e.data.get("version") == version.number
-        }
-        for finding in checked.findings:
-            if (finding.kind, finding.subject) not in told:
-                data = {**finding.to_json(), "version": version.number}
-                self.registry.note(version.name, "finding", finding.why, data, who=self.who)
-                if alerts is not None:
-                    alerts.tell(version.ref, finding)
+        home, promised = self.settings.home, self.settings.promised
+        checked = watch.check(version, self.model(version), home, plots=plots, **{**promised, **limits})
+        with self.telling:
+            telling.tell(self.registry, version, checked, alerts, self.who)
         return checked
 
     def alerted(self, document: Any) -> int:
@@ -292,7 +292,7 @@ class Keep:
         from modelkeep.monitor.prometheus import webhook
 
         told, new = webhook.read(document), 0
-        with self._telling:
+        with self.telling:
             known = {kind: {e.data.get("alert") for e in self.registry.journal(kind=kind)} for kind in webhook.KINDS}
             for one in told:
                 kind = webhook.KINDS[one.over]
@@ -412,3 +412,16 @@ def _keep_baseline(keep: Keep, version: Version, rows: Dataset | None = None) ->
     """Make what live requests are held against, for a version that was kept without it."""
     with contextlib.suppress(ModelkeepError):  # a damaged version is told of where it is to be loaded
         baseline.ensure(keep.model(version), keep.settings.home, version.digest, rows)
+
+
+def _beside(keep: Keep, options: Mapping[str, Any]) -> list[Callable[[Plane], Watcher]]:
+    """The watcher of a service, unless it is turned off. Raises BadSettings before anything is served."""
+    settings = keep.settings
+    if not settings.monitor_every:
+        return []
+    from modelkeep.monitor import watching
+
+    p99 = options.get("options", {}).get("p99")
+    limits = settings.promised | ({} if p99 is None else {"p99": p99})
+    looks = watching.Looks(keep.registry, settings, limits, keep.telling)
+    return [lambda plane: watching.start(looks, plane.metrics, lambda: plane.names, settings)]

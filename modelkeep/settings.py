@@ -57,6 +57,11 @@ class Settings:
     request_timeout: float = 30.0
     head_timeout: float = 10.0
     collect: bool = True
+    monitor_every: float = 5.0
+    webhook: str = ""
+    alertmanager: str = ""
+    slo: float = 0.0
+    min_accuracy: float = 0.0
     capture_share: float = 1.0
     capture_rate: float = 250.0
     capture_rows: int = 50_000
@@ -81,6 +86,11 @@ class Settings:
     def sample_key(self) -> Path:
         """What masked fields are hashed with; not beside the samples, which are to be shown to others."""
         return self.home.absolute() / "sample.key"
+
+    @property
+    def promised(self) -> dict[str, float]:
+        """What monitor holds every version to."""
+        return {name: value for name in ("slo", "min_accuracy") if (value := getattr(self, name))}
 
     @property
     def keys_file(self) -> Path:

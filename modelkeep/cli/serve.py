@@ -50,6 +50,11 @@ if TYPE_CHECKING:
 @click.option(
     "--sample-mask", metavar="NAMES", help="Fields left out of it, or hashed: email,hash:user_id,input.scan*."
 )
+@click.option("--monitor", type=DURATION, help="Look at what is served so often (default 5s; 0: never).")
+@click.option("--webhook", metavar="URL", help="POST each new finding there, as JSON.")
+@click.option("--alertmanager", metavar="URL", help="Tell findings to this Alertmanager, and when they are over.")
+@click.option("--slo", type=SHARE, help="Promise: the share of requests that do not fail, such as 99.9%.")
+@click.option("--min-accuracy", type=SHARE, help="Promise: the share of answers that are right.")
 @click.option("--console/--no-console", "console", default=True, help="A page to look at, at /console (default: yes).")
 @click.option("--name", help="For a bare file: the model's name in the URL (default: the file's).")
 def serve(
@@ -70,6 +75,11 @@ def serve(
     sample_bytes: int | None,
     sample_age: float | None,
     sample_mask: str | None,
+    monitor: float | None,
+    webhook: str | None,
+    alertmanager: str | None,
+    slo: float | None,
+    min_accuracy: float | None,
     name: str | None,
     console: bool,
     **given: Any,
@@ -88,6 +98,8 @@ def serve(
     changes |= {"cache_bytes": cache, "keys": keys, "anonymous": anonymous, "access_log": access_log, "traces": traces}
     changes |= {"sample": sample and str(sample), "sample_share": sample_share, "sample_bytes": sample_bytes}
     changes |= {"sample_age": sample_age, "sample_mask": sample_mask}
+    changes |= {"monitor_every": monitor, "webhook": webhook, "alertmanager": alertmanager}
+    changes |= {"slo": slo, "min_accuracy": min_accuracy}
     changes |= {"tls_cert": tls_cert and str(tls_cert), "tls_key": tls_key and str(tls_key)}
     changes = {key: value for key, value in changes.items() if value is not None}
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from modelkeep.data.sqlite import File
+from modelkeep.errors import BadData
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS pulses (
@@ -64,13 +65,20 @@ class Sample(NamedTuple):
 
 
 def write(path: Path, at: float, counts: Mapping[tuple[str, int], Counts], memory: Sample | None = None) -> None:
-    """Add the counts of the time up to ``at``, by model and version. What is too old goes. Raises BadData, Damaged."""
-    with closing(FILE.connect(path)) as database:
-        try:
-            with database:
-                _write(database, at, counts, memory)
-        except sqlite3.Error as error:
-            raise FILE.trouble(path, error) from error
+    """Add the counts of the time up to ``at``, by model and version. What is too old goes.
+
+    Raises Damaged, and BadData for a damaged file, which is moved aside (.damaged), so that the next one is made anew.
+    """
+    try:
+        with closing(FILE.connect(path)) as database, database:
+            _write(database, at, counts, memory)
+    except (sqlite3.Error, BadData) as error:
+        trouble = error if isinstance(error, BadData) else FILE.trouble(path, error)
+        if isinstance(trouble, BadData):
+            for suffix in ("", "-wal", "-shm"):
+                with suppress(OSError):
+                    Path(f"{path}{suffix}").rename(f"{path}{suffix}.damaged")
+        raise trouble from error
 
 
 def _write(

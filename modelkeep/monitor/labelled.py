@@ -151,7 +151,9 @@ class Slices:
     def findings(self) -> list[Finding]:
         """Slices that are below the promise."""
         return [
-            replace(found, subject=f"{found.subject} where {self.label(*key)}", why=f"{self.label(*key)}: {found.why}")
+            replace(
+                found, subject=f"{found.subject} where {self.label(*key)}", why=f"where {self.label(*key)}, {found.why}"
+            )
             for key, slice_ in self.slices.items()
             for found in slice_.findings()
         ]

@@ -44,7 +44,7 @@ def _quality(quality: Quality) -> list[dict[str, float]]:
     """Accuracy of all labelled requests up to a time, with its confidence sequence."""
     right, ats = 1 - np.array(quality.wrong.values), quality.wrong.ats
     found = []
-    for end in _picked(len(right)) + 1:
+    for end in _picked(len(right))[len(right) > POINTS :] + 1:  # the first one of many shows no more than its width
         low, high = mean_interval(right[:end])
         found.append({"at": ats[end - 1], "n": int(end), "value": float(right[:end].mean()), "low": low, "high": high})
     return sorted(found, key=lambda point: point["at"])

@@ -162,9 +162,13 @@ class _Same:
 def _run(ref: str, digest: str, home: Path, limits: Limits, most: int | None, same: _Same) -> Run:
     """The run in progress, if this process has one; a version never changes, so its digest names its baseline."""
     name, _, number = ref.rpartition("@")
-    return Run(Watched(name, int(number), same.model, home, limits, _baseline(digest, same), most))
+    known = _baseline(digest, home, most is not None, same)
+    return Run(Watched(name, int(number), same.model, home, limits, known, most))
 
 
 @lru_cache(maxsize=8)
-def _baseline(digest: str, same: _Same) -> Baseline | None:
-    return baseline.find(same.model) or baseline.build(same.model)
+def _baseline(digest: str, home: Path, bounded: bool, same: _Same) -> Baseline | None:
+    """Beside a service the model is not run for it."""
+    if not bounded:
+        return baseline.ensure(same.model, home, digest)
+    return baseline.find(same.model, home, digest) or baseline.inputs_only(same.model)

@@ -49,6 +49,17 @@ Reread = Callable[[], Settings]
 log = logging.getLogger(__name__)
 
 
+class Works(Protocol):
+    """Something on threads of its own."""
+
+    def close(self) -> None:
+        """End it; may block."""
+
+
+Beside = Callable[[Plane], Works]
+"""Begins what works beside a plane that is ready."""
+
+
 class Source(Protocol):
     """Where a plane's versions come from."""
 
@@ -159,13 +170,14 @@ def serve_registry(
     reread: Reread | None = None,
     alerted: http.Alerted | None = None,
     mounts: Mapping[str, Mount] | None = None,
+    beside: Sequence[Beside] = (),
 ) -> None:
     """Answer for models of a registry, following its routes, until a signal; traffic is kept in ``home/traffic.db``.
 
     ``configs`` are settings by model name, before what tune stored for ``machine``; ``options`` are single fields,
     before both. SIGHUP takes the bounds (live.BOUNDS) that ``reread`` gives then, and reads the registry anew.
     ``alerted`` takes what Alertmanager tells.
-    ``mounts`` are applications of others, by the path that they begin with.
+    ``mounts`` are applications of others, by the path that they begin with; ``beside`` is what works beside the plane.
     Raises PortInUse, NotFound, NotReady, or why no version can be loaded.
     """
     with safely(settings) as sock:
@@ -181,6 +193,7 @@ def serve_registry(
             reread=reread,
             alerted=alerted,
             mounts=mounts,
+            beside=beside,
         )
         _block(served, on_ready)
 
@@ -202,10 +215,11 @@ class Service:
         reread: Reread | None = None,
         alerted: http.Alerted | None = None,
         mounts: Mapping[str, Mount] | None = None,
+        beside: Sequence[Beside] = (),
     ) -> None:
         self.source, self.settings, self.sock = source, settings, sock
         self.traffic, self.profiles, self.find = traffic, profiles, find
-        self.reread, self.alerted, self.mounts = reread, alerted, mounts or {}
+        self.reread, self.alerted, self.mounts, self.beside = reread, alerted, mounts or {}, beside
         self.repository = Repository(source if isinstance(source, Follower) else None, source.change)
         self.plane: Plane
         self._log: TrafficLog | None = None
@@ -240,8 +254,10 @@ class Service:
         door = Door(app, self.keys, self.plane, mounted)
         self._listener = Listener(self.plane, door, Direct(self.plane, self.keys))
         serving = asyncio.create_task(self._listener.serve(sockets=[self.sock]))
+        working: list[Works] = []
         try:
             if await self._begin(stop):
+                working += [begin(self.plane) for begin in self.beside]
                 if on_ready is not None:
                     on_ready(url_of(self.sock, tls=bool(settings.tls_cert)))
                 await stop.wait()
@@ -254,7 +270,7 @@ class Service:
             await serving
             await self.source.end()
             await self.plane.close()
-            for one in (*watching, kept, sample, collector):
+            for one in (*working, *watching, kept, sample, collector):
                 if one is not None:
                     await asyncio.to_thread(one.close)
 
@@ -406,12 +422,13 @@ class Running:
         port: int = 0,
         alerted: http.Alerted | None = None,
         mounts: Mapping[str, Mount] | None = None,
+        beside: Sequence[Beside] = (),
     ) -> None:
         self.source = Fixed(what, configs) if isinstance(what, Mapping) else what
         settings = settings or Settings()
         self.sock = listen("127.0.0.1", port)
-        files: Any = {"traffic": traffic, "profiles": profiles}
-        self.service = Service(self.source, settings, self.sock, find=find, alerted=alerted, mounts=mounts, **files)
+        given: Any = {"traffic": traffic, "profiles": profiles, "mounts": mounts, "beside": beside}
+        self.service = Service(self.source, settings, self.sock, find=find, alerted=alerted, **given)
         self.url = url_of(self.sock, tls=bool(settings.tls_cert))
         self._error: BaseException | None = None
         self._ready = threading.Event()

@@ -76,6 +76,16 @@ def test_a_damaged_file_is_refused_by_name(path: Path) -> None:
         pulses.read(path, "digits", 1)
 
 
+def test_a_damaged_file_is_moved_aside_by_who_writes(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_text("no database " * 500)
+    with pytest.raises(BadData):
+        pulses.write(path, 0.0, {})
+    pulses.write(path, 5.0, {ONE: Counts(1, 0)})
+    assert len(pulses.read(path, "digits", 1)) == 1
+    assert path.with_name("pulses.db.damaged").is_file()
+
+
 def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(Damaged, match=r"the signs of life in .* cannot be used"):

@@ -128,7 +128,7 @@ class TestSlices:
         assert sum(row["n"] for row in rows) == 1200
         (found,) = slices.findings()
         assert found.subject == "accuracy where age ≥ 69"
-        assert found.why.startswith("age ≥ 69: accuracy is ")
+        assert found.why.startswith("where age ≥ 69, accuracy is ")
         assert slices.describe()[0].startswith("where age ≥ 69: accuracy 0.0%")
 
     def test_several_columns(self) -> None:

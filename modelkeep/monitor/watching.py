@@ -1,0 +1,73 @@
+"""The watcher of a service that follows a registry: whom it looks at, what it holds them to, whom it tells."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+from modelkeep.errors import NotFound
+from modelkeep.monitor import telling, watch
+from modelkeep.monitor.alerts import Alerts
+from modelkeep.monitor.limits import Limits
+from modelkeep.monitor.watcher import Watcher
+from modelkeep.types import Model, Ref
+
+if TYPE_CHECKING:
+    from modelkeep.metrics import Metrics
+    from modelkeep.monitor.watch import Checked
+    from modelkeep.registry import Registry
+    from modelkeep.settings import Settings
+
+MOST = 500
+"""Rows that a look reads of each file, the newest of more."""
+GRACE = 60.0
+"""Seconds for which a version may be looked at without a request before that is a finding."""
+WHO = "monitor"
+"""The author of what the watcher writes into the journal."""
+
+
+class Looks:
+    """Looks at the live version and the canary of models. Raises BadSettings for limits or addresses that are none."""
+
+    def __init__(self, registry: Registry, settings: Settings, limits: Mapping[str, Any], lock: Lock) -> None:
+        Limits(**limits)
+        self.registry, self.home, self.limits = registry, settings.home, limits
+        self.alerts = Alerts(settings.webhook or None, alertmanager=settings.alertmanager or None)
+        self._lock = lock
+        self._models: dict[str, Model] = {}
+        """By digest: a version never changes, so its folder is verified once."""
+        self._first: dict[str, float] = {}
+        """When each version was looked at first, on time.monotonic's clock."""
+
+    def at(self, names: Sequence[str]) -> Iterator[Checked]:
+        """One after the other; what is new is written and told."""
+        for name in names:
+            try:
+                route = self.registry.route(name)
+            except NotFound:  # it was removed meanwhile
+                continue
+            for number in sorted(n for n in (route.live, route.canary) if n is not None):
+                yield self._look(Ref(name, number))
+
+    def _look(self, ref: Ref) -> Checked:
+        version = self.registry.get(ref)
+        model = self._models.get(version.digest)
+        if model is None:
+            self._models = {version.digest: self.registry.checkout(version), **dict(list(self._models.items())[:15])}
+            model = self._models[version.digest]
+        checked = watch.check(version, model, self.home, most=MOST, **self.limits)
+        if time.monotonic() - self._first.setdefault(version.ref, time.monotonic()) < GRACE:
+            checked = replace(checked, findings=tuple(f for f in checked.findings if f.kind != "no-data"))
+        with self._lock:
+            telling.tell(self.registry, version, checked, self.alerts, WHO, over=True)
+        return checked
+
+
+def start(looks: Looks, metrics: Metrics, names: Callable[[], Sequence[str]], settings: Settings) -> Watcher:
+    """A watcher at work; close it."""
+    watcher = Watcher(metrics, settings.home, lambda: looks.at(names()), every=settings.monitor_every)
+    watcher.start()
+    return watcher

@@ -1,0 +1,102 @@
+"""modelkeep monitor REF, as a person reads it, as a machine does, and as a page."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from modelkeep.cli import main
+from modelkeep.data.traffic import Exchange, TrafficLog
+from modelkeep.keep import Keep
+from modelkeep.model import folder
+from modelkeep.settings import Settings
+from modelkeep.types import Model, Signature, TensorSpec
+
+
+@pytest.fixture(autouse=True)
+def answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A registry with digits@1, which was asked 200 times a minute ago."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "weights").write_bytes(b"1")
+    signature = Signature((TensorSpec("x", "float32", (None, 4)),), (TensorSpec("y", "float32", (None, 3)),))
+    folder.write(Model(tmp_path / "model", "onnx", signature, ("weights",)))
+    with Keep(Settings()) as keep:
+        keep.registry.add("digits", tmp_path / "model", made_by="hand", who="test")
+        log = TrafficLog(keep.traffic, rate=1e9)
+    for at in range(200):
+        inputs = {"x": np.zeros((1, 4), np.float32)}
+        log.offer(Exchange(f"r{at}", time.time() - 60 + at / 10, "digits", 1, "live", "ok", 0.3, inputs))
+    log.close()
+
+
+def call(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as ended:
+        main(["monitor", "digits@1", *words])
+    return int(ended.value.code or 0), *capsys.readouterr()
+
+
+def test_nothing_found_is_0(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = call(capsys)
+    assert code == 0
+    assert out.startswith("digits@1, 200 requests: nothing found\n")
+    assert "drift is not judged: the version keeps no reference rows" in out
+
+
+def test_findings_are_a_table_and_1(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = call(capsys, "--p99", "100ms")
+    assert code == 1
+    assert "latency" in out
+    assert "what was found" in out
+    assert "of the answers took longer than 0.1 s" in " ".join(out.split())
+
+
+def test_a_machine_gets_json(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = call(capsys, "--p99", "100ms", "--json")
+    assert code == 1
+    told = json.loads(out)
+    assert [f["subject"] for f in told["findings"]] == ["latency"]
+    assert told["numbers"]["health"]["p99"] == pytest.approx(0.3)
+    assert told["plots"] == {}
+
+
+def test_a_page_is_one_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, out, _ = call(capsys, "--p99", "100ms", "--html", "page.html")
+    assert code == 1
+    assert "latency" in out
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert text.startswith("<!doctype html>")
+    assert "of the answers took longer than 0.1 s" in text
+    assert "<svg" in text
+
+
+def test_a_page_that_cannot_be_written_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = call(capsys, "--html", "gone/page.html")
+    assert code == 2
+    assert "the page cannot be written to gone/page.html: No such file or directory" in err
+
+
+def test_silence_and_a_service_level(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = call(capsys, "--silence", "10s", "--slo", "99.9%")
+    assert code == 1
+    assert "no request has come for" in " ".join(out.split())
+    assert "of the error budget is left" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--alertmanager", "nowhere"), "the Alertmanager 'nowhere' is no http:// or https:// address"),
+        (("--slo", "100%"), "slo is 1.0; give a share from 0 up to, but not, 1"),
+        (("--max-error", "0"), "0.0 is not in the range x>0"),
+        (("--silence", "0"), "it must be more than 0"),
+    ],
+)
+def test_wrong_use_is_one_sentence(capsys: pytest.CaptureFixture[str], words: tuple[str, str], says: str) -> None:
+    code, _, err = call(capsys, *words)
+    assert code == 2
+    assert says in err

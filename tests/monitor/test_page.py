@@ -1,0 +1,120 @@
+"""The page: one file that asks for nothing, says everything that was found, and lets no name smuggle in markup."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modelkeep.data import labels, pulses
+from modelkeep.data.dataset import Dataset
+from modelkeep.monitor.page import page
+from modelkeep.monitor.watch import Checked, check
+from modelkeep.types import Finding, Model, Version
+
+EMPTY = ("meta", "link", "br", "rect", "circle", "line", "polyline", "polygon")
+
+
+class Wellformed(HTMLParser):
+    """Elements that are opened are closed, in their order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        self.seen.append(tag)
+        if tag not in ("meta", "br"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: Any) -> None:
+        self.seen.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag
+
+
+def parsed(text: str) -> list[str]:
+    parser = Wellformed()
+    parser.feed(text)
+    assert parser.open == []
+    return parser.seen
+
+
+@pytest.fixture
+def checked(
+    version: Version,
+    model: Model,
+    tmp_path: Path,
+    send: Any,
+    changed: Callable[..., Any],
+    digits: tuple[Dataset, Dataset],
+) -> Checked:
+    """A look at a changed world with labels, counts, a service level and memory."""
+    pixels, truth = digits[1].inputs["pixels"], digits[1].labels
+    assert truth is not None
+    ids = send(pixels[:200]) + send(changed(pixels[200:440]))
+    told = dict(zip(ids, truth[:440].tolist(), strict=True))
+    labels.record(tmp_path / "traffic.db", "digits", told)
+    for at in range(30):
+        counts = {("digits", 1): pulses.Counts(100, at // 3)}
+        pulses.write(tmp_path / "pulses.db", 1e6 + 60 * at, counts, pulses.Sample(1e6 + 60 * at, 1, 3e8 + at))
+    return check(version, model, tmp_path, plots=True, slo=0.99, p99=0.05)
+
+
+def test_it_says_all_that_was_found(checked: Checked) -> None:
+    text = page(checked)
+    seen = parsed(text)
+    assert checked.findings
+    for finding in checked.findings:
+        assert f"{finding.kind} of {finding.subject}" in text
+    for heading in ("Findings", "Drift of inputs", "Drift of answers", "Quality", "Service"):
+        assert f"<h2>{heading}</h2>" in text
+    assert seen.count("svg") >= 12
+    assert "estimated without" in text
+    assert "Error budget" in text
+    assert "digits@1" in text
+
+
+def test_it_asks_for_nothing_from_outside(checked: Checked) -> None:
+    text = page(checked)
+    assert not re.search(r"(src|href)\s*=|url\(|@import|https?://", text)
+    assert "<script" not in text
+
+
+def test_light_and_dark(checked: Checked) -> None:
+    text = page(checked)
+    assert "prefers-color-scheme: dark" in text
+    assert "width=device-width" in text
+
+
+def test_nothing_found_and_nothing_there() -> None:
+    text = page(Checked("digits@1", 0, None, (), notes=("drift is not judged",)))
+    parsed(text)
+    assert "Nothing found." in text
+    assert "drift is not judged" in text
+    assert "<svg" not in text
+
+
+def test_names_are_text(checked: Checked) -> None:
+    bad = "<img src=x onerror=alert(1)>"
+    features = {"inputs": [dict(checked.plots["features"]["inputs"][0], feature=bad, bins=[bad] * 30)]}
+    features["inputs"][0] |= {"before": [0.1] * 30, "after": [0.2] * 30}
+    worse = replace(
+        checked,
+        ref=f"{bad}@1",
+        findings=(Finding("drift", bad, bad, {}, 1.0),),
+        notes=(bad,),
+        plots={"features": features},
+        numbers={**checked.numbers, "slices": [{"slice": bad, "n": 3, "accuracy": {"value": 1, "low": 0, "high": 1}}]},
+    )
+    text = page(worse)
+    assert "<img" not in text
+    parsed(text)

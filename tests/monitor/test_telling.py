@@ -1,0 +1,115 @@
+"""What was found is written and told once, goes on quietly, and is over once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modelkeep.monitor.alerts import Alerts
+from modelkeep.monitor.telling import FOUND, OVER, tell
+from modelkeep.monitor.watch import Checked
+from modelkeep.registry import Registry
+from modelkeep.settings import Settings
+from modelkeep.types import Finding, Version
+
+DRIFT = Finding("drift", "inputs", "they moved", {"n": 9}, 1000.0)
+SLOW = Finding("health", "latency", "they are slow", {}, 2000.0)
+
+
+class Heard(Alerts):
+    """Alerts that remember instead of telling."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: list[tuple[str, str]] = []
+
+    def tell(self, ref: str, finding: Finding) -> bool:
+        self.heard.append(("tell", finding.subject))
+        return True
+
+    def still(self, ref: str, findings: Any) -> bool:
+        self.heard += [("still", finding.subject) for finding in findings]
+        return True
+
+    def over(self, ref: str, finding: Finding) -> bool:
+        self.heard.append(("over", finding.subject))
+        return True
+
+
+class Watching:
+    """A registry, and a version that is looked at again and again."""
+
+    def __init__(self, registry: Registry, version: Version) -> None:
+        self.registry, self.version, self.alerts = registry, version, Heard()
+
+    def look(self, *findings: Finding, who: str = "monitor", over: bool = True) -> list[tuple[str, str]]:
+        """What is told of a look with these findings."""
+        self.alerts.heard.clear()
+        tell(self.registry, self.version, Checked("digits@1", 9, 1.0, findings), self.alerts, who, over=over)
+        return list(self.alerts.heard)
+
+    def journal(self) -> list[tuple[str, str]]:
+        entries = [e for kind in (FOUND, OVER) for e in self.registry.journal("digits", kind=kind)]
+        return [(e.kind, str(e.data["subject"])) for e in sorted(entries, key=lambda e: e.id)]
+
+
+@pytest.fixture
+def watching(version: Version, tmp_path: Path) -> Any:
+    registry = Registry.open(Settings(home=tmp_path / "home"))
+    yield Watching(registry, version)
+    registry.close()
+
+
+def test_once_then_still_then_over_then_anew(watching: Watching) -> None:
+    assert watching.look() == []
+    assert watching.look(DRIFT) == [("tell", "inputs")]
+    assert watching.look(DRIFT) == [("still", "inputs")]
+    assert watching.look() == [("over", "inputs")]
+    assert watching.look() == []
+    assert watching.look(DRIFT) == [("tell", "inputs")]
+    assert watching.journal() == [(FOUND, "inputs"), (OVER, "inputs"), (FOUND, "inputs")]
+
+
+def test_each_has_its_own_end(watching: Watching) -> None:
+    watching.look(DRIFT, SLOW)
+    assert watching.look(SLOW) == [("still", "latency"), ("over", "inputs")]
+
+
+def test_the_entry_holds_the_evidence(watching: Watching) -> None:
+    watching.look(DRIFT)
+    (entry,) = watching.registry.journal("digits", kind=FOUND)
+    assert entry.why == "they moved"
+    assert entry.data == {**DRIFT.to_json(), "version": 1}
+    assert entry.who == "monitor"
+    watching.look()
+    (entry,) = watching.registry.journal("digits", kind=OVER)
+    assert entry.why == "drift of inputs is found no more"
+    assert entry.data["since"] == 1000.0
+
+
+def test_who_looks_for_less_ends_nothing(watching: Watching) -> None:
+    watching.look(DRIFT, SLOW)
+    assert watching.look(DRIFT, who="person", over=False) == [("still", "inputs")]
+    assert watching.look(who="person", over=True) == []
+    assert watching.journal() == [(FOUND, "inputs"), (FOUND, "latency")]
+
+
+def test_what_another_one_found_is_not_told_again(watching: Watching) -> None:
+    watching.look(DRIFT, who="person", over=False)
+    assert watching.look(DRIFT) == [("still", "inputs")]
+    assert watching.look() == [], "it is for the person to say that it is over"
+
+
+def test_other_versions_and_alerts_from_outside_are_their_own(watching: Watching) -> None:
+    for extra in ({"version": 2}, {"version": 1, "alert": "fingerprint"}):
+        watching.registry.note("digits", FOUND, "…", {**DRIFT.to_json(), **extra}, who="monitor")
+    assert watching.look() == []
+    assert watching.look(DRIFT) == [("tell", "inputs")]
+
+
+def test_without_alerts_the_journal_is_enough(watching: Watching) -> None:
+    tell(watching.registry, watching.version, Checked("digits@1", 9, 1.0, (DRIFT,)), None, "monitor", over=True)
+    tell(watching.registry, watching.version, Checked("digits@1", 9, 1.0, ()), None, "monitor", over=True)
+    assert watching.journal() == [(FOUND, "inputs"), (OVER, "inputs")]

@@ -1,0 +1,166 @@
+"""A real service that is watched: gauges, counts and findings come by themselves, and nothing slows or ends it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import httpx
+import pytest
+
+from modelkeep.client import Client
+from modelkeep.data import pulses
+from modelkeep.data.dataset import Dataset
+from modelkeep.errors import BadSettings
+from modelkeep.monitor import watching
+from modelkeep.monitor.telling import FOUND, OVER
+from modelkeep.monitor.watching import WHO, Looks
+from modelkeep.registry import Registry
+from modelkeep.serve import collect
+from modelkeep.serve.follow import Follower
+from modelkeep.serve.server import Running
+from modelkeep.settings import Settings
+from modelkeep.tune import machine
+from modelkeep.types import Model
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path / "home", monitor_every=0.05)
+
+
+@pytest.fixture
+def registry(settings: Settings, model: Model) -> Iterator[Registry]:
+    """digits@1, which is live."""
+    found = Registry.open(settings)
+    found.add("digits", model.path, made_by="add('digits.onnx')")
+    found.promote("digits", 1, why="it is the first")
+    yield found
+    found.close()
+
+
+def until(what: Callable[[], Any], seconds: float = 20.0) -> Any:
+    """What it gives, once it gives something."""
+    end = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < end, "it did not come"
+        time.sleep(0.02)
+    return found
+
+
+def service(registry: Registry, settings: Settings, looks: Looks) -> Running:
+    home = settings.home
+    return Running(
+        Follower(registry, ["digits"], machine=machine.fingerprint, options={"in_process": True}),
+        settings=settings,
+        traffic=home / "traffic.db",
+        profiles=home / "profiles.db",
+        find=collect.of_registry(registry, home),
+        beside=[lambda plane: watching.start(looks, plane.metrics, lambda: plane.names, settings)],
+    )
+
+
+def findings(registry: Registry, kind: str = FOUND) -> set[str]:
+    return {str(entry.data["subject"]) for entry in registry.journal("digits", kind=kind)}
+
+
+def send(url: str, pixels: Any) -> None:
+    with Client(url) as client:
+        for row in pixels:
+            client.infer("digits", {"pixels": row[None]})
+
+
+def test_a_changed_world_is_found_by_itself(
+    registry: Registry, settings: Settings, digits: tuple[Dataset, Dataset], changed: Callable[..., Any]
+) -> None:
+    looks = Looks(registry, settings, {}, Lock())
+    pixels = digits[1].inputs["pixels"]
+    with service(registry, settings, looks) as url:
+        send(url, pixels[:200])
+        until(lambda: "modelkeep_drift_distance_ratio{" in httpx.get(f"{url}/metrics").text)
+        assert findings(registry) == set()
+        send(url, changed(pixels[:400]))
+        until(lambda: "inputs" in findings(registry))
+        text = until(
+            lambda: next(
+                (
+                    line
+                    for line in httpx.get(f"{url}/metrics").text.splitlines()
+                    if 'findings_total{kind="drift"' in line
+                ),
+                None,
+            )
+        )
+        assert float(text.split()[-1]) >= 1
+    (entry,) = [e for e in registry.journal("digits", kind=FOUND) if e.data["subject"] == "inputs"]
+    assert entry.who == WHO
+    counted = sum(pulse.counts.requests for pulse in pulses.read(settings.home / "pulses.db", "digits", 1))
+    assert counted == 600
+
+
+def test_a_monitor_that_cannot_work_costs_no_answer(
+    registry: Registry, settings: Settings, digits: tuple[Dataset, Dataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every look fails, and no count can be written: all requests are answered, and the trouble is counted."""
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(watching.watch, "check", broken)
+    monkeypatch.setattr(pulses, "write", broken)
+    running = service(registry, settings, Looks(registry, settings, {}, Lock()))
+    with running as url:
+        send(url, digits[1].inputs["pixels"][:50])
+        until(lambda: running.plane.metrics.value("modelkeep_monitor_troubles_total") >= 1)
+        send(url, digits[1].inputs["pixels"][:50])
+    assert (
+        running.plane.metrics.value("modelkeep_requests_total", model="digits", version="1", track="live", outcome="ok")
+        == 100
+    )
+
+
+class TestLooks:
+    def test_the_live_version_and_the_canary_are_looked_at(
+        self, registry: Registry, settings: Settings, model: Model
+    ) -> None:
+        looks = Looks(registry, settings, {}, Lock())
+        assert [checked.ref for checked in looks.at(["digits"])] == ["digits@1"]
+        (model.path / "note.txt").write_text("another version")
+        registry.add("digits", model.path, made_by="add('digits.onnx')")
+        registry.set_route(replace(registry.route("digits"), canary=2, weight=0.1), why="a canary")
+        assert [checked.ref for checked in looks.at(["digits", "gone"])] == ["digits@1", "digits@2"]
+
+    def test_a_folder_is_verified_once(
+        self, registry: Registry, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        looks, times = Looks(registry, settings, {}, Lock()), []
+        checkout = registry.checkout
+        monkeypatch.setattr(registry, "checkout", lambda version: (times.append(version.ref), checkout(version))[1])
+        for _ in range(3):
+            list(looks.at(["digits"]))
+        assert times == ["digits@1"]
+
+    def test_what_is_over_is_said(
+        self, registry: Registry, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        looks = Looks(registry, settings, {}, Lock())
+        list(looks.at(["digits"]))
+        assert findings(registry) == set(), "it has been served for a moment only"
+        monkeypatch.setattr(watching, "GRACE", 0.0)
+        list(looks.at(["digits"]))
+        assert findings(registry) == {"traffic"}, "nothing was served"
+        pulses.write(settings.home / "pulses.db", time.time(), {("digits", 1): pulses.Counts(5, 0)})
+        list(looks.at(["digits"]))
+        assert findings(registry, OVER) == {"traffic"}
+
+    def test_limits_and_addresses_that_are_none_are_refused_at_once(
+        self, registry: Registry, settings: Settings
+    ) -> None:
+        with pytest.raises(BadSettings, match="slo is 2"):
+            Looks(registry, settings, {"slo": 2.0}, Lock())
+        with pytest.raises(BadSettings, match="the webhook 'nowhere' is no http"):
+            Looks(registry, replace(settings, webhook="nowhere"), {}, Lock())
