@@ -7,7 +7,6 @@ import queue
 import sqlite3
 import threading
 import time
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from modelkeep.data.capture import connect, number, trouble
 from modelkeep.data.packed import pack, unpack
+from modelkeep.data.sampler import ALL, Sampler, mark_of
 from modelkeep.errors import BadData, Damaged, ModelkeepError
 
 if TYPE_CHECKING:
@@ -25,9 +25,6 @@ WAITING_ROWS, WAITING_BYTES = 10_000, 128 * 1024**2
 """What offer() lets wait for the writer; more is dropped and counted."""
 GATHER_SECONDS, GATHER_ROWS = 0.1, 1000
 ROW_OVERHEAD = 200
-ALL = 2**32
-BURST = 10
-"""Seconds' worth of requests that one second may bring before it is known how many there are."""
 PLAIN = ("id", "at", "model", "version", "track", "outcome", "seconds")
 
 
@@ -55,40 +52,10 @@ class Exchange:
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Sampler:
-    """Which requests are kept where more come than ``rate`` a second: a share of them, chosen by id, that follows the
-    load of the second before. A first rush is kept up to BURST seconds' worth.
-
-    Whether a request is kept depends on its id only, never on what became of it, so that what is seen of those kept
-    holds for all.
-    """
-
-    def __init__(self, rate: float) -> None:
-        self.rate = rate
-        self._below = ALL
-        self._since = self._came = self._kept = 0.0
-
-    def wants(self, mark: int, now: float) -> bool:
-        """Whether to keep the request of this ``mark`` (its id as 32 bits), which came at ``now`` (seconds)."""
-        if now - self._since >= 1.0:
-            rate = self._came / (now - self._since) if self._since else 0.0
-            self._below = ALL if rate <= self.rate else int(ALL * self.rate / rate)
-            self._since, self._came, self._kept = now, 0, 0
-        self._came += 1
-        if not self.has(mark) or self._kept >= BURST * self.rate:
-            return False
-        self._kept += 1
-        return True
-
-    def has(self, mark: int) -> bool:
-        """Whether a request of this mark belongs to the share."""
-        return mark < self._below
-
-
 class TrafficLog:
     """The writer. ``offer`` never blocks and never raises; what does not fit is dropped and counted.
 
-    Of each track it keeps ``rate`` requests a second at most (see Sampler), chosen by id, so that the live and the
+    Of each track it keeps ``rate`` requests a second at most (sampler.py), chosen by id, so that the live and the
     shadow answer to one request are kept or left out together. Each is a row with its outcome; inputs and outputs are
     kept of a ``share`` of them, by id too. The oldest rows go first once there are ``max_rows`` rows or ``max_bytes``
     bytes. A damaged file is moved aside (.damaged): traffic may be lost, the service may not.
@@ -130,7 +97,7 @@ class TrafficLog:
 
     def wants(self, request: str, model: str, version: int, track: str) -> bool:
         """Whether it is to be kept."""
-        mark = zlib.crc32(request.encode("utf-8", "replace"))
+        mark = mark_of(request)
         key = (model, version if track == "canary" else None)
         sampler = self._samplers.get(key)
         if sampler is None:
@@ -235,7 +202,7 @@ class TrafficLog:
             self._trim_bytes(database)
 
     def _insert(self, database: sqlite3.Connection, one: Exchange) -> None:
-        keep = zlib.crc32(one.id.encode()) < self.share * ALL
+        keep = mark_of(one.id) < self.share * ALL
         inputs, outputs = (pack(one.inputs), pack(one.outputs)) if keep else (None, None)
         seq = 0
         if inputs is not None and one.track != "shadow":

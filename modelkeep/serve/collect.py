@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ import numpy as np
 
 from modelkeep.data.features import CONFIDENCES
 from modelkeep.data.profiles import ProfileLog
+from modelkeep.data.sampler import ALL, Sampler, mark_of
 from modelkeep.model import baseline
 from modelkeep.serve.profiled import Profiled
 from modelkeep.types import Ref
@@ -38,13 +38,16 @@ if TYPE_CHECKING:
 WAITING, WAITING_BYTES = 20_000, 8 * 1024**2
 """What offer() lets wait; more is dropped and counted."""
 HURRY_BYTES = 2 * 1024**2
+RATE = 500.0
+"""Requests a second of each version and track that are looked at, where more come: enough for every verdict."""
 TICK = 0.5
-SHARE, SAVED = 0.02, 5.0
+SHARE, SAVED = 0.01, 5.0
 """Of one core, that the thread takes at most on average; and the seconds whose share may be saved up."""
 LEAST = 16
 """Requests that are looked at in each tick, whatever they cost."""
 STEP = 512
 """Requests that are read at a time: few enough to stay in the cache, and not to hold the interpreter for long."""
+SAMPLERS = 1000
 IDLE = 3600.0
 """Seconds without a request, after which a version is forgotten."""
 REQUEST = 200
@@ -86,11 +89,12 @@ class Collector:
         self.profiles = profiles
         self.dropped = 0
         """Requests that came while too many waited."""
-        self.left_out = {"budget": 0, "form": 0}
+        self.left_out = {"rate": 0, "budget": 0, "form": 0}
         """Requests that were not looked at: the share was spent, or their arrays are not as the signature says."""
         self.seconds = 0.0
         """Of processor time, spent by the thread."""
         self._find = find
+        self._samplers: dict[tuple[str, int, str], Sampler] = {}
         self._waiting: deque[Offered] = deque()
         self._offered = self._taken = 0  # bytes; each has one thread that writes it
         self._profiled: dict[tuple[str, int, str], Profiled] = {}
@@ -110,6 +114,10 @@ class Collector:
 
         For one thread only, the event loop's.
         """
+        sampler = self._samplers.get((target.name, target.number, track)) or self._sampler(target, track)
+        if not sampler.wants(mark_of(request.id), time.monotonic()):
+            self.left_out["rate"] += 1
+            return
         waiting = self._offered - self._taken
         if waiting > WAITING_BYTES or len(self._waiting) >= WAITING or self._closing:
             self.dropped += 1
@@ -122,6 +130,11 @@ class Collector:
         self._waiting.append((target, track, request.id, request.inputs, outputs, size))
         if waiting + size > HURRY_BYTES and not self._wake.is_set():
             self._wake.set()
+
+    def _sampler(self, target: Loaded, track: str) -> Sampler:
+        if len(self._samplers) >= SAMPLERS:
+            self._samplers.clear()
+        return self._samplers.setdefault((target.name, target.number, track), Sampler(RATE))
 
     def flush(self, timeout: float = 5.0) -> bool:
         """Look at all that was offered before; False when that took longer than ``timeout`` s."""
@@ -179,7 +192,7 @@ class Collector:
             lot = [self._waiting.popleft() for _ in range(min(waiting, STEP))]
             waiting -= len(lot)
             self._taken += sum(one[-1] for one in lot)
-            chosen = lot if share >= 1.0 else [one for one in lot if zlib.crc32(one[2].encode()) < share * 2**32]
+            chosen = lot if share >= 1.0 else [one for one in lot if mark_of(one[2]) < share * ALL]
             self.left_out["budget"] += len(lot) - len(chosen)
             read += len(chosen)
             for target, track, requests in _by_version(chosen):
