@@ -568,6 +568,10 @@ MACHINE = Page(
                     "short",
                     [
                         ("rate(modelkeep_monitor_dropped_total[$__rate_interval])", "{{instance}} {{sink}}"),
+                        (
+                            "rate(modelkeep_monitor_left_out_total[$__rate_interval])",
+                            "{{instance}} not looked at: {{reason}}",
+                        ),
                         ("rate(modelkeep_traffic_dropped_total[$__rate_interval])", "{{instance}} traffic"),
                     ],
                     "What monitor says rests on fewer requests then; answers are not touched.",
