@@ -38,6 +38,32 @@ QUICK = {
     "group_interval: 1m": "group_interval: 1s",
 }
 """What the test does not wait for; everything else is as it was written."""
+NVML = '''
+"""A stand-in for NVML: one GPU, on which every process below this one runs."""
+import os, pathlib, time, types
+
+
+class NVMLError(Exception):
+    pass
+
+
+def _children():
+    tasks = pathlib.Path(f"/proc/{os.getpid()}/task").iterdir()
+    return [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
+
+
+nvmlInit = lambda: None
+nvmlDeviceGetCount = lambda: 1
+nvmlDeviceGetHandleByIndex = lambda index: index
+nvmlDeviceGetName = lambda handle: "No GPU"
+nvmlDeviceGetMemoryInfo = lambda handle: types.SimpleNamespace(total=80_000, used=9_000)
+nvmlDeviceGetUtilizationRates = lambda handle: types.SimpleNamespace(gpu=40)
+nvmlDeviceGetTotalEnergyConsumption = lambda handle: int(time.time() * 300_000)
+nvmlDeviceGetComputeRunningProcesses = lambda handle: [
+    types.SimpleNamespace(pid=pid, usedGpuMemory=1_000) for pid in _children()
+]
+'''
+"""The service believes that it has a GPU, so that the panels of one have something to show."""
 
 
 def free_port() -> int:
@@ -137,13 +163,15 @@ def _registry(settings: Settings, file: Path, rows: Dataset) -> None:
 
 @contextlib.contextmanager
 def _served(folder: Path) -> Iterator[str]:
+    (folder / "stand-in").mkdir()
+    (folder / "stand-in" / "pynvml.py").write_text(NVML)
     child = subprocess.Popen(
         [sys.executable, "-m", "modelkeep", "serve", "digits", "--port", "0", "--cache", "1mb"],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=(folder / "serve.log").open("wb"),
         text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(folder / "stand-in")},
     )
     try:
         assert child.stdout is not None

@@ -20,10 +20,6 @@ pytestmark = [
     pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)} ({run.INSTALL})"),
 ]
 VARIABLES = {"$__rate_interval": "10s", "$model": ".+", "${datasource}": "modelkeep"}
-EMPTY = ("modelkeep_gpu_", "modelkeep_model_gpu_")
-"""Series that a machine without a GPU does not have, and nothing in a test can make."""
-PENDING = ("modelkeep_drift_", "modelkeep_findings", "modelkeep_label", "modelkeep_estimated_", "_look_seconds_")
-"""Series that the server does not have yet."""
 
 
 def pages() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -51,11 +47,7 @@ def test_prometheus_scrapes_the_service_behind_its_key(watched: Any, until: Call
 @pytest.mark.parametrize(("page", "panel", "expr"), list(targets()))
 def test_each_panel_shows_something(page: str, panel: str, expr: str, watched: Any, until: Callable[..., Any]) -> None:
     assert "$" not in expr, "a variable that this test does not know"
-    if any(name in expr for name in EMPTY):
-        pytest.skip("shows something on a machine with a GPU only")
-    if any(name in expr for name in PENDING):
-        pytest.skip("nothing gathers this yet")
-    found = until(lambda: watched.query(expr), within=20)
+    found = until(lambda: watched.query(expr), within=40)
     assert found, f"{page}, '{panel}' is empty: {expr}"
     assert any(one["value"][1] != "NaN" for one in found), f"{page}, '{panel}' is all NaN: {expr}"
 
