@@ -8,11 +8,12 @@ from datetime import datetime
 from typing import Any
 
 from modelkeep.errors import BadInput
+from modelkeep.monitor.telling import FOUND, OVER
 from modelkeep.types import Finding
 
 OWN = ("kind", "subject", "model", "version", "origin")
 """Labels that are said elsewhere in a Finding."""
-KINDS = ("finding", "finding-over")
+KINDS = (FOUND, OVER)
 """Of entries in the journal: for an alert, and for its end."""
 SERVICE = "service"
 """The name in the journal of what is about no model."""

@@ -114,6 +114,7 @@ class TestReal:
             for name, path in (("prometheus", "api/v1/rules"), ("alertmanager", "api/v2/status")):
                 with urllib.request.urlopen(f"{up.urls[name]}/{path}", timeout=10) as answer:
                     assert json.load(answer)
+            assert listening(pids) == {getattr(up.plan, name) for name in run.PROGRAMS}
             os.kill(pids[0], signal.SIGKILL)
             with pytest.raises(Damaged, match="prometheus ended with code -9"):
                 up.wait()
@@ -141,6 +142,21 @@ class TestReal:
         while any(map(alive, pids)) and time.monotonic() < until:
             time.sleep(0.05)
         assert not any(map(alive, pids))
+
+
+def listening(pids: list[int]) -> set[str]:
+    """Every address that these processes listen on, be it one that nobody asked for."""
+    files = [file for pid in pids for file in Path(f"/proc/{pid}/fd").iterdir()]
+    mine = {os.readlink(file).removeprefix("socket:[").rstrip("]") for file in files}
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            address, port = fields[1].split(":")
+            if fields[3] == "0A" and fields[9] in mine:  # LISTEN
+                host = socket.inet_ntoa(bytes.fromhex(address)[::-1]) if table == "tcp" else address
+                found.add(f"{host}:{int(port, 16)}")
+    return found
 
 
 def children(pid: int) -> list[int]:
