@@ -38,7 +38,12 @@ from modelkeep.evidence import median_interval
 from modelkeep.settings import Settings
 
 CONNECTIONS, LEAST, MOST_MB = 32, 0.97, 20.0
-OFF = {"MODELKEEP_CAPTURE_SHARE": "0", "MODELKEEP_CAPTURE_RATE": "0", "MODELKEEP_COLLECT": "0"}
+OFF = {
+    "MODELKEEP_CAPTURE_SHARE": "0",
+    "MODELKEEP_CAPTURE_RATE": "0",
+    "MODELKEEP_COLLECT": "0",
+    "MODELKEEP_MONITOR_EVERY": "0",
+}
 
 
 def home(room: Path, models: int) -> list[str]:
