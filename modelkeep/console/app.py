@@ -25,8 +25,8 @@ from modelkeep.console import access as accesses
 from modelkeep.console import readings
 from modelkeep.console.access import Access, Caller
 from modelkeep.console.actions import Action, Actions, Asked
-from modelkeep.console.drift import Looks
 from modelkeep.console.live import Live
+from modelkeep.console.looks import Looks
 from modelkeep.console.pages import Context, Pages
 from modelkeep.console.rollouts import Runs
 from modelkeep.console.templates import Templates
@@ -117,7 +117,7 @@ class Console:
             model: self._model,
             f"{model}/versions": self._versions,
             f"{model}/versions/{{number:int}}": self._version,
-            f"{model}/drift": self._drift,
+            f"{model}/monitor": self._monitor,
             f"{model}/rollouts": self._rollouts,
             "/live": self._watch,
         }
@@ -199,11 +199,11 @@ class Console:
         context = await asyncio.to_thread(self.pages.version, http.path_params["name"], http.path_params["number"])
         return self._page(http, "version", context, caller)
 
-    async def _drift(self, http: Request, caller: Caller) -> Response:
+    async def _monitor(self, http: Request, caller: Caller) -> Response:
         chosen = http.query_params.get("version", "")
         number = int(chosen) if chosen.isascii() and chosen.isdigit() and len(chosen) < 10 else None
-        context = await asyncio.to_thread(self.pages.drift, http.path_params["name"], number)
-        return self._page(http, "drift", context, caller)
+        context = await asyncio.to_thread(self.pages.monitor, http.path_params["name"], number)
+        return self._page(http, "monitor", context, caller)
 
     async def _rollouts(self, http: Request, caller: Caller) -> Response:
         name = http.path_params["name"]

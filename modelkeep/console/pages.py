@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from modelkeep.console import rollouts
-from modelkeep.console.drift import Looks, moved
+from modelkeep.console.looks import Looks, charts, measured, moved
 from modelkeep.data import traffic
 from modelkeep.errors import BadRef, ModelkeepError, NotFound
 from modelkeep.monitor.quality import predicted
@@ -131,7 +131,7 @@ class Pages:
             "configs": {machine: asdict(config) for machine, config in configs.items() if config is not None},
         }
 
-    def drift(self, name: str, number: int | None) -> Context:
+    def monitor(self, name: str, number: int | None) -> Context:
         """What monitor says of a version, by default the live one."""
         name = self._name(name)
         route = self.keep.registry.route(name)
@@ -146,8 +146,9 @@ class Pages:
         try:
             checked = self.looks.at(version)
         except ModelkeepError as error:  # the page has more to show than this
-            return {**context, "checked": None, "problem": str(error), "moved": []}
-        return {**context, "checked": checked, "problem": "", "moved": moved(checked)}
+            return {**context, "checked": None, "problem": str(error), "moved": [], "measured": [], "charts": []}
+        found = {"moved": moved(checked), "measured": measured(checked), "charts": charts(checked)}
+        return {**context, "checked": checked, "problem": "", **found}
 
     def rollouts(self, name: str) -> Context:
         """Each rollout with its weights and verdict, the newest first."""

@@ -19,14 +19,14 @@ PAGES = [
     "/models/digits",
     "/models/digits/versions",
     "/models/digits/versions/2",
-    "/models/digits/drift",
-    "/models/digits/drift?version=2",
+    "/models/digits/monitor",
+    "/models/digits/monitor?version=2",
     "/models/digits/rollouts",
     "/models/digits/versions/2/promote",
     "/models/digits/versions/2/rollout",
     "/models/digits/rollback",
     "/models/other",
-    "/models/other/drift",
+    "/models/other/monitor",
 ]
 Serve = Callable[[], Any]
 Browse = Callable[[str], Any]

@@ -33,7 +33,7 @@ PAGES = (
     "/models/digits",
     "/models/digits/versions",
     "/models/digits/versions/2",
-    "/models/digits/drift",
+    "/models/digits/monitor",
     "/models/digits/rollouts",
     "/models/digits/versions/2/promote",
     "/models/digits/versions/2/rollout",
@@ -95,6 +95,8 @@ def test_each_page_loads_alone_and_draws(serve: Serve, see: Callable[..., Any]) 
     page.goto("/console/models/digits")
     expect(page.locator(".chart canvas")).to_have_count(2)
     expect(page.locator("#pulse")).to_have_text("live")
+    page.goto("/console/models/digits/monitor")
+    expect(page.locator(".chart canvas").first).to_be_visible()
     assert page.locator("time").first.inner_text() != page.locator("time").first.get_attribute("datetime")
 
 

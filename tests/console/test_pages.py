@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from modelkeep.console import pages as pages_
-from modelkeep.console.drift import Looks
+from modelkeep.console.looks import Looks
 from modelkeep.console.pages import Pages, answer
 from modelkeep.console.rollouts import Runs
 from modelkeep.keep import Keep
@@ -72,6 +72,6 @@ def test_the_journal_goes_back_page_by_page(keep: Keep, pages: Pages, monkeypatc
 def test_a_damaged_file_of_traffic_leaves_the_page(keep: Keep, pages: Pages) -> None:
     keep.traffic.write_bytes(b"no database" * 100)
     assert pages._newest("digits") == []
-    found = pages.drift("digits", None)
+    found = pages.monitor("digits", None)
     assert found["checked"] is None
     assert "not a file of captured traffic" in found["problem"]

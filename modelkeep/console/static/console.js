@@ -66,25 +66,34 @@ function data(kind) {
   return [points.map((p) => p[0]), ...drawn(kind).map(([c]) => points.map((p) => (p[c] === null ? null : p[c] * unit)))];
 }
 
+function plot(place, series, values, bands) {
+  const axis = { stroke: colour("quiet"), grid: { stroke: colour("line"), width: 1 }, ticks: { show: false }, font: "12px system-ui, sans-serif" };
+  const chart = new uPlot({
+    width: place.clientWidth,
+    height: 190,
+    series: [{ value: (_, at) => (at === null ? "–" : tick(at)) }, ...series],
+    bands,
+    axes: [{ ...axis, space: 90, size: 32, values: (_, ticks) => ticks.map(tick) }, { ...axis, size: 52, values: (_, ticks) => ticks.map(number) }],
+    scales: { y: { range: (_, low, high) => (bands.length ? [Math.min(low, 95), 100] : [0, high > 0 ? high * 1.1 : 1]) } },
+    cursor: { drag: { x: false, y: false } },
+  }, values, place);
+  charts.push(chart);
+  return chart;
+}
+
 function draw() {
   for (const chart of charts) chart.destroy();
   charts = [];
   if (!window.uPlot) return;
   for (const place of document.querySelectorAll("[data-chart]")) {
     const kind = place.dataset.chart;
-    const axis = { stroke: colour("quiet"), grid: { stroke: colour("line"), width: 1 }, ticks: { show: false }, font: "12px system-ui, sans-serif" };
-    const size = { width: place.clientWidth, height: 190 };
-    const chart = new uPlot({
-      ...size,
-      series: [{ value: (_, at) => (at === null ? "–" : tick(at)) }, ...drawn(kind).map(line)],
-      axes: [{ ...axis, space: 90, size: 32, values: (_, ticks) => ticks.map(tick) }, { ...axis, size: 52, values: (_, ticks) => ticks.map(number) }],
-      scales: { y: { range: (_, low, high) => [0, high > 0 ? high * 1.1 : 1] } },
-      cursor: { drag: { x: false, y: false } },
-      legend: { live: true },
-    }, data(kind), place);
-    chart.kind = kind;
-    chart.columns = columns(kind);
-    charts.push(chart);
+    Object.assign(plot(place, drawn(kind).map(line), data(kind), []), { kind, columns: columns(kind) });
+  }
+  for (const place of document.querySelectorAll("[data-series]")) {
+    const { x, lines, band, unit } = JSON.parse(place.dataset.series);
+    const values = lines.map(([, , each]) => each.map((value) => (value === null ? null : value * unit)));
+    const bands = band ? [{ series: [3, 2], fill: colour("soft") }] : [];
+    plot(place, lines.map(([label, name]) => line([0, label, name])), [x, ...values], bands);
   }
 }
 
@@ -98,8 +107,9 @@ function fit() {
 function add(point) {
   points.push(point);
   if (points.length > KEPT) points.shift();
-  if (charts.some((chart) => chart.columns !== columns(chart.kind))) draw();
-  else for (const chart of charts) chart.setData(data(chart.kind));
+  const moving = charts.filter((chart) => chart.kind);
+  if (moving.some((chart) => chart.columns !== columns(chart.kind))) draw();
+  else for (const chart of moving) chart.setData(data(chart.kind));
 }
 
 // ── server-sent events, while somebody looks ──
@@ -138,12 +148,12 @@ function open() {
 }
 
 localise(document);
+draw();
+window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+new ResizeObserver(fit).observe(main);
 if (document.body.dataset.live) {
-  draw();
   open();
   document.addEventListener("visibilitychange", () => (document.hidden ? close() : open()));
   window.addEventListener("pagehide", close);
   window.addEventListener("pageshow", (event) => { if (event.persisted) open(); });
-  window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
-  new ResizeObserver(fit).observe(main);
 }
