@@ -115,9 +115,9 @@ class TestSums:
 
     @pytest.mark.parametrize("sizes", [(3, 4), (16, 17), (1, 200)])
     def test_false_alarms_are_as_rare_as_promised_whatever_the_sizes(self, sizes: tuple[int, int]) -> None:
-        """At the edge of the hypothesis, stakes by size: an alarm in 1,600 observations at most, on average."""
+        """At the edge of the hypothesis, stakes by size: an alarm in 800 observations at most, on average."""
         rng = np.random.default_rng(8)
-        promised, total, alarms, runs = 1600, 0, 0, 40
+        promised, total, alarms, runs = 800, 0, 0, 25
         for _ in range(runs):
             detector, n = Detector(1, log(promised / 16)), 0
             while n < 2 * promised:
