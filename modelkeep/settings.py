@@ -62,6 +62,7 @@ class Settings:
     alertmanager: str = ""
     slo: float = 0.0
     min_accuracy: float = 0.0
+    silence: float = 0.0
     capture_share: float = 1.0
     capture_rate: float = 250.0
     capture_rows: int = 50_000
@@ -90,7 +91,7 @@ class Settings:
     @property
     def promised(self) -> dict[str, float]:
         """What monitor holds every version to."""
-        return {name: value for name in ("slo", "min_accuracy") if (value := getattr(self, name))}
+        return {name: value for name in ("slo", "min_accuracy", "silence") if (value := getattr(self, name))}
 
     @property
     def keys_file(self) -> Path:

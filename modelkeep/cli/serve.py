@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 @click.option("--alertmanager", metavar="URL", help="Tell findings to this Alertmanager, and when they are over.")
 @click.option("--slo", type=SHARE, help="Promise: the share of requests that do not fail, such as 99.9%.")
 @click.option("--min-accuracy", type=SHARE, help="Promise: the share of answers that are right.")
+@click.option("--silence", type=SOME_TIME, help="The longest time without a request that is no finding (default any).")
 @click.option("--console/--no-console", "console", default=True, help="A page to look at, at /console (default: yes).")
 @click.option("--name", help="For a bare file: the model's name in the URL (default: the file's).")
 def serve(
@@ -80,6 +81,7 @@ def serve(
     alertmanager: str | None,
     slo: float | None,
     min_accuracy: float | None,
+    silence: float | None,
     name: str | None,
     console: bool,
     **given: Any,
@@ -99,7 +101,7 @@ def serve(
     changes |= {"sample": sample and str(sample), "sample_share": sample_share, "sample_bytes": sample_bytes}
     changes |= {"sample_age": sample_age, "sample_mask": sample_mask}
     changes |= {"monitor_every": monitor, "webhook": webhook, "alertmanager": alertmanager}
-    changes |= {"slo": slo, "min_accuracy": min_accuracy}
+    changes |= {"slo": slo, "min_accuracy": min_accuracy, "silence": silence}
     changes |= {"tls_cert": tls_cert and str(tls_cert), "tls_key": tls_key and str(tls_key)}
     changes = {key: value for key, value in changes.items() if value is not None}
 

@@ -100,14 +100,17 @@ def _write(
         database.execute(f"DELETE FROM {table} WHERE {column} < ?", (at - keep,))
 
 
-def read(path: Path, model: str, version: int, *, after: int = 0) -> list[Pulse]:
-    """Those of a version whose row is above ``after``, the oldest first; none where the file is missing."""
+def read(path: Path, model: str, version: int, *, after: int = 0, limit: int | None = None) -> list[Pulse]:
+    """Those of a version whose row is above ``after``, the oldest ``limit``; none where the file is missing."""
     query = (
-        "SELECT row, at, requests, failed, slower FROM pulses WHERE model = ? AND version = ? AND row > ? ORDER BY row"
+        "SELECT row, at, requests, failed, slower FROM pulses WHERE model = ? AND version = ? AND row > ? "
+        "ORDER BY row LIMIT ?"
     )
     return [
         Pulse(row, at, Counts(requests, failed, tuple(map(int, slower.split(","))) if slower else ()))
-        for row, at, requests, failed, slower in FILE.rows(path, query, model, version, after)
+        for row, at, requests, failed, slower in FILE.rows(
+            path, query, model, version, after, -1 if limit is None else limit
+        )
     ]
 
 
@@ -124,7 +127,7 @@ def minutes(path: Path, model: str, version: int) -> list[tuple[float, int, int]
     return [(float(at), requests, failed) for at, requests, failed in FILE.rows(path, query, model, version)]
 
 
-def memory(path: Path, *, after: int = 0) -> list[tuple[int, Sample]]:
-    """(row, sample) of those whose row is above ``after``, the oldest first."""
-    query = "SELECT row, at, process, bytes FROM memory WHERE row > ? ORDER BY row"
-    return [(row, Sample(*rest)) for row, *rest in FILE.rows(path, query, after)]
+def memory(path: Path, *, after: int = 0, limit: int | None = None) -> list[tuple[int, Sample]]:
+    """(row, sample) of those whose row is above ``after``, the oldest ``limit``."""
+    query = "SELECT row, at, process, bytes FROM memory WHERE row > ? ORDER BY row LIMIT ?"
+    return [(row, Sample(*rest)) for row, *rest in FILE.rows(path, query, after, -1 if limit is None else limit)]

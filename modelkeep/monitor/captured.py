@@ -33,7 +33,8 @@ class Captured:
     def __init__(self, watched: Watched, calibration: Calibration | None) -> None:
         self.watched, self._calibration = watched, calibration
         path, name, number = watched.traffic, watched.name, watched.number
-        self._place = Place(path, partial(traffic.newest, path), lambda: traffic.run_start(path, name, number, RUN))
+        place = Place(path, partial(traffic.newest, path), lambda: traffic.run_start(path, name, number, RUN))
+        self._place = place if watched.most is None else place.once()
         self._begin()
 
     def _begin(self) -> None:
@@ -46,20 +47,20 @@ class Captured:
         self.unreadable = 0
         self.since: float | None = None
 
-    def look(self) -> None:
-        """Take the requests that are new."""
+    def look(self, *, features: bool = True) -> None:
+        """Take the requests that are new; ``features`` is whether drift is judged on them."""
         if self._place.moved():
             self._begin()
         who, newest = self.watched, self.watched.most is not None
         while page := traffic.read(
             who.traffic, who.name, version=who.number, after=self._place.row, limit=who.most or PAGE, newest=newest
         ):
-            self._take([e for e in page if e.track != "shadow"])
+            self._take([e for e in page if e.track != "shadow"], features)
             self._place.row = page[-1].row
             if newest:
                 break
 
-    def _take(self, page: list[Exchange]) -> None:
+    def _take(self, page: list[Exchange], features: bool) -> None:
         if page and self.since is None:
             self.since = page[0].at
         for exchange in page:
@@ -69,6 +70,8 @@ class Captured:
                 given = chances(exchange.outputs, self.watched.model)
                 if given is not None and len(given):
                     self.estimated.add(given, exchange.at)
+        if not features:
+            return
         captured = [e for e in page if e.inputs is not None]
         self._features("inputs", [(e.inputs or {}, e.at) for e in captured])
         self._features("answers", [(e.outputs, e.at) for e in captured if e.outputs is not None])

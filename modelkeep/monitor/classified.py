@@ -13,6 +13,7 @@ import numpy as np
 
 from modelkeep.data.summaries import are_probabilities
 from modelkeep.evidence import mean_interval
+from modelkeep.monitor.detector import MAX_VALUES
 
 if TYPE_CHECKING:
     from modelkeep.types import Array
@@ -50,7 +51,10 @@ def probabilities(scores: Array) -> Array:
 
 
 class Classified:
-    """What was answered and what was so, as class numbers; with the probabilities where the model gives them."""
+    """What was answered and what was so, as class numbers; with the probabilities where the model gives them.
+
+    The newest MAX_VALUES to twice as many requests are remembered.
+    """
 
     def __init__(self) -> None:
         self._answers: list[Array] = []
@@ -64,6 +68,9 @@ class Classified:
         self._truth.append(truth.astype(np.int64))
         if chances is not None:
             self._chances.append(chances)
+        for kept in (self._answers, self._truth, self._chances):
+            if len(kept) > 2 * MAX_VALUES:
+                del kept[:MAX_VALUES]
 
     def __len__(self) -> int:
         """Requests."""

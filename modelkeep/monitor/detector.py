@@ -14,6 +14,8 @@ BETS = np.array([0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.75, 0.9, 0.97])
 """Shares of the stake that one observation may cost."""
 HEADROOM = 5.0
 """Evidence is capped so far (in nats) over the threshold, so that an alarm ends soon after its cause has."""
+MAX_VALUES = 10_000
+"""Numbers that are remembered, to tell since when; the evidence is of all."""
 RELEASE = 2.0
 """An alarm stays until its evidence is so far (in nats) under the threshold, so that it does not flicker there."""
 
@@ -97,12 +99,16 @@ class Rising:
         self.detector = Detector(1, float(np.log(max(every / chunk, 1.0))))
         self.values: list[float] = []
         self.ats: list[float] = []
+        self._gone = 0
 
     def add(self, value: float, at: float) -> None:
-        """The next number, and when it was (epoch seconds)."""
+        """The next number, and when it was (epoch seconds). Of more than 2·MAX_VALUES, the older ones go."""
         self.values.append(value)
         self.ats.append(at)
-        if len(self.values) % self.chunk == 0:
+        if len(self.values) > 2 * MAX_VALUES:
+            del self.values[:MAX_VALUES], self.ats[:MAX_VALUES]
+            self._gone += MAX_VALUES
+        if (self._gone + len(self.values)) % self.chunk == 0:
             last = np.array(self.values[-self.chunk :])[:, None]
             self.detector.step(last, np.array([self.most]))
 
@@ -113,5 +119,5 @@ class Rising:
 
     def since(self) -> tuple[float, Array]:
         """When it rose, as far as one can tell, and the numbers from then on."""
-        first = int(self.detector.since[0]) * self.chunk
+        first = max(int(self.detector.since[0]) * self.chunk - self._gone, 0)
         return self.ats[first], np.array(self.values[first:])

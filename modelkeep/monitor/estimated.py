@@ -211,6 +211,7 @@ class Estimated:
     def __init__(self, calibration: Calibration, floor: float | None, promise: str, false_alarm_every: float) -> None:
         self.calibration, self.floor, self.promise = calibration, floor, promise
         self.n = 0
+        self._known: tuple[int, dict[str, Measured]] = (0, {})
         self._newest: deque[Array] = deque()
         self._rows = 0
         self._wrong = Rising(1.0 if floor is None else 1 - floor, false_alarm_every, chunk=CHUNK)
@@ -239,8 +240,10 @@ class Estimated:
         return Finding("quality", "estimated accuracy", why, evidence | _numbers_of(self._wrong), since)
 
     def measured(self) -> dict[str, Measured]:
-        """Accuracy, F1 and AUC to expect of the newest answers, WINDOW rows at most."""
-        return expected(self.calibration, np.concatenate(self._newest)) if self._newest else {}
+        """Accuracy, F1 and AUC to expect of the newest answers, WINDOW rows at most. Worked out once for each n."""
+        if self._known[0] != self.n:
+            self._known = self.n, expected(self.calibration, np.concatenate(self._newest))
+        return self._known[1]
 
     def numbers(self) -> dict[str, Any]:
         """n, the estimates, and what they assume."""

@@ -92,6 +92,7 @@ class Labelled:
         self.quality = Quality(floor, promise, every)
         self.classified, self.numeric = Classified(), Numeric(worst, every)
         self.n = 0
+        self._known: tuple[int, dict[str, Measured]] = (0, {})
 
     def add(self, one: Answer, at: float) -> None:
         """The next request whose truth came."""
@@ -108,8 +109,11 @@ class Labelled:
         return [found for found in (self.quality.finding(), self.numeric.finding()) if found is not None]
 
     def measured(self) -> dict[str, Measured]:
-        """Every metric that has a value, by name."""
-        return {**self.quality.measured(), **self.classified.measured(), **self.numeric.measured()}
+        """Every metric that has a value, by name. Worked out once for each n: intervals take a while."""
+        if self._known[0] != self.n:
+            parts = (self.quality, self.classified, self.numeric)
+            self._known = self.n, {name: one for part in parts for name, one in part.measured().items()}
+        return self._known[1]
 
 
 class Slices:

@@ -20,6 +20,8 @@ BLOCK = 120.0
 """Seconds."""
 TRIFLE = 0.1 / 86400
 """Growth of so small a share a second (a tenth a day) is none."""
+MAX_RISES = 720
+"""That the slope is told of: a day of them."""
 PER_ALARM = 365 * 86400 / BLOCK
 """Blocks per false alarm: a year of them."""
 
@@ -53,6 +55,7 @@ class Leak:
         if self._last is not None:
             rise = now - self._last
             self._rises.append(rise)
+            del self._rises[:-MAX_RISES]
             self._rising.add(float(rise > TRIFLE * BLOCK * self._last), self._began)
         self._last, self._block = now, []
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from modelkeep.evidence import mean_interval
 from modelkeep.monitor.classified import CONFIDENCE, Measured
-from modelkeep.monitor.detector import Rising
+from modelkeep.monitor.detector import MAX_VALUES, Rising
 from modelkeep.types import Finding
 
 if TYPE_CHECKING:
@@ -42,6 +42,9 @@ class Numeric:
             return
         self._absolute.append(float(errors.mean()))
         self._squared.append(float((errors**2).mean()))
+        for kept in (self._absolute, self._squared):
+            if len(kept) > 2 * MAX_VALUES:
+                del kept[:MAX_VALUES]
         if self.worst:
             self._too_far.add(min(self._absolute[-1] / (PATIENCE * self.worst), 1.0), at)
 

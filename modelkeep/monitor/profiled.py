@@ -19,30 +19,52 @@ PAGE = 250
 
 
 class Profiled:
-    """The detectors of drift of one version; each look reads on where the last one ended."""
+    """Drift of one version; each look reads on where the last one ended.
+
+    A run that begins at a later row has to read what is there first, which may take several looks where these are
+    bounded. The one before it goes on until then, so that what is found is not lost for a while.
+    """
 
     def __init__(self, watched: Watched) -> None:
         self.watched = watched
         path = watched.profiles
         newest = partial(profiles.newest, path)
         self._place = Place(path, newest, lambda: stride(newest(), RUN))
-        self._begin()
+        self.run = _Run(watched, 0)
+        self._next: _Run | None = None
 
-    def _begin(self) -> None:
-        self.drifts = drifts(self.watched)
+    def look(self) -> None:
+        """Take the chunks that are new or, where looks are bounded, the next ones, for none may be left out."""
+        if self._place.moved():
+            fresh = _Run(self.watched, self._place.row)
+            self.run, self._next = (fresh, None) if self._place.anew else (self.run, fresh)
+        self.run.read()
+        if self._next is not None:
+            self._next.read()
+            if self._next.row >= self.run.row:
+                self.run, self._next = self._next, None
+        self._place.row = self.run.row
+
+
+class _Run:
+    """The detectors, from one row on. ``n`` requests were counted, and ``strange`` ones by another form of bins."""
+
+    def __init__(self, watched: Watched, row: int) -> None:
+        self.watched, self.row = watched, row
+        self.drifts = drifts(watched)
         self.n = self.strange = 0
         self.since: float | None = None
 
-    def look(self) -> None:
-        """Take the chunks that are new; those of another form than the baseline's are counted as ``strange``."""
-        if self._place.moved():
-            self._begin()
+    def read(self) -> None:
+        """Go on."""
         who = self.watched
-        while page := profiles.read(who.profiles, who.name, who.number, after=self._place.row, limit=PAGE):
+        while page := profiles.read(who.profiles, who.name, who.number, after=self.row, limit=who.most or PAGE):
             for chunk in page:
                 if chunk.track != "shadow":
                     self._take(chunk)
-            self._place.row = page[-1].row
+            self.row = page[-1].row
+            if who.most is not None:
+                break
 
     def _take(self, chunk: Chunk) -> None:
         if self.since is None:

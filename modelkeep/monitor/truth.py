@@ -22,7 +22,8 @@ RUN = 5000
 """A run covers the newest RUN to 2·RUN labels, of all models."""
 PAGE = 500
 MAX_WAITING = 20_000
-"""Labels whose request is not known yet: it may be on its way into the file."""
+TRIES = 5
+"""Looks for which a label waits for its request: it may be on its way into the file, or have gone from it."""
 LAG_EVERY = 60.0
 """Seconds: where looks are bounded, how late labels come is not asked at each."""
 WORSE = 1.5
@@ -36,7 +37,8 @@ class Truth:
         self.watched, self._calibration = watched, calibration
         path = watched.traffic
         newest = partial(labels.newest, path)
-        self._place = Place(path, newest, lambda: stride(newest(), RUN))
+        place = Place(path, newest, lambda: stride(newest(), RUN))
+        self._place = place if watched.most is None else place.once()
         self.lag: Lag = labels.Lag()
         self._asked = float("-inf")
         self._begin()
@@ -50,7 +52,8 @@ class Truth:
         if who.known is not None and who.limits.slices:
             columns, bins = who.known.inputs.columns, who.known.inputs.bins
             self.slices = Slices(bins, columns, who.limits.slices, floor, promise, who.every)
-        self._waiting: dict[str, Any] = {}
+        self._waiting: dict[str, tuple[Any, int]] = {}
+        """Labels whose request is not known yet, and for how many more looks they wait."""
 
     def look(self) -> None:
         """Take the labels that are new."""
@@ -60,14 +63,17 @@ class Truth:
         for row, request, label in labels.read(who.traffic, who.name, after=self._place.row)[: who.most]:
             self._place.row = row
             if len(self._waiting) < MAX_WAITING:
-                self._waiting[request] = label
+                self._waiting[request] = label, TRIES
         ids = list(self._waiting)
         for at in range(0, len(ids), PAGE):
             page = traffic.read(who.traffic, who.name, ids=ids[at : at + PAGE])
             found = {e.id: e for e in page if e.track != "shadow"}
             for request in ids[at : at + PAGE]:
+                label, tries = self._waiting.pop(request)
                 if request in found:
-                    self._judge(found[request], self._waiting.pop(request))
+                    self._judge(found[request], label)
+                elif tries > 1:
+                    self._waiting[request] = label, tries - 1
         if who.most is None or time.monotonic() - self._asked > LAG_EVERY:
             self.lag, self._asked = labels.lag(who.traffic, who.name, version=who.number), time.monotonic()
         self.labelled.quality.requests = self.lag.answers
@@ -88,7 +94,7 @@ class Truth:
     @property
     def kept(self) -> bool:
         """Whether labels show that the accuracy is what was promised."""
-        accuracy, floor = self.labelled.measured().get("accuracy"), self.watched.floor[0]
+        accuracy, floor = self.labelled.quality.measured().get("accuracy"), self.watched.floor[0]
         return accuracy is not None and accuracy.low is not None and floor is not None and accuracy.low >= floor
 
     def numbers(self) -> dict[str, Any]:

@@ -40,11 +40,11 @@ class Vital:
         if self._place.moved():
             self._begin()
         who = self.watched
-        for pulse in pulses.read(who.pulses, who.name, who.number, after=self._place.row):
+        for pulse in pulses.read(who.pulses, who.name, who.number, after=self._place.row, limit=who.most):
             self._place.row = pulse.row
             self.since = pulse.at if self.since is None else self.since
             self.health.add_pulse(pulse, SECONDS)
-        for row, sample in pulses.memory(who.pulses, after=self._memory_row):
+        for row, sample in pulses.memory(who.pulses, after=self._memory_row, limit=who.most):
             self._memory_row = row
             self.health.leak.add(*sample)
         if who.limits.slo is not None:

@@ -55,7 +55,7 @@ def check(
 
     ``limits`` are the fields of Limits. ``model`` is the version's folder on this machine, ``home`` the folder that
     servers write into. The result depends on what is there, not on how often one looks: the evidence is anytime-valid.
-    ``most`` bounds the rows that are read of each file, the newest first: for a look beside a busy service.
+    ``most`` bounds the rows that are read of each file (Watched): for a look beside a busy service.
     """
     run = _run(version.ref, version.digest, home, Limits(**limits), most, _Same(model))
     return run.look(plots=plots)
@@ -79,20 +79,22 @@ class Run:
     @property
     def drifts(self) -> dict[str, Drift]:
         """By what servers counted; without them, by what was captured."""
-        return self.profiled.drifts if self.profiled.n else self.captured.drifts
+        return self.profiled.run.drifts if self.profiled.run.n else self.captured.drifts
 
     def look(self, *, plots: bool = False) -> Checked:
         """Read what is new, then say what is so."""
         with self._lock:
-            for part in (self.profiled, self.captured, self.truth, self.vital):
-                part.look()
+            self.profiled.look()
+            self.captured.look(features=not self.profiled.run.n)
+            self.truth.look()
+            self.vital.look()
             if self.watched.limits.silence is not None:
                 self.health.now = time.time()
             return Checked(
                 self.watched.ref,
-                max(self.health.n, self.profiled.n),
+                max(self.health.n, self.profiled.run.n),
                 min(
-                    (s for s in (self.profiled.since, self.captured.since, self.vital.since) if s is not None),
+                    (s for s in (self.profiled.run.since, self.captured.since, self.vital.since) if s is not None),
                     default=None,
                 ),
                 tuple(self._findings()),
@@ -110,7 +112,7 @@ class Run:
             found.append(truth.calibrated.finding())
         elif self.captured.estimated is not None and not truth.kept:
             found.append(self.captured.estimated.finding())
-        health = [] if not self.health.n and self.profiled.n else self.health.findings()
+        health = [] if not self.health.n and self.profiled.run.n else self.health.findings()
         return [f for f in (*found, *health) if f is not None]
 
     def _numbers(self) -> dict[str, Any]:
@@ -130,7 +132,7 @@ class Run:
         notes = []
         if not self.drifts:
             notes.append("drift is not judged: the version keeps no reference rows; add it with --data")
-        if strange := self.profiled.strange or self.captured.unreadable:
+        if strange := self.profiled.run.strange or self.captured.unreadable:
             notes.append(f"{strange} requests did not have the form of the reference rows")
         return notes
 

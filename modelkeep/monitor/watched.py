@@ -19,8 +19,9 @@ RUNS = 2
 
 @dataclass(frozen=True)
 class Watched:
-    """One version and what is known of it. ``most`` bounds the rows that one look reads of each file: of more, the
-    newest count; None reads all. ``home`` is the folder with the files that servers write."""
+    """One version and what is known of it. ``most`` bounds the rows that one look reads of each file, the rest being
+    for the next ones; of captured requests the newest are read, and others left out. None reads all. ``home`` is the
+    folder with the files that servers write."""
 
     name: str
     number: int
@@ -71,15 +72,30 @@ class Place:
     def __init__(self, path: Path, newest: Callable[[], int], start: Callable[[], int]) -> None:
         self.path, self._newest, self._start = path, newest, start
         self.row = 0
+        self.anew = True
+        """Whether the last move was to another file, and not to a later row of the same."""
         self._at: tuple[int, int] | None = None
 
     def moved(self) -> bool:
         """Whether the run begins elsewhere than it did at the last call, so that all before is void."""
         at = (self.path.stat().st_ino if self.path.is_file() else 0, self._start())
-        if at == self._at and self.row <= self._newest():
+        self.anew = self._at is None or at[0] != self._at[0] or self.row > self._newest()
+        if at == self._at and not self.anew:
             return False
         self._at, self.row = at, at[1]
         return True
+
+    def once(self) -> Place:
+        """The same place, which moves no more once it is in a file: for one who reads on and on."""
+        start = self._start
+        begun: list[int] = []
+
+        def fixed() -> int:
+            if not begun and self.path.is_file():
+                begun.append(start())
+            return begun[0] if begun else 0
+
+        return Place(self.path, self._newest, fixed)
 
 
 def stride(newest: int, length: int) -> int:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from modelkeep import stages
 from modelkeep.errors import ModelkeepError, TooLate
 from modelkeep.serve.crew import Answer, Batch, Crew, Pending
+from modelkeep.serve.deadlines import Deadlines
 from modelkeep.serve.limits import Pace
 from modelkeep.serve.ragged import bucket
 from modelkeep.serve.refill import Refill
@@ -93,6 +94,7 @@ class Batcher:
         self._loop = asyncio.get_running_loop()
         self._groups: OrderedDict[Hashable, _Group] = OrderedDict()
         self._running: set[Batch] = set()
+        self._deadlines = Deadlines(self._loop, self._expire)
         self._suspects = Suspects()
         self._refill = Refill()
         self._scheduled = False
@@ -117,7 +119,7 @@ class Batcher:
             pending.answer.set_exception(self._failed(why))
             return pending
         if deadline is not None:
-            pending.timer = self._loop.call_later(deadline - now, self._expire, pending)
+            self._deadlines.add(pending, deadline - now)
         met = bool(self.waiting or self._running)
         self._company += 0.2 * (met - self._company)
         self._enter(pending)
@@ -128,8 +130,7 @@ class Batcher:
 
     def drop(self, pending: Pending) -> None:
         """Nobody waits for this one any more: it leaves the queue, or its answer is thrown away."""
-        if pending.timer is not None:
-            pending.timer.cancel()
+        self._deadlines.discard(pending)
         group = self._groups.get(pending.key)
         if group is not None and pending in group.waiting:
             del group.waiting[pending]
@@ -331,8 +332,7 @@ class Batcher:
             self._groups.move_to_end(pending.key, last=False)
 
     def _answer(self, pending: Pending, got: Answer | Exception) -> None:
-        if pending.timer is not None:
-            pending.timer.cancel()
+        self._deadlines.discard(pending)
         if pending.answer.done():
             return
         if isinstance(got, Exception):

@@ -52,6 +52,7 @@ class Connection(HttpToolsProtocol):
     _body = b""
     _head = 0
     _in_head = False
+    _idle_since: float | None = None
     _task: asyncio.Task[None] | None = None
     _waiting: asyncio.TimerHandle | None = None
     _unread: asyncio.TimerHandle | None = None
@@ -68,6 +69,8 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """No timer outlives its connection, and no work: who has gone needs no answer."""
         self._stop_waiting()
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
         if isinstance(self.cycle, Cycle):
             self.cycle.leave()
         elif self._task is not None and not self._task.done() and not self.cycle.response_complete:
@@ -133,6 +136,34 @@ class Connection(HttpToolsProtocol):
             self._by_asgi()
         if self.cycle is not None:
             super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """The next request may come, within the time that an idle connection stays open: one timer for all of them."""
+        if self.pipeline or self.transport.is_closing():
+            super().on_response_complete()
+            return
+        self.server_state.total_requests += 1
+        self.flow.resume_reading()
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._look_again(self.timeout_keep_alive)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close it, if nothing was asked for so long."""
+        self.timeout_keep_alive_task = None
+        if self._idle_since is None:
+            return
+        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self._look_again(left)
+        else:
+            super().timeout_keep_alive_handler()
+
+    def _look_again(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+
+    def _unset_keepalive_if_required(self) -> None:
+        self._idle_since = None
 
     def _by_asgi(self) -> None:
         """What has come so far of a request that did not come whole."""

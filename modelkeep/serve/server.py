@@ -34,6 +34,7 @@ from modelkeep.serve.loaded import Loaded, bring, give_up
 from modelkeep.serve.plane import SWITCH, Plane
 from modelkeep.serve.repository import Repository
 from modelkeep.serve.router import Router
+from modelkeep.serve.settled import settle
 from modelkeep.settings import Settings
 from modelkeep.types import Model, Runner, ServeConfig
 
@@ -361,6 +362,7 @@ def _labeller(kept: TrafficLog | None) -> http.Labeller | None:
 def _block(service: Service, on_ready: OnReady | None) -> None:
     stages.follow()
     sys.setswitchinterval(SWITCH)
+    settle()  # before any model is loaded: one that is replaced must be freed whole
 
     async def main() -> None:
         stop, task = asyncio.Event(), asyncio.current_task()

@@ -26,6 +26,7 @@ from modelkeep import extras, stages
 from modelkeep.errors import ModelkeepError
 from modelkeep.serve import ragged, wire
 from modelkeep.serve.runs import Part, Runs
+from modelkeep.serve.settled import settle
 from modelkeep.serve.warm import warm
 from modelkeep.types import Model, Runner, ServeConfig, Signature
 
@@ -94,6 +95,7 @@ class _Worker:
         runner: Runner = self._load(model, config)
         paces = warm(model, runner, config)
         self._runs = Runs(runner, name=model.path.name)
+        settle()
         return {
             "paces": paces,
             "pads": ragged.tried(runner, model.path, config),

@@ -34,6 +34,7 @@ def test_what_was_written_is_read_from_a_row_on(path: Path) -> None:
         Pulse(3, 105.0, Counts(3, 0, (0, 0))),
     ]
     assert pulses.read(path, "digits", 1, after=1) == [Pulse(3, 105.0, Counts(3, 0, (0, 0)))]
+    assert [pulse.row for pulse in pulses.read(path, "digits", 1, limit=1)] == [1]
     assert pulses.read(path, "digits", 2) == [Pulse(2, 100.0, Counts(7, 0))]
     assert pulses.newest(path) == 3
 
@@ -48,6 +49,7 @@ def test_memory_is_of_a_process(path: Path) -> None:
     pulses.write(path, 100.0, {}, Sample(100.0, 42, 3e8))
     pulses.write(path, 130.0, {}, Sample(130.0, 42, 4e8))
     assert pulses.memory(path) == [(1, Sample(100.0, 42, 3e8)), (2, Sample(130.0, 42, 4e8))]
+    assert pulses.memory(path, limit=1) == [(1, Sample(100.0, 42, 3e8))]
     assert pulses.memory(path, after=1) == [(2, Sample(130.0, 42, 4e8))]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from modelkeep import Keep
 from modelkeep.data.dataset import Dataset
 from modelkeep.model import baseline, engines, folder
-from modelkeep.model.baseline import MAX_ROWS, MIN_ROWS, build, find, inputs_only, keep, read, write
-from modelkeep.types import Model, Signature, TensorSpec
+from modelkeep.model.baseline import MIN_ROWS, build, ensure, find, inputs_only, read, write
+from modelkeep.settings import Settings
+from modelkeep.types import Model, Signature, TensorSpec, Version
 
 ROWS = 200
 SIGNATURE = Signature((TensorSpec("x", "float32", (None, 3)),), (TensorSpec("scores", "float32", (None, 2)),))
@@ -124,20 +126,6 @@ class TestBuild:
         assert found is not None
         assert found.inputs.bins.n == 60
 
-    def test_of_very_many_rows_a_sample_is_enough(self, make: Callable[..., tuple[Model, Any]]) -> None:
-        found = build(make(None)[0], rows(MAX_ROWS + 10))
-        assert found is not None
-        assert found.inputs.bins.n == MAX_ROWS
-
-    def test_all_rows_that_are_given_count_and_not_only_those_that_are_kept(
-        self, make: Callable[..., tuple[Model, Any]]
-    ) -> None:
-        model, _ = make(rows(100))
-        keep(model, rows(3000))
-        found = find(model)
-        assert found is not None
-        assert found.inputs.bins.n == 3000
-
     def test_inputs_alone_need_no_engine(self, make: Callable[..., tuple[Model, Any]]) -> None:
         model, runner = make(rows())
         found = inputs_only(model)
@@ -166,20 +154,22 @@ class TestKept:
 
     def test_it_lies_with_the_version_and_is_made_once(self, make: Callable[..., tuple[Model, Any]]) -> None:
         model, runner = make(rows())
-        keep(model)
+        baseline.keep(model)
         assert (model.path / baseline.FILE).is_file()
         ran = runner.rows
-        keep(model)
+        baseline.keep(model)
         assert find(model) is not None
         assert runner.rows == ran == ROWS
 
     def test_it_may_lie_elsewhere(self, make: Callable[..., tuple[Model, Any]], tmp_path: Path) -> None:
-        model, _ = make(rows())
-        assert find(model, tmp_path / "b.npz") is None
-        made = build(model)
+        model, runner = make(rows())
+        assert find(model, tmp_path, "d1") is None
+        made = ensure(model, tmp_path, "d1")
         assert made is not None
-        write(made, tmp_path / "b.npz")
-        assert find(model, tmp_path / "b.npz") is not None
+        assert find(model, tmp_path, "d1") is not None
+        assert find(model, tmp_path, "d2") is None
+        assert ensure(model, tmp_path, "d1") is not None
+        assert runner.rows == ROWS
 
     def test_a_model_that_fails_keeps_none(self, make: Callable[..., tuple[Model, Any]]) -> None:
         class Broken(Sign):
@@ -187,7 +177,7 @@ class TestKept:
                 raise RuntimeError("no")
 
         model, _ = make(rows(), Broken())
-        keep(model)
+        baseline.keep(model)
         assert not (model.path / baseline.FILE).exists()
 
     @pytest.mark.parametrize("content", [b"", b"nonsense", b"PK\x03\x04 cut off"])
@@ -198,6 +188,62 @@ class TestKept:
 
     def test_one_of_another_signature_is_none(self, make: Callable[..., tuple[Model, Any]], tmp_path: Path) -> None:
         model, _ = make(rows())
-        keep(model)
+        baseline.keep(model)
         other = Signature((TensorSpec("y", "float32", (None, 3)),), SIGNATURE.outputs)
         assert read(model.path / baseline.FILE, other) is None
+
+
+class TestOfVersions:
+    """Keep has it made, with whichever verb a version gets rows."""
+
+    @pytest.fixture
+    def home(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        monkeypatch.chdir(tmp_path)
+        return tmp_path / "home"
+
+    @pytest.fixture
+    def keep(self, home: Path) -> Iterator[Keep]:
+        with Keep(Settings(home=home)) as opened:
+            yield opened
+
+    @pytest.fixture
+    def onnx(self, keep: Keep, nets: Path, trained: Callable[[str], Any], digits: tuple[Dataset, Dataset]) -> Version:
+        trained("MLP")
+        return keep.convert(keep.add(nets / "MLP.pt", "digits", factory="nets:MLP", data=digits[0]), "onnx")
+
+    @pytest.fixture
+    def bare(self, keep: Keep, onnx: Version) -> Version:
+        """The same model, added without rows."""
+        return keep.add(keep.model(onnx).main, "bare")
+
+    def test_add_and_convert_keep_one_of_their_own(self, keep: Keep, onnx: Version) -> None:
+        one, other = find(keep.model("digits@1")), find(keep.model(onnx))
+        assert one is not None
+        assert other is not None
+        assert one.accuracy == other.accuracy
+        assert one.accuracy is not None
+        assert one.accuracy > 0.9
+        assert one.inputs.bins.form == other.inputs.bins.form
+
+    def test_rows_that_convert_is_given_become_the_reference(
+        self, keep: Keep, bare: Version, digits: tuple[Dataset, Dataset]
+    ) -> None:
+        assert find(keep.model(bare)) is None
+        made = keep.model(keep.convert(bare, "torch", rows=digits[1]))
+        rows, kept = folder.reference(made.path), find(made)
+        assert rows is not None
+        assert len(rows) == len(digits[1])
+        assert kept is not None
+        assert kept.inputs.bins.n == len(digits[1])
+
+    def test_a_version_that_came_without_gets_one_beside_it(
+        self, keep: Keep, bare: Version, digits: tuple[Dataset, Dataset], home: Path
+    ) -> None:
+        model = keep.model(bare)
+        assert ensure(model, home, bare.digest) is None
+        made = ensure(model, home, bare.digest, digits[1])
+        assert made is not None
+        assert not (keep.model(bare).path / baseline.FILE).exists(), "a version never changes"
+        again = ensure(model, home, bare.digest)
+        assert again is not None
+        assert again.accuracy == made.accuracy

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import socket
+import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from modelkeep.errors import BadSettings
@@ -171,6 +175,48 @@ class TestAlertmanager:
         assert not Alerts(alertmanager=hook.url, stream=out).tell("digits@1", FINDING)
         assert "the Alertmanager 127.0.0.1:" in out.getvalue()
         assert "was not told: HTTP Error 400" in out.getvalue()
+
+
+@pytest.mark.skipif(not shutil.which("prometheus-alertmanager"), reason="there is no Alertmanager on this machine")
+def test_a_real_alertmanager_holds_it_until_it_is_over(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    (tmp_path / "am.yml").write_text("route:\n  receiver: none\nreceivers:\n- name: none\n")
+    options = [f"--config.file={tmp_path / 'am.yml'}", f"--storage.path={tmp_path}", "--cluster.listen-address="]
+    options.append(f"--web.listen-address={url.removeprefix('http://')}")
+    process = subprocess.Popen(["prometheus-alertmanager", *options], stderr=subprocess.DEVNULL)
+
+    def active() -> list[Any]:
+        return httpx.get(f"{url}/api/v2/alerts?active=true").json()  # type: ignore[no-any-return]
+
+    def until(what: Callable[[], bool]) -> None:
+        end = time.monotonic() + 30
+        while not what():
+            assert time.monotonic() < end
+            time.sleep(0.05)
+
+    def ready() -> bool:
+        try:
+            return httpx.get(f"{url}/-/ready").is_success
+        except httpx.TransportError:
+            return False
+
+    try:
+        until(ready)
+        told = Alerts(alertmanager=url, stream=io.StringIO())
+        assert told.tell("digits@1", FINDING)
+        until(lambda: len(active()) == 1)
+        (alert,) = active()
+        assert alert["labels"]["alertname"] == "ModelkeepDrift"
+        assert alert["annotations"]["description"] == "3 of 64 features moved"
+        assert told.still("digits@1", [FINDING])
+        assert len(active()) == 1
+        assert told.over("digits@1", FINDING)
+        until(lambda: active() == [])
+    finally:
+        process.terminate()
+        process.wait(10)
 
 
 @pytest.mark.parametrize("bad", ["file:///etc/passwd", "ftp://host/x", "hook", "http://", ""])

@@ -7,6 +7,7 @@ from math import log
 import numpy as np
 import pytest
 
+from modelkeep.monitor import detector as detector_module
 from modelkeep.monitor.detector import HEADROOM, Detector, Rising
 
 
@@ -168,3 +169,18 @@ class TestRising:
         assert not rising.raised
         rising.add(1.0, 0.0)
         assert rising.raised
+
+    def test_what_is_remembered_is_bounded_and_the_evidence_is_of_all(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(detector_module, "MAX_VALUES", 160)
+        rng = np.random.default_rng(9)
+        rising = Rising(0.1, 1e6, chunk=16)
+        for at in range(2000):
+            rising.add(float(rng.random() < (0.05 if at < 1900 else 0.7)), float(at))
+            assert len(rising.values) == len(rising.ats) <= 321
+        assert rising.raised
+        since, values = rising.since()
+        assert 1860 <= since <= 1920
+        assert len(values) == 2000 - since
+        for at in range(2000, 4000):
+            rising.add(0.0, float(at))
+        assert not rising.raised

@@ -17,7 +17,7 @@ from modelkeep.data.dataset import Dataset
 from modelkeep.errors import BadSettings
 from modelkeep.metrics import SECONDS
 from modelkeep.model import baseline
-from modelkeep.monitor import captured
+from modelkeep.monitor import captured, profiled, truth
 from modelkeep.monitor.limits import Limits
 from modelkeep.monitor.series import FEATURES
 from modelkeep.monitor.watch import Checked, check
@@ -178,6 +178,19 @@ class TestQuality:
         assert second.numbers["quality"]["accuracy"] > 0.85
         assert second.findings == ()
 
+    def test_a_label_waits_for_its_request_a_while(
+        self, version: Version, model: Model, home: Path, path: Path, send: Send, held_out: Callable[[int], Any]
+    ) -> None:
+        """It may be on its way into the file, or never have been there."""
+        labels.record(path, "digits", {"r0": 3, "r1": 3})
+        assert check(version, model, home).numbers["quality"]["n"] == 0
+        send(held_out(1)[0])
+        assert check(version, model, home).numbers["quality"]["n"] == 1
+        for _ in range(truth.TRIES):
+            check(version, model, home)
+        send(held_out(1)[0])
+        assert check(version, model, home).numbers["quality"]["n"] == 1
+
     def test_the_promise_is_what_counts(
         self, version: Version, model: Model, home: Path, path: Path, send: Send, held_out: Callable[[int], Any]
     ) -> None:
@@ -275,6 +288,43 @@ class TestBounded:
         assert check(version, model, home, most=100).n == 100
         send(held_out(40)[0])
         assert check(version, model, home, most=100).n == 140
+
+    def test_no_count_is_left_out_it_is_read_later(
+        self, version: Version, model: Model, home: Path, profile: Profile, held_out: Callable[[int], Any]
+    ) -> None:
+        """320 requests are 20 chunks of inputs and as many of answers."""
+        profile(held_out(320)[0])
+        seen = [check(version, model, home, most=16).n for _ in range(4)]
+        assert seen == [128, 256, 320, 320]
+        assert check(version, model, home).numbers["inputs"]["n"] == 320
+
+    def test_what_is_found_is_not_lost_while_a_new_run_catches_up(
+        self,
+        version: Version,
+        model: Model,
+        home: Path,
+        profile: Profile,
+        held_out: Any,
+        changed: Any,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(profiled, "RUN", 60)
+        found = []
+        for _ in range(16):
+            profile(changed(held_out(64)[0]))
+            looked = kinds(check(version, model, home, most=20))
+            found.append(("drift", "inputs") in looked)
+        first = found.index(True)
+        assert first < 8
+        assert all(found[first:])
+
+    def test_no_label_is_left_out_it_is_read_later(
+        self, version: Version, model: Model, home: Path, path: Path, send: Send, held_out: Callable[[int], Any]
+    ) -> None:
+        pixels, truth = held_out(100)
+        labels.record(path, "digits", dict(zip(send(pixels), truth.tolist(), strict=True)))
+        seen = [check(version, model, home, most=40).numbers["quality"]["n"] for _ in range(4)]
+        assert seen == [40, 80, 100, 100]
 
     def test_silence_is_a_finding_where_it_was_ruled_out(
         self, version: Version, model: Model, home: Path, send: Send, held_out: Callable[[int], Any]

@@ -157,6 +157,19 @@ class TestLooks:
         list(looks.at(["digits"]))
         assert findings(registry, OVER) == {"traffic"}
 
+    def test_traffic_that_ceased_is_a_finding_where_the_settings_say_so(
+        self, registry: Registry, settings: Settings
+    ) -> None:
+        strict = replace(settings, silence=60.0)
+        looks = Looks(registry, strict, strict.promised, Lock())
+        pulses.write(settings.home / "pulses.db", time.time() - 90, {("digits", 1): pulses.Counts(5, 0)})
+        list(looks.at(["digits"]))
+        assert findings(registry) == set(), "it was looked at for a moment only"
+        watching_since = dict.fromkeys(looks._first, time.monotonic() - watching.GRACE - 1)
+        looks._first.update(watching_since)
+        list(looks.at(["digits"]))
+        assert findings(registry) == {"traffic"}
+
     def test_limits_and_addresses_that_are_none_are_refused_at_once(
         self, registry: Registry, settings: Settings
     ) -> None:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import sqlite3
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 
@@ -25,8 +21,6 @@ from modelkeep.metrics import Metrics
 from modelkeep.model.baseline import Baseline, Subject
 from modelkeep.serve import collect
 from modelkeep.serve.collect import LEAST, SAVED, Budget, Collector
-from modelkeep.serve.server import Running
-from modelkeep.settings import Settings
 from modelkeep.types import Request, Signature, TensorSpec
 
 SIGNATURE = Signature((TensorSpec("x", "float32", (None, 2)),), (TensorSpec("y", "float32", (None, 3)),))
@@ -330,91 +324,3 @@ class TestBudget:
         budget = Budget(0.02, clock=lambda: now)
         now = 1e6
         assert budget.affordable(10**6) == pytest.approx(0.02 * SAVED / 1e-5 / 10**6)
-
-
-class TestServed:
-    """A server at work: what it answers is gathered, and what happens to the gathering changes no answer."""
-
-    @pytest.fixture
-    def served(self, fakes: Any, path: Path) -> Callable[..., Any]:
-        def served(**options: Any) -> Any:
-            one = fakes.Odd(lambda x: {"y": np.tile(np.float32([0, 5, 0]), (len(x), 1))}, of=SIGNATURE)
-            options = {"profiles": path, "find": lambda name, number: baseline(), **options}
-            return Running({"digits": one}, **options)
-
-        return served
-
-    @staticmethod
-    def ask(client: httpx.Client, n: int) -> list[int]:
-        body = {"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [0.5, -0.5]}]}
-        return [client.post("/v2/models/digits/infer", json=body).status_code for _ in range(n)]
-
-    def test_answers_are_counted_until_the_end(self, served: Any, path: Path) -> None:
-        running = served()
-        with running as url, httpx.Client(base_url=url, timeout=20) as client:
-            assert self.ask(client, 40) == [200] * 40
-            text = client.get("/metrics").text
-        assert 'modelkeep_monitor_dropped_total{sink="features"} 0.0' in text
-        assert 'modelkeep_monitor_dropped_total{sink="profiles"} 0.0' in text
-        assert text.count("TYPE modelkeep_monitor_dropped_total") == 1
-        found = profiles.read(path, "digits", 1)
-        assert sum(c.n for c in found if c.subject == "inputs") == 40
-        assert sum(c.n for c in found if c.subject == "answers") == 40
-        assert sum(b.n for b in profiles.buckets(path, "digits", 1, "answers")) == 40
-
-    def test_it_can_be_left_out(self, served: Any, path: Path) -> None:
-        with served(settings=Settings(collect=False)) as url, httpx.Client(base_url=url, timeout=20) as client:
-            assert self.ask(client, 3) == [200] * 3
-        assert not path.exists()
-
-    def test_a_stuck_file_costs_counts_and_no_answer(self, served: Any, path: Path, monkeypatch: Any) -> None:
-        """Another process holds the file's lock for as long as the server runs."""
-        monkeypatch.setattr(profiles, "WAITING", 2)
-        monkeypatch.setattr("modelkeep.serve.profiled.CHUNK_SECONDS", 0.0)
-        running = served()
-        with running as url, httpx.Client(base_url=url, timeout=20) as client:
-            with closing(sqlite3.connect(path, isolation_level=None)) as other:
-                other.execute("BEGIN IMMEDIATE")
-                for _ in range(8):
-                    assert self.ask(client, 16) == [200] * 16
-                    assert running.plane.collector.flush()
-                assert running.plane.collector.profiles.dropped > 0
-                other.execute("ROLLBACK")
-            assert 'modelkeep_monitor_dropped_total{sink="profiles"} 0.0' not in client.get("/metrics").text
-        kept = sum(c.n for c in profiles.read(path, "digits", 1))
-        assert kept + running.plane.collector.profiles.dropped == 2 * 8 * 16
-
-    def test_a_full_disk_costs_counts_and_no_answer(self, served: Any, path: Path, monkeypatch: Any) -> None:
-        def full(*_: Any) -> None:
-            raise sqlite3.OperationalError("database or disk is full")
-
-        monkeypatch.setattr(ProfileLog, "_write", full)
-        running = served()
-        with running as url, httpx.Client(base_url=url, timeout=20) as client:
-            assert self.ask(client, 20) == [200] * 20
-        assert running.plane.collector.profiles.dropped == 40
-        assert "full" in running.plane.collector.profiles.last_error
-
-    def test_a_reader_that_is_killed_disturbs_nobody(self, served: Any, path: Path) -> None:
-        code = (
-            "import sqlite3, sys, time; d = sqlite3.connect(sys.argv[1]); d.execute('BEGIN'); "
-            "d.execute('SELECT COUNT(*) FROM chunks').fetchone(); print('reading', flush=True); time.sleep(60)"
-        )
-        with served() as url, httpx.Client(base_url=url, timeout=20) as client:
-            assert self.ask(client, 20) == [200] * 20
-            reader = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE)
-            assert reader.stdout is not None
-            assert reader.stdout.readline() == b"reading\n"
-            assert self.ask(client, 20) == [200] * 20
-            reader.kill()
-            reader.wait()
-            reader.stdout.close()
-            assert self.ask(client, 20) == [200] * 20
-        assert sum(c.n for c in profiles.read(path, "digits", 1) if c.subject == "inputs") == 60
-
-
-def test_a_model_takes_twenty_megabytes_at_most(tmp_path: Path) -> None:
-    """As many features as are looked at, 20,000 requests of MNIST's size that wait, and sketches that are full."""
-    code = (Path(__file__).parent / "collect_memory.py").read_text()
-    found = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
-    assert 0 < float(found.stdout) < 20

@@ -180,3 +180,19 @@ def test_a_client_that_does_not_read_its_answer_is_cut_off(server: Running) -> N
         time.sleep(3.0)  # twice request_timeout
         assert len(all_of(sock)) < 4 * WIDE
     assert alive(server)
+
+
+def test_an_idle_connection_is_closed_and_a_busy_one_is_not(
+    fakes: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The timer that the first answer set comes due while the connection is in use."""
+    monkeypatch.setattr("modelkeep.serve.listener.KEEP_ALIVE", 1)
+    with Running({"m": fakes.Fake()}) as url, socket.create_connection(tuple(url[7:].split(":")), timeout=20) as sock:
+        began = time.monotonic()
+        while time.monotonic() < began + 1.6:
+            sock.sendall(ALIVE)
+            assert sock.recv(1000).startswith(b"HTTP/1.1 200")
+            time.sleep(0.2)
+        last = time.monotonic()
+        assert all_of(sock) == b""
+        assert 0.7 < time.monotonic() - last < 15

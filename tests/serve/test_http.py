@@ -20,7 +20,7 @@ import pytest
 
 from modelkeep.data.traffic import read
 from modelkeep.errors import BadInput
-from modelkeep.serve.router import STICKY
+from modelkeep.serve.router import STICKY, Router
 from modelkeep.serve.server import Running
 from modelkeep.settings import Settings
 from modelkeep.types import ServeConfig
@@ -238,7 +238,7 @@ def test_a_raw_body_needs_a_shape_that_can_be_told(client: httpx.Client) -> None
 
 
 def test_a_defect_of_ours_is_a_sentence_too(server: Running, client: httpx.Client, monkeypatch: Any) -> None:
-    monkeypatch.setattr(server.plane, "infer", None)
+    monkeypatch.setattr(server.plane, "ask", None)
     reply = client.post(INFER, json=body())
     assert (reply.status_code, reply.json()) == (500, {"error": "the server failed on this request; its log says why"})
 
@@ -403,14 +403,15 @@ def test_bodies_on_their_way_count_as_bytes(fakes: SimpleNamespace) -> None:
     assert running.plane.limits.bytes == 0
 
 
-def test_the_sticky_header_reaches_the_router(server: Running, client: httpx.Client, monkeypatch: Any) -> None:
+def test_the_sticky_header_reaches_the_router(client: httpx.Client, monkeypatch: Any) -> None:
     seen = []
-    infer = server.plane.infer
+    pick = Router.pick
 
-    async def spy(request: Any) -> Any:
-        seen.append(request.parameters)
-        return await infer(request)
+    def spy(router: Router, key: str, version: int | None = None) -> Any:
+        seen.append(key)
+        return pick(router, key, version)
 
-    monkeypatch.setattr(server.plane, "infer", spy)
+    monkeypatch.setattr(Router, "pick", spy)
     assert client.post(INFER, json=body(), headers={STICKY: "user-7"}).status_code == 200
-    assert seen == [{STICKY: "user-7"}]
+    assert client.post(INFER, json=body(id="mine")).status_code == 200
+    assert seen == ["user-7", "mine"]
