@@ -100,7 +100,7 @@ class Keep:
         Ref.parse(name)
         told = "".join(f", {key}={options[key]!r}" for key in ("factory", "task", "with_past") if options.get(key))
         with self._workspace() as room:
-            baseline.keep(formats.adopt(source, room, **options))
+            baseline.keep(formats.adopt(source, room, **options), options.get("data"))
             return self.registry.add(name, room, made_by=f"add({source.name!r}{told})", who=self.who)
 
     def convert(self, ref: str | Ref | Version, to: str, *, rows: Dataset | None = None, **options: Any) -> Version:
@@ -405,7 +405,7 @@ def _complete(model: Model, rows: Dataset | None) -> None:
     """What a version has besides its model: reference rows, where it has none yet, and what they look like."""
     if rows is not None and folder.reference(model.path) is None:
         folder.keep_reference(model.path, dataset.fit(rows, model.signature))
-    baseline.keep(model)
+    baseline.keep(model, rows)
 
 
 def _keep_baseline(keep: Keep, version: Version, rows: Dataset | None = None) -> None:

@@ -39,6 +39,8 @@ NANNYML = {
     "auc": (0.970744, 0.971011, 0.971407, 0.971091, 0.971123, 0.961090, 0.961825, 0.961073, 0.962533, 0.961316),
 }
 """What NannyML estimates, chunk by chunk, by its documentation of binary classification."""
+NANNYML_REAL = (0.9422, 0.9422, 0.9502, 0.9436, 0.941, 0.9146, 0.9156, 0.9144, 0.9224, 0.9122)
+"""The real accuracy there, of the answers in the data: they take the second class from 0.65 on, ours from 0.5."""
 
 
 @dataclass
@@ -168,6 +170,8 @@ def tell_car_loan(found: dict[str, dict[str, list[float]]]) -> bool:
     good = True
     for metric, by in found.items():
         errors = {whose: 100 * mean_error(values, by["real"]) for whose, values in by.items()}
+        if metric == "accuracy":
+            errors["NannyML"] = 100 * mean_error(by["NannyML"], NANNYML_REAL)
         good &= errors["ours"] <= errors["NannyML"] + 0.1
         for whose, values in by.items():
             print(f"| {metric} | {whose} | {' | '.join(f'{v:.4f}' for v in values)} | {errors[whose]:.2f} |")

@@ -52,14 +52,14 @@ def load() -> tuple[Digits, Digits, Digits]:
     return seen.take(slice(-HELD_OUT)), seen.take(slice(-HELD_OUT, None)), live
 
 
-def trained(digits: Digits, epochs: int = 3, seed: int = 0) -> nn.Module:
+def trained(digits: Digits, epochs: int = 5, seed: int = 0) -> nn.Module:
     """A perceptron 784-256-128-10, by Adam, in some seconds."""
     torch.manual_seed(seed)
     net = nn.Sequential(nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, 10))
     x, y = torch.from_numpy(digits.images), torch.from_numpy(digits.labels.astype(np.int64))
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
     for _ in range(epochs):
-        for rows in torch.randperm(len(x)).split(256):
+        for rows in torch.randperm(len(x)).split(128):
             optimizer.zero_grad()
             nn.functional.cross_entropy(net(x[rows]), y[rows]).backward()
             optimizer.step()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from modelkeep.data import dataset
 from modelkeep.data.bins import Bins
 from modelkeep.data.features import CONFIDENCE, Columns
 from modelkeep.model import engines, folder
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
     from modelkeep.types import Array, Arrays, Model, Signature, TensorSpec
 
 FILE = "baseline.npz"
-MIN_ROWS = 50
+MIN_ROWS, MAX_ROWS = 50, 16_384
+"""The more rows, the less is added to the tolerance for what they may err by; only counts of them are kept."""
 BATCH = 64
 SECONDS = 20.0
 """A slow model answers fewer of its rows; the inputs are taken of all of them."""
@@ -75,11 +77,13 @@ class Baseline:
 def build(model: Model, rows: Dataset | None = None, *, seconds: float = SECONDS) -> Baseline | None:
     """The Baseline of a model folder, of ``rows`` or the reference rows in it; runs the model on them.
 
-    None where there are fewer than 50 rows, or the model takes no batches. Raises what the engine raises.
+    Of more than MAX_ROWS, as many by chance. None where there are fewer than 50 rows, or the model takes no batches.
+    Raises what the engine raises, and BadData where the rows do not fit.
     """
     rows = rows or folder.reference(model.path)
     if rows is None or len(rows) < MIN_ROWS or not model.signature.batched:
         return None
+    rows = dataset.fit(rows.sample(MAX_ROWS), model.signature)
     outputs = _answers(model, rows, seconds)
     n = len(next(iter(outputs.values())))
     answers = _subject(model.signature.outputs, outputs, answers=True)
@@ -179,12 +183,12 @@ def read(path: Path, signature: Signature) -> Baseline | None:
         return None
 
 
-def keep(model: Model) -> None:
+def keep(model: Model, rows: Dataset | None = None) -> None:
     """Put the Baseline of a model folder into it, where it can be made; a model that fails on its rows keeps none."""
     if (model.path / FILE).is_file():
         return
     with contextlib.suppress(Exception):  # an engine may raise anything, and the version is sound without it
-        if (made := build(model)) is not None:
+        if (made := build(model, rows)) is not None:
             write(made, model.path / FILE)
 
 
