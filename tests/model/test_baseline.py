@@ -13,7 +13,7 @@ import pytest
 from modelkeep import Keep
 from modelkeep.data.dataset import Dataset
 from modelkeep.model import baseline, engines, folder
-from modelkeep.model.baseline import MIN_ROWS, build, ensure, find, inputs_only, read, write
+from modelkeep.model.baseline import MAX_ROWS, MIN_ROWS, build, ensure, find, inputs_only, read, write
 from modelkeep.settings import Settings
 from modelkeep.types import Model, Signature, TensorSpec, Version
 
@@ -126,6 +126,20 @@ class TestBuild:
         assert found is not None
         assert found.inputs.bins.n == 60
 
+    def test_of_very_many_rows_a_sample_is_enough(self, make: Callable[..., tuple[Model, Any]]) -> None:
+        found = build(make(None)[0], rows(MAX_ROWS + 10))
+        assert found is not None
+        assert found.inputs.bins.n == MAX_ROWS
+
+    def test_all_rows_that_are_given_count_and_not_only_those_that_are_kept(
+        self, make: Callable[..., tuple[Model, Any]]
+    ) -> None:
+        model, _ = make(rows(100))
+        baseline.keep(model, rows(3000))
+        found = find(model)
+        assert found is not None
+        assert found.inputs.bins.n == 3000
+
     def test_inputs_alone_need_no_engine(self, make: Callable[..., tuple[Model, Any]]) -> None:
         model, runner = make(rows())
         found = inputs_only(model)
@@ -220,10 +234,11 @@ class TestOfVersions:
         one, other = find(keep.model("digits@1")), find(keep.model(onnx))
         assert one is not None
         assert other is not None
-        assert one.accuracy == other.accuracy
+        assert one.inputs.bins.n > other.inputs.bins.n == 1024, "convert was given none, so it has those that are kept"
         assert one.accuracy is not None
         assert one.accuracy > 0.9
-        assert one.inputs.bins.form == other.inputs.bins.form
+        assert other.accuracy == pytest.approx(one.accuracy, abs=0.01)
+        assert one.inputs.columns.names == other.inputs.columns.names
 
     def test_rows_that_convert_is_given_become_the_reference(
         self, keep: Keep, bare: Version, digits: tuple[Dataset, Dataset]
