@@ -12,13 +12,13 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from modelkeep.data.dataset import Dataset
 from modelkeep.errors import ModelkeepError
 from modelkeep.keep import Keep
 from modelkeep.settings import Settings
-from modelkeep.types import Version
+from modelkeep.types import BATCH, Version
 from zoo import catalogue, outcome, trained
 from zoo.outcome import Cell, Outcome
 
@@ -70,7 +70,7 @@ def _cell(keep: Keep, row: Row, added: Version, target: str, made: dict[str, Ver
             numbers |= trained.one_step(keep.model(version))
     except ModelkeepError as error:
         return Cell(False, str(error), time.perf_counter() - began)
-    why = baked(version, row.free)
+    why = baked(version, row.free) or untried(version, numbers)
     return Cell(not why, why or version.reports[-1].why, time.perf_counter() - began, numbers)
 
 
@@ -81,6 +81,13 @@ def baked(version: Version, free: Mapping[str, tuple[int, ...]]) -> str:
             if spec.shape[axis] is not None:
                 return f"dimension {axis} of {spec.describe()} is baked in, and should be free"
     return ""
+
+
+def untried(version: Version, numbers: Mapping[str, Any]) -> str:
+    """The free dimension that was run at no other size than the example's, so that nothing shows that it is free."""
+    sizes = numbers.get("sizes", {})
+    left = [name for name in version.model.signature.free if name != BATCH and not sizes.get(name)]
+    return f"{left[0]} was tried at no other size" if left else ""
 
 
 def main(name: str, result: str, folder: str) -> None:

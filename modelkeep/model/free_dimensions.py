@@ -27,7 +27,7 @@ STEPS = (1, 2, 4, 8, 16, 32, 64)
 LONGEST = 2048
 """Sequences are tried up to this length; a model that takes it is believed to take more."""
 SECONDS = 60.0
-"""After this, bounds that are not found yet stay at what was tried."""
+"""Of each free dimension: after this, bounds that are not found yet stay at what was tried, its ends in any case."""
 NUMBERED = re.compile(r"[su]\d+")
 """Names that torch.export numbers, whatever its caller called the dimension."""
 WORDS = {2: ("sequence",), 3: ("sequence", "length"), 4: ("sequence", "height", "width")}
@@ -252,10 +252,11 @@ class _Probe:
     def bounded(self, free: Free) -> Free:
         """With the smallest and the largest size that the model takes, as far as they are looked for."""
         size, step = self.size(free.places[0]), free.bounds.step
+        self.started = time.monotonic()
         low = self.edge(free, size, 0 if _past(free) else step)
         highest = size * 2 if len(self.inputs[free.places[0].input].shape) > 3 and not _past(free) else LONGEST
         good, bad = size, None
-        while good < highest and bad is None and self._in_time():
+        while good < highest and bad is None and (good == size or self._in_time()):
             more = min(good * 2, max(highest, size * 2)) // step * step
             good, bad = (more, None) if more > good and self.takes(free, more) else (good, more)
             if bad == good:

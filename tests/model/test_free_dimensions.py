@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from modelkeep.errors import Unsupported
+from modelkeep.model import free_dimensions
 from modelkeep.model.free_dimensions import discover, fix, raised
 from modelkeep.types import Bounds, Signature, TensorSpec
 
@@ -52,6 +53,15 @@ def test_a_sequence_up_to_the_positions_that_there_are() -> None:
     signature = found(lambda words: words[..., None] + table[np.arange(words.shape[1])], words=ids(3, 12))
     assert shapes(signature) == ["words int64 [batch, sequence]", "y float64 [batch, sequence, 5]"]
     assert signature.bounds == {"sequence": Bounds(1, 40)}
+
+
+def test_a_slow_machine_finds_the_ends_of_every_dimension(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the time is up, what was tried bounds a size, and both ends are tried in any case."""
+    monkeypatch.setattr(free_dimensions, "SECONDS", 0.0)
+    image, weights = floats(3, 2, 16, 24) * np.arange(24, dtype=np.float32), floats(2, 1, 1)
+    signature = found(lambda image: (image * weights).mean((2, 3)), image=image)
+    assert shapes(signature) == ["image float32 [batch, 2, height, width]", "y float32 [batch, 2]"]
+    assert signature.bounds == {}
 
 
 def test_dimensions_that_only_move_together_share_a_name() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from modelkeep.data.dataset import Dataset
 from modelkeep.errors import Differs
 from modelkeep.model import formats
+from modelkeep.types import Signature, TensorSpec
 from zoo import catalogue, inputs, judge, trained
 from zoo.outcome import Outcome
 from zoo.row import Row, Source
@@ -67,6 +69,14 @@ def test_a_dimension_that_was_promised_and_is_baked_in_fails_the_row(made: Any, 
     found = judge.judge(row, tmp_path / "work")
     assert not found.ok
     assert found.cells["onnx"].why.startswith("dimension 1 of tokens float32 [batch, 4, 3] is baked in")
+
+
+def test_a_dimension_that_was_tried_at_one_size_only_fails_the_row() -> None:
+    words = TensorSpec("ids", "int64", (None, None), ("batch", "sequence"))
+    version: Any = SimpleNamespace(model=SimpleNamespace(signature=Signature((words,), ())))
+    assert judge.untried(version, {"sizes": {"sequence": [1, 7]}}) == ""
+    assert judge.untried(version, {"sizes": {"sequence": []}}) == "sequence was tried at no other size"
+    assert judge.untried(version, {}) == "sequence was tried at no other size"
 
 
 def test_a_row_that_cannot_be_added_says_why(made: Any, tmp_path: Path) -> None:
