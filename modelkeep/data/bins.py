@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from functools import cached_property
-from math import log
+from math import ceil, log
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -108,10 +108,20 @@ class Bins:
             return "any"
         scale = max(abs(edge) for edge in cuts)
         near = (cuts[max(place - 1, 0)], cuts[min(place, len(cuts) - 1)])
+        if (only := _only(*near)) is not None:
+            return f"{only}"
         low, high = (f"{0.0 if abs(edge) < 1e-5 * scale or scale <= 1e-6 else edge:.4g}" for edge in near)
         if place == 0:
             return f"< {high}"
         return f"≥ {low}" if place >= len(cuts) else f"{low} to {high}" if low != high else low
+
+
+def _only(low: float, high: float) -> int | None:
+    """The whole number that a category is, where it lies between its neighbours' halves; None for other bins."""
+    slack = 1e-3
+    number = ceil(low - slack)
+    ends = all(edge % 1 == 0.5 or abs(edge - number) < slack for edge in (low, high))
+    return number if ends and low < high and number <= high + slack < number + 1 else None
 
 
 def cut(column: Array) -> list[float]:

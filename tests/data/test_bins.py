@@ -156,3 +156,10 @@ def test_bins_are_made_again_from_what_is_kept_of_them() -> None:
 def test_other_bins_have_another_form() -> None:
     assert one([0, 1] * 30).form == one([0, 0, 1] * 30).form
     assert one([0, 1] * 30).form != one([0, 1, 2] * 30).form
+
+
+def test_a_class_is_called_by_its_number() -> None:
+    bins = Bins.of(np.array([[float(i % 3), 0.37 * i, float(i % 2)] for i in range(60)]), [None, None, None])
+    assert [bins.label(0, place) for place in range(5)] == ["< 0", "0", "1", "2", "≥ 2"]
+    assert [bins.label(2, place) for place in range(4)] == ["< 0", "0", "1", "≥ 1"]
+    assert "to" in bins.label(1, 2)

@@ -164,7 +164,7 @@ class TestAClassThatIsGone:
             at, found = look_often(drift, self.answers(1.0, 1000, 20 + seed))
             assert 0 < at <= 500
             assert found is not None
-            assert "6.5 to 7.5 is the answer to " in found.why
+            assert "predicted class: 7 is the answer to " in found.why
             assert "of which it may lose 33%" in found.why
 
     def test_one_that_lost_less_than_it_may_is_no_drift_however_many_come(self) -> None:
