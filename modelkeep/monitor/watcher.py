@@ -22,7 +22,7 @@ from modelkeep.monitor.health import FAILED
 if TYPE_CHECKING:
     from modelkeep.monitor.watch import Checked
 
-SHARE = 0.02
+SHARE = 0.01
 """Of one core: after a costly look the next one waits for so long that no more is taken."""
 LONGEST = 120.0
 """Seconds that it waits at most."""
