@@ -402,8 +402,16 @@ def _subject(keep: Keep, ref: str | Ref | Version, setting: Mapping[str, Any]) -
 
 
 def _complete(model: Model, rows: Dataset | None) -> None:
-    """What a version has besides its model: reference rows, where it has none yet, and what they look like."""
-    if rows is not None and folder.reference(model.path) is None:
+    """What a version has besides its model: reference rows, where it has none yet, and what they look like.
+
+    Those of the model that it was made from are dropped where this one takes other sizes (convert --example).
+    """
+    try:
+        there = folder.reference(model.path)
+    except BadData:
+        (model.path / folder.REFERENCE).unlink()
+        there = None
+    if rows is not None and there is None:
         folder.keep_reference(model.path, dataset.fit(rows, model.signature))
     baseline.keep(model, rows)
 
