@@ -140,7 +140,7 @@ def duration(text: str) -> float:
             if 0 <= value < float("inf"):
                 return value
             break
-    raise click.BadParameter(f"'{text}' is no time; write 20ms, 5s, 2m or 1h")
+    raise click.BadParameter(f"'{text}' is no time; write 20ms, 5s, 2m, 1h or 7d")
 
 
 def share(text: str) -> float:
@@ -183,7 +183,7 @@ class Duration(click.ParamType[float]):
         """Seconds."""
         found = value if isinstance(value, float) else duration(str(value))
         if self.positive and not found:
-            raise click.BadParameter("it must be more than 0; write 20ms, 5s, 2m or 1h")
+            raise click.BadParameter("it must be more than 0; write 20ms, 5s, 2m, 1h or 7d")
         return found
 
 

@@ -14,15 +14,16 @@ from modelkeep.types import Report
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("20ms", 0.02), ("5s", 5.0), ("2m", 120.0), ("1h", 3600.0), ("0.5", 0.5), ("0", 0.0)]
+    ("text", "seconds"),
+    [("20ms", 0.02), ("5s", 5.0), ("2m", 120.0), ("1h", 3600.0), ("7d", 604_800.0), ("0.5", 0.5), ("0", 0.0)],
 )
 def test_times_are_read(text: str, seconds: float) -> None:
     assert output.duration(text) == pytest.approx(seconds)
 
 
-@pytest.mark.parametrize("text", ["", "soon", "-1s", "1d", "ms", "nan"])
+@pytest.mark.parametrize("text", ["", "soon", "-1s", "1w", "ms", "nan"])
 def test_what_is_no_time_is_refused(text: str) -> None:
-    with pytest.raises(click.BadParameter, match="write 20ms, 5s, 2m or 1h"):
+    with pytest.raises(click.BadParameter, match="write 20ms, 5s, 2m, 1h or 7d"):
         output.duration(text)
 
 

@@ -82,7 +82,7 @@ def test_no_verb_at_all_is_wrong_use(capsys: pytest.CaptureFixture[str], monkeyp
         (["add", "m", "x.onnx", "--factory-args", "{"], 2, "--factory-args is not JSON"),
         (["add", "m", "x.onnx", "--factory-args", "[]"], 2, "--factory-args must be a JSON object"),
         (["rollout", "m@1", "--steps", "50,10"], 2, "must be growing percentages below 100"),
-        (["tune", "m", "--p99", "soon"], 2, "'soon' is no time; write 20ms, 5s, 2m or 1h"),
+        (["tune", "m", "--p99", "soon"], 2, "'soon' is no time; write 20ms, 5s, 2m, 1h or 7d"),
         (["optimize", "m", "--data", "x", "--max-drop", "200%"], 2, "'200%' is no share; write 0.02, 2% or 2pp"),
         (["update", "m", "--method", "transfer"], 2, "--method transfer needs --classes"),
         (["operate", "gone.toml"], 2, "there is no policy file gone.toml"),
