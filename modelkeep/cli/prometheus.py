@@ -53,7 +53,8 @@ def up(folder: Path | None, json_: bool) -> None:
         folder = settings.read().home / HOME
         if not folder.exists():
             write.write(folder, _plan({}))
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: both are ended before we are
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell that starts us behind itself has SIGINT ignored
+        signal.signal(number, signal.default_int_handler)  # both programs are ended before we are
     with run.Up(folder) as both:
         if json_:
             dump({"folder": folder, **both.urls})
