@@ -9,6 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections import deque
 from collections.abc import Sequence
 from http.client import HTTPException
 from typing import TYPE_CHECKING, Any, TextIO
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
     from modelkeep.types import Finding
 
 TIMEOUT = 3.0
+OWED = 100
+"""Findings that wait for a webhook that could not be reached; the oldest go first."""
+TAKEN = range(200, 300)
+LATER = (0, 408, 429)
+"""Statuses that say nothing against the document: it may be sent again, as after 5xx."""
 LASTS = 300.0
 """Seconds that Alertmanager takes a finding to go on for, unless it is told of it again or that it is over."""
 ORIGIN = "modelkeep"
@@ -30,7 +36,8 @@ class Alerts:
     """Where findings are told. ``webhook`` is an http or https URL that takes a JSON document, ``alertmanager`` that of
     an Alertmanager (its API v2 is used); BadSettings for anything else.
 
-    ``told`` and ``failed`` count; a failure is also a line on ``stream``.
+    ``told`` and ``failed`` count; a failure is also a line on ``stream``, the first of several like it. What did not
+    reach the webhook is sent again the next time that anything is told, or goes on (``still``).
     """
 
     def __init__(
@@ -42,42 +49,63 @@ class Alerts:
         self.webhook, self.alertmanager = webhook, alertmanager
         self._stream = stream
         self.told = self.failed = 0
+        self._owed: deque[dict[str, Any]] = deque(maxlen=OWED)
+        self._trouble: dict[str, str] = {}
+        """What went wrong last, by whom it was to be told; empty where nothing did."""
 
     def tell(self, ref: str, finding: Finding) -> bool:
         """Tell one finding of a version; whether it reached everybody. Takes 3 s each at most, and never raises."""
         self._line(f"{finding.kind} {ref} {finding.subject}: {finding.why}")
         self.told += 1
-        document = {"model": ref, **finding.to_json()}
-        heard = self.webhook is None or self._post("webhook", self.webhook, document)
-        return self.still(ref, [finding]) and heard
+        if self.webhook is not None:
+            self._owed.append({"model": ref, **finding.to_json()})
+        return self.still(ref, [finding])
 
     def still(self, ref: str, findings: Sequence[Finding]) -> bool:
         """These go on: what Alertmanager must hear every few minutes (LASTS). The others are told once only."""
-        return self._alert([_alert(ref, finding, LASTS) for finding in findings])
+        heard = self._hook()
+        return self._alert([_alert(ref, finding, LASTS) for finding in findings]) and heard
 
     def over(self, ref: str, finding: Finding) -> bool:
         """It is found no more: a line, and Alertmanager resolves it."""
         self._line(f"{finding.kind} {ref} {finding.subject}: over")
         return self._alert([_alert(ref, finding, 0.0)])
 
+    def _hook(self) -> bool:
+        """The webhook is told what it is owed; whether it took all of it. What it refuses (4xx) is owed no more."""
+        heard = True
+        while self.webhook is not None and self._owed:
+            status = self._post("webhook", self.webhook, self._owed[0])
+            if status in LATER or status >= 500:
+                return False
+            self._owed.popleft()
+            heard = heard and status in TAKEN
+        return heard
+
     def _alert(self, alerts: list[dict[str, Any]]) -> bool:
         if self.alertmanager is None or not alerts:
             return True
-        return self._post("Alertmanager", self.alertmanager.rstrip("/") + "/api/v2/alerts", alerts)
+        return self._post("Alertmanager", self.alertmanager.rstrip("/") + "/api/v2/alerts", alerts) in TAKEN
 
     def _line(self, text: str) -> None:
         print(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {text}", file=self._stream or sys.stdout, flush=True)
 
-    def _post(self, what: str, url: str, document: Any) -> bool:
+    def _post(self, what: str, url: str, document: Any) -> int:
+        """The status of the answer; 0 where none came."""
         body = json.dumps(document, default=str).encode()
         request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
         try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT):
-                return True
+            with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+                self._trouble.pop(what, None)
+                return int(answer.status)
         except (urllib.error.URLError, OSError, HTTPException, ValueError) as error:
             self.failed += 1
-            self._line(f"the {what} {urlsplit(url).netloc} was not told: {error or repr(error)}")
-            return False
+            where = urlsplit(url).netloc.rpartition("@")[2]  # no password
+            trouble = f"the {what} {where} was not told: {error or repr(error)}"
+            if trouble != self._trouble.get(what):
+                self._line(trouble)
+            self._trouble[what] = trouble
+            return error.code if isinstance(error, urllib.error.HTTPError) else 0
 
 
 def _alert(ref: str, finding: Finding, lasts: float) -> dict[str, Any]:

@@ -83,6 +83,40 @@ def test_a_refusing_webhook_is_reported(hook: Any) -> None:
     assert (told.told, told.failed) == (1, 1)
 
 
+def test_what_a_webhook_was_not_told_comes_once_it_listens_again(hook: Any) -> None:
+    hook.status = 503
+    out = io.StringIO()
+    told = Alerts(hook.url, stream=out)
+    told.tell("digits@1", FINDING)
+    told.still("digits@1", [])
+    assert out.getvalue().count("was not told") == 1, "the same trouble is said once"
+    hook.status = 200
+    hook.got.clear()
+    assert told.still("digits@1", [FINDING])
+    told.still("digits@1", [FINDING])
+    assert [body["subject"] for _, body in hook.got] == ["inputs"]
+
+
+def test_what_a_webhook_refuses_is_not_sent_again(hook: Any) -> None:
+    hook.status = 400
+    told = Alerts(hook.url, stream=io.StringIO())
+    assert not told.tell("digits@1", FINDING)
+    told.still("digits@1", [FINDING])
+    assert len(hook.got) == 1
+
+
+def test_what_waits_for_a_webhook_is_bounded(hook: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alerts, "OWED", 2)
+    hook.status = 500
+    told = Alerts(hook.url, stream=io.StringIO())
+    for number in range(4):
+        told.tell("digits@1", replace(FINDING, subject=str(number)))
+    hook.status = 200
+    hook.got.clear()
+    told.still("digits@1", [])
+    assert [body["subject"] for _, body in hook.got] == ["2", "3"]
+
+
 def test_nobody_there_is_reported() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -105,7 +139,9 @@ def test_a_silent_webhook_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_secret_part_of_an_address_is_not_printed(hook: Any) -> None:
     hook.status = 500
     out = io.StringIO()
-    Alerts(f"{hook.url}?token=secret", stream=out).tell("digits@1", FINDING)
+    address = hook.url.replace("http://", "http://somebody:secret@")
+    for url in (f"{hook.url}?token=secret", address):
+        Alerts(url, stream=out).tell("digits@1", FINDING)
     assert "secret" not in out.getvalue()
 
 

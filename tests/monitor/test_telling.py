@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from modelkeep.monitor.alerts import Alerts
-from modelkeep.monitor.telling import FOUND, OVER, tell
+from modelkeep.monitor.telling import FOUND, OVER, TOLD, tell
 from modelkeep.monitor.watch import Checked
 from modelkeep.registry import Registry
 from modelkeep.settings import Settings
@@ -44,14 +44,17 @@ class Watching:
     def __init__(self, registry: Registry, version: Version) -> None:
         self.registry, self.version, self.alerts = registry, version, Heard()
 
-    def look(self, *findings: Finding, who: str = "monitor", over: bool = True) -> list[tuple[str, str]]:
+    def look(
+        self, *findings: Finding, who: str = "monitor", over: bool = True, tells: bool = True
+    ) -> list[tuple[str, str]]:
         """What is told of a look with these findings."""
         self.alerts.heard.clear()
-        tell(self.registry, self.version, Checked("digits@1", 9, 1.0, findings), self.alerts, who, over=over)
+        alerts = self.alerts if tells else None
+        tell(self.registry, self.version, Checked("digits@1", 9, 1.0, findings), alerts, who, over=over)
         return list(self.alerts.heard)
 
     def journal(self) -> list[tuple[str, str]]:
-        entries = [e for kind in (FOUND, OVER) for e in self.registry.journal("digits", kind=kind)]
+        entries = [e for kind in (FOUND, TOLD, OVER) for e in self.registry.journal("digits", kind=kind)]
         return [(e.kind, str(e.data["subject"])) for e in sorted(entries, key=lambda e: e.id)]
 
 
@@ -81,7 +84,7 @@ def test_the_entry_holds_the_evidence(watching: Watching) -> None:
     watching.look(DRIFT)
     (entry,) = watching.registry.journal("digits", kind=FOUND)
     assert entry.why == "they moved"
-    assert entry.data == {**DRIFT.to_json(), "version": 1}
+    assert entry.data == {**DRIFT.to_json(), "version": 1, "told": True}
     assert entry.who == "monitor"
     watching.look()
     (entry,) = watching.registry.journal("digits", kind=OVER)
@@ -91,15 +94,33 @@ def test_the_entry_holds_the_evidence(watching: Watching) -> None:
 
 def test_who_looks_for_less_ends_nothing(watching: Watching) -> None:
     watching.look(DRIFT, SLOW)
+    assert watching.look(DRIFT, who="person", over=False) == [("tell", "inputs")], "to those whom the person tells"
     assert watching.look(DRIFT, who="person", over=False) == [("still", "inputs")]
-    assert watching.look(who="person", over=True) == []
-    assert watching.journal() == [(FOUND, "inputs"), (FOUND, "latency")]
+    assert watching.look(who="other", over=True) == []
+    assert watching.journal() == [(FOUND, "inputs"), (FOUND, "latency"), (TOLD, "inputs")]
 
 
-def test_what_another_one_found_is_not_told_again(watching: Watching) -> None:
-    watching.look(DRIFT, who="person", over=False)
+@pytest.mark.parametrize("tells", [True, False])
+def test_a_person_who_looks_first_takes_nothing_from_whom_the_service_tells(watching: Watching, tells: bool) -> None:
+    watching.look(DRIFT, who="person", over=False, tells=tells)
+    assert watching.look(DRIFT) == [("tell", "inputs")]
     assert watching.look(DRIFT) == [("still", "inputs")]
-    assert watching.look() == [], "it is for the person to say that it is over"
+    assert watching.look() == [("over", "inputs")], "the service found it too, and finds it no more"
+    assert watching.look(DRIFT) == [("tell", "inputs")]
+    assert watching.journal() == [(FOUND, "inputs"), (TOLD, "inputs"), (OVER, "inputs"), (FOUND, "inputs")]
+
+
+def test_what_only_a_person_found_is_not_for_the_service_to_end(watching: Watching) -> None:
+    watching.look(DRIFT, who="person", over=False, tells=False)
+    watching.look(DRIFT, who="person", over=False, tells=False)
+    assert watching.look() == []
+    assert watching.journal() == [(FOUND, "inputs")]
+
+
+def test_who_told_nobody_may_tell_later(watching: Watching) -> None:
+    watching.look(DRIFT, who="person", over=False, tells=False)
+    assert watching.look(DRIFT, who="person", over=False) == [("tell", "inputs")]
+    assert watching.look(DRIFT, who="person", over=False) == [("still", "inputs")]
 
 
 def test_other_versions_and_alerts_from_outside_are_their_own(watching: Watching) -> None:
