@@ -163,7 +163,10 @@ def fit(dataset: Dataset, signature: Signature) -> Dataset:
         inputs = columns(dataset, list(wanted))
     missing = [t.describe() for t in signature.inputs if t.name not in inputs]
     if missing:
-        raise BadData(f"{dataset.source} has the inputs {', '.join(inputs)}; the model also takes {', '.join(missing)}")
+        raise BadData(
+            f"{dataset.source} has the inputs {', '.join(inputs)}; the model also takes {', '.join(missing)}: add "
+            "what is missing under its name"
+        )
     fitted = {name: _cast(inputs[name], spec, dataset.source) for name, spec in wanted.items()}
     return Dataset(fitted, dataset.labels, dataset.source)
 

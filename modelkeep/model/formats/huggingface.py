@@ -71,7 +71,7 @@ def adopt(
     options: dict[str, Any] = {"class": type(built).__name__, **({"own_code": True} if own_code else {})}
     if with_past:
         options["past"] = signatures.layers_of(built, source)
-    module_ = Named(built, signatures.inputs(built), options.get("past", 0))
+    module_ = Named(built, signatures.inputs(built, given=data.inputs if data else None), options.get("past", 0))
     signature = signatures.read(module_, source)
     return Model(into, "huggingface", signature, _files(into), _labels(built), options)
 
@@ -79,7 +79,8 @@ def adopt(
 def module(model: Model) -> nn.Module:
     """The module in eval mode on the CPU, called with its inputs by position, answering with its tensors by name."""
     built = _load(model.path, model.options["class"], own_code=bool(model.options.get("own_code")))
-    return Named(built, signatures.inputs(built), model.options.get("past", 0)).eval()
+    taken = [spec.name for spec in model.signature.inputs]
+    return Named(built, signatures.inputs(built, given=taken), model.options.get("past", 0)).eval()
 
 
 def save(

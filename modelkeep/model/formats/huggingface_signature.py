@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +34,15 @@ def takes(built: Any, name: str) -> bool:
     return name in inspect.signature(built.forward).parameters
 
 
-def inputs(built: Any) -> tuple[str, ...]:
-    """The names of the inputs, in forward's order."""
+def inputs(built: Any, *, given: Collection[str] | None = None) -> tuple[str, ...]:
+    """The names of the inputs, in forward's order; without token_type_ids where it is not among those ``given``, for
+    the model then takes them to be zeros, as they are for one text.
+    """
     parameters = list(inspect.signature(built.forward).parameters)
     wanted = [name for name in KNOWN if name in parameters]
     if "input_ids" not in wanted and "input_values" not in wanted:
         wanted = [name for name in wanted if name != "attention_mask"]
-    if getattr(built.config, "type_vocab_size", 0) < 2:
+    if getattr(built.config, "type_vocab_size", 0) < 2 or (given is not None and "token_type_ids" not in given):
         wanted = [name for name in wanted if name != "token_type_ids"]
     return tuple(sorted(wanted, key=parameters.index))
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from modelkeep.errors import BadModel, ModelkeepError, Unsupported, Untrusted
+from modelkeep.data.dataset import Dataset
+from modelkeep.errors import BadData, BadModel, ModelkeepError, Unsupported, Untrusted
 from modelkeep.model import detect, engines, folder, formats
 from modelkeep.model import signature as signatures
 from modelkeep.model.formats import torch as torch_format
@@ -81,6 +82,19 @@ class TestEncoder:
         found = engines.load(model).run(given)
         assert list(found) == ["logits"]
         np.testing.assert_allclose(found["logits"], want, atol=1e-5)
+
+    def test_rows_without_token_types_leave_that_input_out(self, bert: Path, tmp_path: Path) -> None:
+        ids = np.tile(np.arange(1, 8), (4, 1))
+        rows = Dataset({"input_ids": ids, "attention_mask": np.ones_like(ids)}, None, "rows.npz")
+        model = folder.read(formats.adopt(bert, tmp_path / "into", data=rows).path)
+        assert [t.name for t in model.signature.inputs] == ["input_ids", "attention_mask"]
+        theirs = transformers.BertForSequenceClassification.from_pretrained(bert).eval()
+        with torch.no_grad():
+            want = theirs(**{name: torch.from_numpy(array) for name, array in rows.inputs.items()}).logits.numpy()
+        np.testing.assert_allclose(engines.load(model).run(rows.inputs)["logits"], want, atol=1e-5)
+        bare = Dataset({"input_ids": ids}, None, "rows.npz")
+        with pytest.raises(BadData, match=r"the model also takes attention_mask .*: add what is missing under its name"):
+            formats.adopt(bert, tmp_path / "no", data=bare)
 
     def test_a_head_that_the_weights_lack_is_refused(self, bert: Path, tmp_path: Path) -> None:
         with pytest.raises(BadModel, match=r"no weights that fit .* of BertForQuestionAnswering.*drawn by chance"):
