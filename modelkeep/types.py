@@ -119,8 +119,8 @@ class Signature:
     bounds: Mapping[str, Bounds] = field(default_factory=dict, hash=False)
 
     def to_json(self) -> dict[str, Any]:
-        """A form that ``from_json`` reads back."""
-        return asdict(self)
+        """A form that ``from_json`` reads back, of JSON's own kinds: strict writers take no named tuple for a list."""
+        return {**asdict(self), "bounds": {name: list(bounds) for name, bounds in self.bounds.items()}}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Signature:

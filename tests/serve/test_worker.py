@@ -10,17 +10,19 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 
 from modelkeep.errors import BadInput, ModelkeepError, Overloaded
 from modelkeep.serve import process as processes
 from modelkeep.serve.process import Process, raised
 from modelkeep.serve.worker import model_from, model_to, told
-from modelkeep.types import Model, ServeConfig
+from modelkeep.types import Bounds, Model, ServeConfig, Signature, TensorSpec
 
 MakeModel = Callable[..., Model]
 NATIVE_HANG = 13.0  # as in tricky.py
@@ -94,6 +96,15 @@ def test_errors_keep_their_kind() -> None:
 def test_a_model_is_told_as_it_is(tricky: MakeModel) -> None:
     model = tricky(add=1.0, names=["a"])
     assert model_from(model_to(model)) == model
+
+
+def test_bounds_of_free_dimensions_reach_a_worker(process: Process, tricky: MakeModel) -> None:
+    """As those of every Hugging Face model with positions, and of a network that pools."""
+    free = TensorSpec("x", "float32", (None, None), ("batch", "width"))
+    model = tricky(of=Signature((free,), (replace(free, name="y"),), {"width": Bounds(1, 8)}), add=1.0)
+    process.load(model, ServeConfig(engine="tricky"))
+    assert ask(process, 1.0)[0][0].outputs["y"].tolist() == [[2]]
+    assert model_from(json.loads(orjson.dumps(model_to(model)))) == model
 
 
 @pytest.mark.parametrize("how", ["closed", "killed"])

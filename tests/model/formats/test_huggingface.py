@@ -93,7 +93,7 @@ class TestEncoder:
             want = theirs(**{name: torch.from_numpy(array) for name, array in rows.inputs.items()}).logits.numpy()
         np.testing.assert_allclose(engines.load(model).run(rows.inputs)["logits"], want, atol=1e-5)
         bare = Dataset({"input_ids": ids}, None, "rows.npz")
-        with pytest.raises(BadData, match=r"the model also takes attention_mask .*: add what is missing under its name"):
+        with pytest.raises(BadData, match=r"also takes attention_mask .*: add what is missing under its name"):
             formats.adopt(bert, tmp_path / "no", data=bare)
 
     def test_a_head_that_the_weights_lack_is_refused(self, bert: Path, tmp_path: Path) -> None:
