@@ -38,6 +38,8 @@ WINDOW = 2000
 """The estimate is of the newest rows, so many at most."""
 MAX_ROWS = 8
 """Of one request."""
+TELLING = 100
+"""Labels since the inputs moved, before these tell whether estimates hold for what is asked now."""
 CHUNK = 16
 
 
@@ -182,6 +184,10 @@ class Calibrated:
         """Whether nothing that is known speaks against it."""
         return not any(check.raised for check in self._off.values())
 
+    def since(self, at: float) -> int:
+        """How many labelled answers were given at that time (epoch seconds) or later."""
+        return sum(answered >= at for answered in self._off["more"].ats)
+
     def finding(self) -> Finding | None:
         """That it no longer holds."""
         return next((self._finding(way, check) for way, check in self._off.items() if check.raised), None)
@@ -250,12 +256,18 @@ class Estimated:
         found = {name: one._asdict() for name, one in self.measured().items()}
         return {"n": self.n, "reference_rows": self.calibration.n, "assumes": ASSUMES, **found}
 
-    def describe(self, *, holds: bool = True) -> str:
-        """One line for a person; ``holds`` is whether labels bear the assumption out, as far as there are any."""
+    def describe(self, *, holds: bool = True, doubtful: bool = False) -> str:
+        """One line for a person; ``holds`` is whether labels bear the assumption out, as far as there are any, and
+        ``doubtful`` whether the inputs have moved and too few labels have come since to tell.
+        """
         if not self.n:
             return "estimated without labels: no answers yet"
         told = ", ".join(f"{name} {one.describe('.1%')}" for name, one in self.measured().items())
-        return f"estimated without labels: {told}" + ("" if holds else "; void, for calibration no longer holds")
+        if not holds:
+            told += "; void, for calibration no longer holds"
+        elif doubtful:
+            told += f"; doubtful, for the inputs moved, and it assumes that {ASSUMES}"
+        return f"estimated without labels: {told}"
 
 
 def _numbers_of(check: Rising) -> dict[str, float]:

@@ -118,7 +118,8 @@ def _told(numbers: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield f"accuracy, {quality['n']:,} labelled", percent(quality["accuracy"])
     if "accuracy" in numbers.get("estimated", {}):
         held = numbers.get("calibration", {}).get("holds", True)
-        yield f"accuracy, estimated{'' if held else ' (void)'}", percent(numbers["estimated"]["accuracy"]["value"])
+        doubt = " (doubtful)" if numbers["estimated"].get("doubtful") else ""
+        yield f"accuracy, estimated{doubt if held else ' (void)'}", percent(numbers["estimated"]["accuracy"]["value"])
     if health.get("n"):
         yield "failed", f"{health['failed']:,} of {health['n']:,}"
     if "p99" in health:
@@ -187,7 +188,7 @@ def _metrics(numbers: Mapping[str, Any]) -> str:
     )
     head = "<tr><th>metric</th><th>with labels</th><th>estimated without</th></tr>"
     coverage = quality.get("coverage") or 0.0
-    said = f"{quality.get('n', 0):,} labelled requests, {percent(coverage)} of those answered"
+    said = f"{quality.get('n', 0):,} labelled requests, {percent(coverage)} of those captured"
     return _figure("Metrics", said, f'<div class="wide"><table>{head}{rows}</table></div>')
 
 
@@ -211,6 +212,9 @@ def _slices(numbers: Mapping[str, Any]) -> str:
     return f'<h2>Slices</h2><div class="wide"><table>{head}{rows}</table></div>'
 
 
+DOUBT = "The inputs have moved, and too few labels have come since to tell whether that is still so: doubt them."
+
+
 def _assumption(numbers: Mapping[str, Any]) -> str:
     if "estimated" not in numbers:
         return ""
@@ -219,6 +223,8 @@ def _assumption(numbers: Mapping[str, Any]) -> str:
     verdict = f"Held against {n:,} labels, that is so." if n else "No label has come yet that could tell."
     if not held.get("holds", True):
         verdict = f"Held against {n:,} labels, that is no longer so: the estimates are void."
+    elif numbers["estimated"].get("doubtful"):
+        verdict = DOUBT
     return f'<p class="soft">Estimates assume that {escape(numbers["estimated"]["assumes"])}. {verdict}</p>'
 
 

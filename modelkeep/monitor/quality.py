@@ -114,8 +114,8 @@ class Quality:
         """One line for a person."""
         numbers = self.numbers()
         if not numbers["n"]:
-            return f"no truth has come for {self.requests} answers, so accuracy is unknown (modelkeep label)"
+            return f"no truth has come for {self.requests} captured answers, so accuracy is unknown (modelkeep label)"
         return (
             f"accuracy {numbers['accuracy']:.1%} ({numbers['low']:.1%} to {numbers['high']:.1%}) on {numbers['n']} "
-            f"labelled requests, {numbers['coverage']:.0%} of those answered"
+            f"labelled requests, {numbers['coverage']:.0%} of those captured"
         )

@@ -52,6 +52,8 @@ class Truth:
         if who.known is not None and who.limits.slices:
             columns, bins = who.known.inputs.columns, who.known.inputs.bins
             self.slices = Slices(bins, columns, who.limits.slices, floor, promise, who.every)
+        self.strange, self.example = 0, ""
+        """Labels that cannot be compared with their answers, and one of them."""
         self._waiting: dict[str, tuple[Any, int]] = {}
         """Labels whose request is not known yet, and for how many more looks they wait."""
 
@@ -84,6 +86,9 @@ class Truth:
             return
         one = answer(exchange.outputs, label, model)
         if one is None:
+            if exchange.outputs is not None:
+                self.strange += 1
+                self.example = self.example or f"{str(label)[:40]!r} of request {exchange.id[:40]}"
             return
         self.labelled.add(one, exchange.at)
         if self.slices is not None:

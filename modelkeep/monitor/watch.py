@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from modelkeep.model import baseline
 from modelkeep.monitor import series
 from modelkeep.monitor.captured import Captured, calibration
+from modelkeep.monitor.estimated import TELLING
 from modelkeep.monitor.limits import Limits
 from modelkeep.monitor.profiled import Profiled
 from modelkeep.monitor.truth import Truth
@@ -90,6 +91,8 @@ class Run:
             self.vital.look()
             if self.watched.limits.silence is not None:
                 self.health.now = time.time()
+            findings = self._findings()
+            doubtful = self._doubtful(findings)
             return Checked(
                 self.watched.ref,
                 max(self.health.n, self.profiled.run.n),
@@ -97,10 +100,10 @@ class Run:
                     (s for s in (self.profiled.run.since, self.captured.since, self.vital.since) if s is not None),
                     default=None,
                 ),
-                tuple(self._findings()),
-                self._numbers(),
+                tuple(findings),
+                self._numbers(doubtful),
                 tuple(self._notes()),
-                tuple(self._lines()),
+                tuple(self._lines(doubtful)),
                 series.of(self) if plots else {},
             )
 
@@ -115,12 +118,12 @@ class Run:
         health = [] if not self.health.n and self.profiled.run.n else self.health.findings()
         return [f for f in (*found, *health) if f is not None]
 
-    def _numbers(self) -> dict[str, Any]:
+    def _numbers(self, doubtful: bool) -> dict[str, Any]:
         truth, estimated = self.truth, self.captured.estimated
         found: dict[str, Any] = {subject: drift.numbers() for subject, drift in self.drifts.items()}
         found["quality"] = truth.numbers()
         if estimated is not None:
-            found["estimated"] = estimated.numbers()
+            found["estimated"] = estimated.numbers() | {"doubtful": doubtful}
         if truth.calibrated is not None:
             found["calibration"] = truth.calibrated.numbers()
         if truth.slices is not None:
@@ -128,20 +131,32 @@ class Run:
         found["health"] = self.health.numbers() | (self.captured.seconds() if self.health.n else {})
         return found
 
+    def _doubtful(self, findings: list[Finding]) -> bool:
+        """Whether the inputs have moved, and too few labels have come since to tell what that does to estimates."""
+        since = [f.since or 0.0 for f in findings if (f.kind, f.subject) == ("drift", "inputs")]
+        calibrated = self.truth.calibrated
+        return bool(since) and (calibrated is None or calibrated.since(since[0]) < TELLING)
+
     def _notes(self) -> list[str]:
         notes = []
         if not self.drifts:
             notes.append("drift is not judged: the version keeps no reference rows; add it with --data")
         if strange := self.profiled.run.strange or self.captured.unreadable:
             notes.append(f"{strange} requests did not have the form of the reference rows")
+        if strange := self.truth.strange:
+            notes.append(
+                f"{strange} labels cannot be compared with what was answered, such as {self.truth.example}: give one a "
+                "row, a number where answers are numbers, and for a class its number or its name in the model"
+            )
         return notes
 
-    def _lines(self) -> list[str]:
+    def _lines(self, doubtful: bool) -> list[str]:
         truth, estimated = self.truth, self.captured.estimated
         lines = [drift.describe() for drift in self.drifts.values()]
         lines += truth.describe()
         if estimated is not None and estimated.n:
-            lines.append(estimated.describe(holds=truth.calibrated is None or truth.calibrated.holds))
+            holds = truth.calibrated is None or truth.calibrated.holds
+            lines.append(estimated.describe(holds=holds, doubtful=doubtful))
         seconds = self.captured.seconds()
         took = f"; p50 {seconds['p50']:.4f} s, p99 {seconds['p99']:.4f} s" if seconds else ""
         return [*lines, self.health.describe() + took, *self._notes()]

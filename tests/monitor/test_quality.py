@@ -121,11 +121,11 @@ class TestNumbers:
         assert numbers["n"] == 400
         assert numbers["coverage"] == 0.4
         assert numbers["low"] < numbers["accuracy"] < numbers["high"]
-        assert "on 400 labelled requests, 40% of those answered" in made.describe()
+        assert "on 400 labelled requests, 40% of those captured" in made.describe()
 
     def test_without_labels_only_that_is_said(self) -> None:
         made = Quality(0.9, "what was promised", 1e6)
         made.requests = 12
         assert made.numbers() == {"n": 0, "coverage": 0.0, "floor": 0.9}
-        assert made.describe() == "no truth has come for 12 answers, so accuracy is unknown (modelkeep label)"
+        assert made.describe() == "no truth has come for 12 captured answers, so accuracy is unknown (modelkeep label)"
         assert made.finding() is None

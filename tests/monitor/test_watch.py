@@ -19,6 +19,7 @@ from modelkeep.metrics import SECONDS
 from modelkeep.model import baseline
 from modelkeep.monitor import captured, profiled, truth
 from modelkeep.monitor.limits import Limits
+from modelkeep.monitor.page import page
 from modelkeep.monitor.series import FEATURES
 from modelkeep.monitor.watch import Checked, check
 from modelkeep.types import Model, Version
@@ -178,6 +179,21 @@ class TestQuality:
         assert second.numbers["quality"]["accuracy"] > 0.85
         assert second.findings == ()
 
+    @pytest.mark.parametrize("label", ["three", [3, 4]])
+    def test_labels_of_another_kind_are_said_and_count_for_nothing(
+        self, version: Version, model: Model, home: Path, path: Path, send: Send, held_out: Any, label: Any
+    ) -> None:
+        """A name where classes have none, or two labels of one row."""
+        pixels, truth = held_out(20)
+        ids = send(pixels)
+        labels.record(path, "digits", dict(zip(ids[1:], truth[1:].tolist(), strict=True)) | {ids[0]: label})
+        checked = check(version, model, home)
+        assert checked.numbers["quality"]["n"] == 19
+        assert any(
+            note.startswith("1 labels cannot be compared") and f"{str(label)!r} of request r0" in note
+            for note in checked.notes
+        )
+
     def test_a_label_waits_for_its_request_a_while(
         self, version: Version, model: Model, home: Path, path: Path, send: Send, held_out: Callable[[int], Any]
     ) -> None:
@@ -229,6 +245,25 @@ class TestQuality:
         assert after.findings == ()
         assert "estimated without labels: accuracy " in after.describe()
         assert {"f1", "auc", "log_loss"} <= set(real)
+
+    def test_an_estimate_is_doubtful_while_inputs_have_moved_and_no_label_tells(
+        self, version: Version, model: Model, home: Path, path: Path, send: Send, held_out: Any, changed: Any
+    ) -> None:
+        """Labels from before the change say nothing of it."""
+        pixels, truth = held_out(200)
+        labels.record(path, "digits", dict(zip(send(pixels), truth.tolist(), strict=True)))
+        assert not check(version, model, home).numbers["estimated"]["doubtful"]
+        pixels, truth = held_out(400)
+        ids = send(changed(pixels))
+        doubtful = check(version, model, home)
+        assert ("drift", "inputs") in kinds(doubtful)
+        assert doubtful.numbers["estimated"]["doubtful"]
+        assert "; doubtful, for the inputs moved" in doubtful.describe()
+        assert "doubt them" in page(doubtful)
+        labels.record(path, "digits", dict(zip(ids, truth.tolist(), strict=True)))
+        told = check(version, model, home)
+        assert not told.numbers["estimated"]["doubtful"], "the labels tell"
+        assert "doubt them" not in page(told)
 
     def test_an_estimate_that_labels_disprove_is_not_told(
         self, version: Version, model: Model, home: Path, path: Path, send: Send, held_out: Any, changed: Any
