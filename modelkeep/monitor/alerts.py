@@ -28,8 +28,16 @@ LATER = (0, 408, 429)
 """Statuses that say nothing against the document: it may be sent again, as after 5xx."""
 LASTS = 300.0
 """Seconds that Alertmanager takes a finding to go on for, unless it is told of it again or that it is over."""
+SETTLES = 60.0
+"""Seconds that Alertmanager holds on to what is over: by then the rules of Prometheus, which look at a gauge (scraped
+each 10 s, judged each 30 s), have seen it too, and do not tell of it as news.
+"""
 ORIGIN = "modelkeep"
 """The label ``origin`` of our alerts: what comes back from Alertmanager with it is no news to modelkeep."""
+
+BY = "service"
+"""The label ``by`` of what the service tells itself: while it does, Alertmanager mutes what rules say of the same kind.
+"""
 
 
 class Alerts:
@@ -67,9 +75,9 @@ class Alerts:
         return self._alert([_alert(ref, finding, LASTS) for finding in findings]) and heard
 
     def over(self, ref: str, finding: Finding) -> bool:
-        """It is found no more: a line, and Alertmanager resolves it."""
+        """It is found no more: a line, and Alertmanager resolves it after SETTLES."""
         self._line(f"{finding.kind} {ref} {finding.subject}: over")
-        return self._alert([_alert(ref, finding, 0.0)])
+        return self._alert([_alert(ref, finding, SETTLES)])
 
     def _hook(self) -> bool:
         """The webhook is told what it is owed; whether it took all of it. What it refuses (4xx) is owed no more."""
@@ -121,6 +129,7 @@ def _alert(ref: str, finding: Finding, lasts: float) -> dict[str, Any]:
             "subject": finding.subject,
             "severity": "page" if finding.kind in ("health", "no-data") else "ticket",
             "origin": ORIGIN,
+            "by": BY,
         },
         "annotations": {"summary": f"{finding.kind} of {finding.subject}, {ref}", "description": finding.why},
         "startsAt": _iso(min(finding.since or now, now)),

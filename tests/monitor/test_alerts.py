@@ -22,6 +22,8 @@ import pytest
 from modelkeep.errors import BadSettings
 from modelkeep.monitor import alerts
 from modelkeep.monitor.alerts import Alerts
+from modelkeep.monitor.prometheus import write
+from modelkeep.monitor.prometheus.plan import Plan
 from modelkeep.types import Finding
 
 FINDING = Finding("drift", "inputs", "3 of 64 features moved", {"n": 128, "log_evidence": 20.5}, 1000.0)
@@ -171,6 +173,7 @@ class TestAlertmanager:
             "subject": "inputs",
             "severity": "ticket",
             "origin": "modelkeep",
+            "by": "service",
         }
         assert alert["annotations"] == {
             "summary": "drift of inputs, digits@1",
@@ -188,7 +191,8 @@ class TestAlertmanager:
         assert told.over("digits@1", FINDING)
         last = self.alert(hook)
         assert last["labels"] == first["labels"]
-        assert datetime.fromisoformat(last["endsAt"]).timestamp() <= time.time()
+        ends = datetime.fromisoformat(last["endsAt"]).timestamp()
+        assert ends <= time.time() + alerts.SETTLES, "soon, once no rule can take it for news"
 
     def test_the_others_hear_it_once(self, hook: Any) -> None:
         out = io.StringIO()
@@ -213,24 +217,18 @@ class TestAlertmanager:
         assert "was not told: HTTP Error 400" in out.getvalue()
 
 
-@pytest.mark.skipif(not shutil.which("prometheus-alertmanager"), reason="there is no Alertmanager on this machine")
-def test_a_real_alertmanager_holds_it_until_it_is_over(tmp_path: Path) -> None:
+@pytest.fixture
+def alertmanager(tmp_path: Path) -> Iterator[str]:
+    """The address of a real one, on the file that ``monitor setup`` writes."""
+    if not shutil.which("prometheus-alertmanager"):
+        pytest.skip("there is no Alertmanager on this machine")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{probe.getsockname()[1]}"
-    (tmp_path / "am.yml").write_text("route:\n  receiver: none\nreceivers:\n- name: none\n")
-    options = [f"--config.file={tmp_path / 'am.yml'}", f"--storage.path={tmp_path}", "--cluster.listen-address="]
-    options.append(f"--web.listen-address={url.removeprefix('http://')}")
+    write.write(tmp_path, Plan(targets=("http://127.0.0.1:1",)))
+    options = [f"--config.file={tmp_path / 'alertmanager.yml'}", f"--storage.path={tmp_path / 'data'}"]
+    options += ["--cluster.listen-address=", f"--web.listen-address={url.removeprefix('http://')}"]
     process = subprocess.Popen(["prometheus-alertmanager", *options], stderr=subprocess.DEVNULL)
-
-    def active() -> list[Any]:
-        return httpx.get(f"{url}/api/v2/alerts?active=true").json()  # type: ignore[no-any-return]
-
-    def until(what: Callable[[], bool]) -> None:
-        end = time.monotonic() + 30
-        while not what():
-            assert time.monotonic() < end
-            time.sleep(0.05)
 
     def ready() -> bool:
         try:
@@ -240,19 +238,59 @@ def test_a_real_alertmanager_holds_it_until_it_is_over(tmp_path: Path) -> None:
 
     try:
         until(ready)
-        told = Alerts(alertmanager=url, stream=io.StringIO())
-        assert told.tell("digits@1", FINDING)
-        until(lambda: len(active()) == 1)
-        (alert,) = active()
-        assert alert["labels"]["alertname"] == "ModelkeepDrift"
-        assert alert["annotations"]["description"] == "3 of 64 features moved"
-        assert told.still("digits@1", [FINDING])
-        assert len(active()) == 1
-        assert told.over("digits@1", FINDING)
-        until(lambda: active() == [])
+        yield url
     finally:
         process.terminate()
         process.wait(10)
+
+
+def until(what: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def active(url: str) -> list[Any]:
+    """Alerts that go on and are muted by nothing."""
+    return httpx.get(f"{url}/api/v2/alerts?active=true&inhibited=false").json()  # type: ignore[no-any-return]
+
+
+def test_a_real_alertmanager_holds_it_until_it_is_over(alertmanager: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alerts, "SETTLES", 0.0)
+    told = Alerts(alertmanager=alertmanager, stream=io.StringIO())
+    assert told.tell("digits@1", FINDING)
+    until(lambda: len(active(alertmanager)) == 1)
+    (alert,) = active(alertmanager)
+    assert alert["labels"]["alertname"] == "ModelkeepDrift"
+    assert alert["annotations"]["description"] == "3 of 64 features moved"
+    assert told.still("digits@1", [FINDING])
+    assert len(active(alertmanager)) == 1
+    assert told.over("digits@1", FINDING)
+    until(lambda: active(alertmanager) == [])
+
+
+@pytest.mark.parametrize(("rule", "kind"), [("ModelkeepDrift", "drift"), ("ModelkeepQuality", "quality")])
+def test_what_the_service_told_is_not_told_by_a_rule_too(alertmanager: str, rule: str, kind: str) -> None:
+    """Nor is anything else muted: another kind, another model, or an alert about the service."""
+
+    def of_rule(name: str, **labels: str) -> None:
+        alert = {"labels": {"alertname": name, "model": "digits", "version": "1", "severity": "ticket"} | labels}
+        httpx.post(f"{alertmanager}/api/v2/alerts", json=[alert]).raise_for_status()
+
+    assert Alerts(alertmanager=alertmanager, stream=io.StringIO()).tell("digits@1", replace(FINDING, kind=kind))
+    until(lambda: len(active(alertmanager)) == 1)
+    of_rule(rule, kind=kind, origin="modelkeep")
+    of_rule("ModelkeepFinding", kind="no-data", origin="modelkeep")
+    of_rule(rule, kind=kind, origin="modelkeep", model="other")
+    of_rule("ModelkeepErrors", kind=kind)
+    until(lambda: len(active(alertmanager)) == 4)
+    assert {one["labels"].get("by", "rule") for one in active(alertmanager) if one["labels"]["alertname"] == rule} == {
+        "service",
+        "rule",
+    }
+    muted = httpx.get(f"{alertmanager}/api/v2/alerts?active=false&silenced=false").json()
+    assert [(one["labels"]["alertname"], one["labels"]["model"]) for one in muted] == [(rule, "digits")]
 
 
 @pytest.mark.parametrize("bad", ["file:///etc/passwd", "ftp://host/x", "hook", "http://", ""])

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from modelkeep.errors import BadSettings, Conflict
+from modelkeep.monitor.alerts import BY
 from modelkeep.monitor.prometheus import alerts, objectives, plan, rule
 from modelkeep.monitor.prometheus.plan import Plan
 
@@ -120,6 +121,10 @@ inhibit_rules:
   - source_matchers: ['severity="page"']
     target_matchers: ['severity="ticket"']
     equal: [model, subject]
+  # What the service tells itself (serve --alertmanager) need not be told by a rule too.
+  - source_matchers: ['origin="modelkeep"', 'by="{BY}"']
+    target_matchers: ['origin="modelkeep"', 'by=""']
+    equal: [model, version, kind]
 """
 
 
