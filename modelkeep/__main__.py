@@ -1,5 +1,5 @@
 """``python -m modelkeep``."""
 
-from modelkeep.cli import main
+from modelkeep.cli import script
 
-main()
+script()

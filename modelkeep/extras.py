@@ -11,6 +11,8 @@ from typing import Any
 
 from modelkeep.errors import BadModel, MissingExtra
 
+LOADING = "loading"
+"""Name of a thread on which an engine loads a model; one that nobody waits for any more cannot be ended."""
 REPORTS_HOME = {"openvino": "openvino_telemetry"}
 """What tells its maker when it is imported, and with what: kept out of the process, which the library allows for."""
 

@@ -6,14 +6,16 @@ The help of a verb stands here, so that ``modelkeep --help`` imports none of the
 from __future__ import annotations
 
 import json
+import os
 import sys
+import threading
 from typing import Any, NoReturn
 
 import click
 
 from modelkeep import __version__
 from modelkeep.errors import ModelkeepError
-from modelkeep.extras import load
+from modelkeep.extras import LOADING, load
 
 VERBS: dict[str, tuple[str, str]] = {
     "doctor": ("modelkeep.cli.doctor:doctor", "Say what this machine has, and what is missing."),
@@ -97,3 +99,20 @@ def main(argv: list[str] | None = None) -> None:
     except OSError as error:
         fail(f"{error.strerror or error}: {error.filename or 'no file named'}", type(error).__name__, 2)
     sys.exit(outcome if isinstance(outcome, int) else 0)
+
+
+def script() -> NoReturn:
+    """``main`` as the whole of a process.
+
+    An engine that was given up while it loaded a model still runs, in native code that an orderly end would abort
+    ("terminate called without an active exception"): the process then ends at once, with the exit code that it has.
+    """
+    try:
+        main()
+    except SystemExit as end:
+        if any(thread.name == LOADING for thread in threading.enumerate()):
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(end.code if isinstance(end.code, int) else 1)
+        raise
+    sys.exit(0)

@@ -43,6 +43,8 @@ class Trial:
     edge: bool = False
     counted: int = 0
     """How many rows of the data these are that no earlier trial had."""
+    slack: float = 1.0
+    """By how much the absolute tolerance is wider, for rows that are so much larger."""
 
 
 def compare(
@@ -86,7 +88,8 @@ def judge(
     ``signature`` says which dimensions are free; each is tried at its smallest size, at one in the middle and at a
     larger one. ``precise`` is the reference in higher precision, which shows its noise.
     """
-    plan = _Plan(signature, rows.sample(MAX_ROWS, seed) if rows else None, tuple(batches), seed)
+    sample = rows.sample(MAX_ROWS, seed) if rows else None
+    plan = _Plan(signature, sample, tuple(batches), seed, scaled=rule.within == 1.0)
     work = _Work(a, b, Tally(rule, _scored(signature)), precise)
     why = _same_names(a.signature, b.signature) or work.run(plan, progress)
     data = f"{work.n:,} rows of {rows.source}" if rows else f"{plan.count} seeded random rows (seed {seed})"
@@ -235,7 +238,8 @@ class _Work:
         if trial.edge:
             self.edges.append(trial.what)
         faults = (
-            self.tally.check(name, answer, got[name], trial.what, usual=not trial.edge) for name, answer in want.items()
+            self.tally.check(name, answer, got[name], trial.what, usual=not trial.edge, slack=trial.slack)
+            for name, answer in want.items()
         )
         fault = next((fault for fault in faults if fault), "")
         self.undecided = bool(fault) and any(_nan(answer) for answer in want.values())
@@ -250,6 +254,8 @@ class _Plan:
     rows: Dataset | None
     batches: tuple[int, ...]
     seed: int
+    scaled: bool = True
+    """Whether rows of other magnitudes are tried: half precision may well fail there alone."""
     sizes: dict[str, list[int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -270,9 +276,9 @@ class _Plan:
             return
         two = self._first(_allowed_batch(self.signature))
         yield from self._other_sizes(two)
-        for what, change in EDGES.items():
+        for what, change in {**EDGES, **(SCALED if self.scaled else {})}.items():
             if (inputs := change(self.signature, two, self.pool)) is not None:
-                yield Trial(f"rows of {what}", inputs, edge=True)
+                yield Trial(f"rows of {what}", inputs, edge=True, slack=10.0 if what == TENFOLD else 1.0)
         start = 0
         while start < self.count:
             step = self._step(rows_a_run())
@@ -343,9 +349,23 @@ def _extreme(pick: Callable[..., Array]) -> Callable[[Signature, Arrays, Arrays]
     return change
 
 
-def _padded(signature: Signature, two: Arrays, _: Arrays) -> Arrays | None:
-    """The second half of every sequence masked out."""
-    masks = [t.name for t in signature.inputs if _is_mask(t.name, two[t.name]) and two[t.name].ndim == 2]
+def _scaled(factor: float) -> Callable[[Signature, Arrays, Arrays], Arrays | None]:
+    """Small numbers show what is added to a variance, large ones what is cut off."""
+
+    def change(signature: Signature, two: Arrays, _: Arrays) -> Arrays | None:
+        wide = {n: a * a.dtype.type(factor) for n, a in two.items() if a.dtype.kind == "f" and MASK not in n}
+        return {**two, **wide} if wide else None
+
+    return change
+
+
+def _padded(signature: Signature, two: Arrays, pool: Arrays) -> Arrays | None:
+    """The second half of every sequence masked out: of what is called a mask, or is 1 all over in all rows."""
+    masks = [
+        name
+        for name, array in two.items()
+        if array.ndim == 2 and array.dtype.kind in "biuf" and (MASK in name or bool((pool[name] == 1).all()))
+    ]
     if not masks:
         return None
     made = dict(two)
@@ -375,6 +395,9 @@ EDGES: dict[str, Callable[[Signature, Arrays, Arrays], Arrays | None]] = {
     "ids above 65,535": _large(65_536),
 }
 """Each gives extreme inputs of the same shapes, or None where there is nothing to change."""
+TENFOLD = "ten times their values"
+SCALED = {"a thousandth of their values": _scaled(1e-3), TENFOLD: _scaled(10.0)}
+"""More of them, for models in full precision."""
 PERHAPS = ("ids above",)
 """Edge rows that few models can answer; that one cannot is not worth a word."""
 

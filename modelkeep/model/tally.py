@@ -53,11 +53,12 @@ class Output:
     beyond: int = 0
     total: int = 0
     worst: str = ""
-    low: Array | None = None
-    high: Array | None = None
     varies: bool = False
-    row: Any = None
-    """The first row of an output that is compared exactly: one that never changes tells nothing."""
+    """Whether rows differ, those of one shape: one that never changes tells nothing."""
+    ranges: dict[tuple[int, ...], tuple[Array, Array]] = field(default_factory=dict)
+    """The smallest and largest numbers of the rows of each shape."""
+    first: dict[tuple[int, ...], Any] = field(default_factory=dict)
+    """The first row of each shape, of an output that is compared exactly."""
     classes: set[int] = field(default_factory=set)
     noise: float = 0.0
     histogram: Array = field(default_factory=lambda: np.zeros(len(EDGES) - 1, np.int64))
@@ -93,13 +94,21 @@ class Output:
 
     def spread(self, want: Array, tolerance: float) -> None:
         """Whether rows differ by more than the tolerance, which is what makes agreement mean something."""
-        if not want.ndim or (self.low is not None and self.low.shape != want.shape[1:]):
-            self.varies = True  # one number, or rows of another length: nothing to compare row by row
+        rows = want if want.ndim else want[None]
+        if not len(rows):
             return
-        self.low = want.min(0) if self.low is None else np.minimum(self.low, want.min(0))
-        self.high = want.max(0) if self.high is None else np.maximum(self.high, want.max(0))
+        low, high = self.ranges.get(rows.shape[1:], (rows[0], rows[0]))
+        low, high = np.minimum(low, rows.min(0)), np.maximum(high, rows.max(0))
+        self.ranges[rows.shape[1:]] = low, high
         with np.errstate(invalid="ignore"):
-            self.varies = self.varies or bool(np.any(self.high - self.low > tolerance))
+            self.varies = self.varies or bool(np.any(high - low > tolerance))
+
+    def differs(self, want: Array) -> None:
+        """``spread`` for what is compared exactly."""
+        for row in want if want.ndim else want[None]:
+            if self.varies:
+                return
+            self.varies = bool(np.any(self.first.setdefault(np.shape(row), row) != row))
 
     @property
     def cosine(self) -> float | None:
@@ -142,8 +151,10 @@ class Tally:
     scored: frozenset[str] = frozenset()
     outputs: dict[str, Output] = field(default_factory=dict)
 
-    def check(self, name: str, want: Array, got: Array, where: str, *, usual: bool = True) -> str:
-        """What is wrong with one output of one run, or nothing. ``usual`` rows show whether rows differ at all."""
+    def check(self, name: str, want: Array, got: Array, where: str, *, usual: bool = True, slack: float = 1.0) -> str:
+        """What is wrong with one output of one run, or nothing. ``usual`` rows show whether rows differ at all;
+        ``slack`` widens the absolute tolerance.
+        """
         seen = self.outputs.setdefault(name, Output())
         where = f"output '{name}' at {where}"
         if want.shape != got.shape:
@@ -153,7 +164,7 @@ class Tally:
         seen.total += want.size
         if want.dtype.kind not in "fc":
             return self._exact(where, seen, want, got)
-        return self._close(name, where, want, got, usual)
+        return self._close(name, where, want, got, usual, slack)
 
     def heard(self, name: str, one: Array, other: Array) -> None:
         """Two answers of the reference to the same rows, computed in two ways: how they differ is its noise."""
@@ -165,24 +176,20 @@ class Tally:
 
     def _exact(self, where: str, seen: Output, want: Array, got: Array) -> str:
         equal = np.asarray(want == got)
-        rows = want if want.ndim else want[None]
-        if seen.row is None and len(rows):
-            seen.row = rows[0]
-        if seen.row is not None and not seen.varies:
-            seen.varies = np.shape(seen.row) != rows.shape[1:] or bool((rows != seen.row).any())
+        seen.differs(want)
         if equal.all():
             return ""
         at = tuple(int(i) for i in np.argwhere(~equal)[0])
         return f"{where} differs in {int((~equal).sum())} of {equal.size}: {got[at]!s} instead of {want[at]!s}"
 
-    def _close(self, name: str, where: str, want: Array, got: Array, usual: bool) -> str:
+    def _close(self, name: str, where: str, want: Array, got: Array, usual: bool, slack: float) -> str:
         seen = self.outputs[name]
         for whose, array in (("of the reference itself", want), ("of the new model", got)):
             if np.isnan(array).any():
                 return f"{where} {whose} is NaN in {int(np.isnan(array).sum())} of {array.size}"
         want, got = want.astype(np.float64), got.astype(np.float64)
         largest = float(np.abs(want[np.isfinite(want)]).max(initial=0.0))
-        atol = self._atol(seen, largest)
+        atol = self._atol(seen, largest) * slack
         with np.errstate(invalid="ignore"):
             delta = np.where(want == got, 0.0, np.abs(got - want))
             allowed = atol + self.rule.rtol * np.abs(want)

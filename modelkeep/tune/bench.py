@@ -121,7 +121,7 @@ async def on_thread(work: Callable[[], T], discard: Callable[[T], None]) -> T:
         except RuntimeError:  # the loop was closed meanwhile
             discard(found)
 
-    threading.Thread(target=run, name="load", daemon=True).start()
+    threading.Thread(target=run, name=extras.LOADING, daemon=True).start()
     return await future
 
 

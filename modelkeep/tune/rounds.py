@@ -154,7 +154,8 @@ class Rounds:
             if self.late and (found or self.windows):
                 break
             self._tell(entrant)
-            if (window := await self._measure(entrant, seconds)) is not None:
+            first = not (found or self.windows)
+            if (window := await self._measure(entrant, seconds, first=first)) is not None:
                 found.append(window)
         self.made += len(found)
         if found:
@@ -202,8 +203,8 @@ class Rounds:
         shuffled = [entrants[i] for i in self._rng.permutation(len(entrants))]
         return sorted(shuffled, key=lambda e: e != entrants[0]) if not self.windows else shuffled
 
-    async def _measure(self, entrant: Entrant, seconds: float) -> Window | None:
-        bench = await self._bench(entrant)
+    async def _measure(self, entrant: Entrant, seconds: float, *, first: bool) -> Window | None:
+        bench = await self._bench(entrant, first=first)
         if bench is None:
             return None
         try:
@@ -219,18 +220,24 @@ class Rounds:
             return None
         return Window.of(entrant, found, bench.memory)
 
-    async def _bench(self, entrant: Entrant) -> Bench | None:
-        """Loaded. Settings that differ in their batches only share an engine."""
+    async def _bench(self, entrant: Entrant, *, first: bool = False) -> Bench | None:
+        """Loaded. Settings that differ in their batches only share an engine.
+
+        The ``first`` has all of PATIENCE, however short the budget is, for without it there is nothing to tell; a cold
+        disk may well take that long.
+        """
         key = _engine(entrant)
         if key in self._benches:
             return self._benches[key]
         bench = Bench(self.models[entrant.of], entrant.config, stay=self._stay)
-        limit = min(PATIENCE, max(LEAST, (self.end - time.monotonic()) * LOADING))
+        share = (self.end - time.monotonic()) * LOADING
+        limit = max(PATIENCE, share) if first else min(PATIENCE, max(LEAST, share))
         try:
             async with asyncio.timeout(limit):
                 await bench.open()
         except TimeoutError:
             self.refused[entrant] = f"it was not loaded within {limit:.0f} s, its share of the budget"
+            self.refused[entrant] += "; give a longer --budget" if first else ""
             return None
         except ModelkeepError as error:
             self.refused[entrant] = str(error)

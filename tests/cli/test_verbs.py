@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -11,7 +13,7 @@ import pytest
 
 from modelkeep.cli import VERBS, group, main
 from modelkeep.cli.monitor import BESIDE
-from modelkeep.extras import load
+from modelkeep.extras import LOADING, load
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -133,3 +135,16 @@ def test_keys_are_added_listed_and_revoked(capsys: pytest.CaptureFixture[str], m
     assert call(capsys, monkeypatch, "keys", "--add", "other")[0] == 2
     assert call(capsys, monkeypatch, "keys", "--revoke", "web")[0] == 0
     assert "listens on this machine only" in call(capsys, monkeypatch, "keys")[1]
+
+
+@pytest.mark.parametrize(("thread", "told"), [(LOADING, ""), ("another", "an orderly end\n")])
+def test_an_engine_that_still_loads_a_model_does_not_abort_the_end(thread: str, told: str) -> None:
+    """Tune gives up what takes too long, and native code that is under way aborts a process that ends in good order."""
+    code = (
+        "import atexit, sys, threading, time; from modelkeep import cli; "
+        f"threading.Thread(target=time.sleep, args=(60,), name='{thread}', daemon=True).start(); "
+        "atexit.register(print, 'an orderly end'); sys.argv = ['modelkeep', 'list', '--nonsense']; cli.script()"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout) == (2, told)
+    assert "nonsense" in ended.stderr

@@ -63,7 +63,7 @@ class TestAgreement:
     def test_every_row_and_the_given_batches_are_run(self) -> None:
         new = Fake(right)
         report = compare(Fake(right), new, rows(100), batches=(1, 2, 7))
-        assert new.batches == [1, 2, 7, 2, 2, 2, 2, 64, 36]  # the twos are edge rows
+        assert new.batches == [1, 2, 7, 2, 2, 2, 2, 2, 2, 64, 36]  # the twos are edge rows
         assert report.numbers["batches"] == [1, 2, 7]
         assert report.numbers["n"] == 100
 
@@ -84,11 +84,25 @@ class TestAgreement:
         """Each measurement is a run of one row more; of all trials but the first only where something differs."""
         quiet, loud = Fake(right), Fake(right)
         assert compare(quiet, Fake(right), rows(100)).ok is True
-        assert quiet.batches == [1, 1, 1, 2, 7, 2, 2, 2, 2, 64, 36]  # twice for the first row, which shows its noise
+        assert quiet.batches == [
+            1,
+            1,
+            1,
+            2,
+            7,
+            2,
+            2,
+            2,
+            2,
+            2,
+            2,
+            64,
+            36,
+        ]  # twice for the first row, which shows its noise
         off = Fake(lambda x: right(x) + np.float32(2e-4) * (len(x) == 7) * np.sign(right(x)))
         report = compare(loud, off, rows(100), rtol=0.1)
         assert report.ok is True
-        assert loud.batches == [1, 1, 1, 2, 7, 1, 2, 2, 2, 2, 64, 36]
+        assert loud.batches == [1, 1, 1, 2, 7, 1, 2, 2, 2, 2, 2, 2, 64, 36]
 
     def test_noise_that_shows_on_later_rows_only_is_taken_for_noise(self) -> None:
         """A kernel that sums in another order for seven rows: the reference is off by as much as the new model."""
@@ -216,11 +230,50 @@ class TestEdges:
             "rows of ones",
             "rows of the smallest values",
             "rows of the largest values",
+            "rows of a thousandth of their values",
+            "rows of ten times their values",
         ]
 
     def test_a_fault_that_only_they_show_is_found(self) -> None:
         wrong = Fake(lambda x: right(x) + (np.abs(x).sum(1, keepdims=True) == 0))
         assert "output 'output' at rows of zeros differs" in compare(Fake(right), wrong, rows()).why
+
+    @pytest.mark.parametrize("other", [1e-12, 2e-5])
+    def test_another_epsilon_of_a_norm_shows_on_small_rows(self, other: float) -> None:
+        def norm(x: np.ndarray, epsilon: float = 1e-5) -> np.ndarray:
+            middle = x - x.mean(1, keepdims=True)
+            return (middle / np.sqrt(x.var(1, keepdims=True) + np.float32(epsilon)))[:, :3]
+
+        assert compare(Fake(norm), Fake(norm), rows()).ok is True
+        said = compare(Fake(norm), Fake(lambda x: norm(x, other)), rows()).why
+        assert "at rows of a thousandth of their values differs" in said
+
+    def test_a_bound_that_was_lost_shows_on_large_rows(self) -> None:
+        def bounded(x: np.ndarray) -> np.ndarray:
+            return np.clip(right(x), -20, 20)
+
+        assert "at rows of ten times their values" in compare(Fake(bounded), Fake(right), rows()).why
+        off = Fake(lambda x: right(x) + np.float32(2e-6) * x.max())  # rounding grows with the numbers
+        assert compare(Fake(right), off, rows()).ok is True
+
+    def test_half_precision_is_not_held_to_rows_of_other_magnitudes(self) -> None:
+        edges = compare(Fake(right), Fake(right), rows(), precision="bfloat16").numbers["edges"]
+        assert not any("their values" in edge for edge in edges)
+
+    @pytest.mark.parametrize(("name", "dtype"), [("padding", "int64"), ("attention_mask", "float32")])
+    def test_a_mask_that_was_dropped_shows_though_no_row_is_padded(self, name: str, dtype: str) -> None:
+        signature = Signature((TensorSpec("ids", "int64", (None, 8)), TensorSpec(name, dtype, (None, 8))), ONE.outputs)
+
+        def pooled(ids: np.ndarray, kept: np.ndarray) -> np.ndarray:
+            words = np.sin(ids[..., None] * np.arange(1, 4))
+            return ((words * kept[..., None]).sum(1) / np.maximum(kept.sum(1)[:, None], 1)).astype(np.float32)
+
+        model = Fake(lambda **given: pooled(given["ids"], given[name]), signature)
+        deaf = Fake(lambda **given: pooled(given["ids"], np.ones_like(given[name])), signature)
+        ids = np.random.default_rng(0).integers(0, 50, (20, 8))
+        data = Dataset({"ids": ids, name: np.ones((20, 8), dtype)}, None, "whole sentences")
+        assert compare(model, model, data).ok is True
+        assert compare(model, deaf, data).ok is False
 
     def test_whole_numbers_are_tried_at_the_largest_there_are(self) -> None:
         """Ids that were cast to 8 bits go wrong only above 127."""
@@ -297,6 +350,16 @@ class TestUseless:
         assert report.ok is False
         assert "gives the same answer to all of the rows, within the tolerance (output)" in report.why
         assert report.numbers["constant"] == ["output"]
+
+    @pytest.mark.parametrize("dtype", ["float32", "int64"])
+    def test_another_length_of_the_input_is_no_other_answer(self, dtype: str) -> None:
+        free = ("batch", "sequence")
+        ids, tags = (TensorSpec(name, kind, (None, None), free) for name, kind in (("ids", "int64"), ("tags", dtype)))
+        signature = Signature((ids,), (tags,))
+        constant = Fake(lambda ids: np.zeros(ids.shape, dtype), signature)
+        assert "gives the same answer to all of the rows" in compare(constant, constant, None).why
+        echo = Fake(lambda ids: ids.astype(dtype), signature)
+        assert compare(echo, echo, None).ok is True
 
     def test_answers_smaller_than_the_tolerance_cannot_tell(self) -> None:
         small = Fake(lambda x: right(x) * np.float32(1e-6))

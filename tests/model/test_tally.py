@@ -101,7 +101,8 @@ def test_text_and_whole_numbers_have_no_noise() -> None:
         ([np.array([[1, 2, 3]]), np.array([[1, 2, 4]])], False),  # one row at a time
         ([np.array(["cat"] * 3, object)], True),
         ([np.array(["cat", "dog"], object)], False),
-        ([np.array([[1, 2]]), np.array([[1, 2, 3]])], False),
+        ([np.array([[1, 2]]), np.array([[1, 2, 3]])], True),  # an input of another length
+        ([np.array([[1, 2]]), np.array([[1, 2, 3], [1, 2, 4]])], False),
     ],
 )
 def test_an_exact_output_varies_only_where_its_rows_do(runs: list[Any], constant: bool) -> None:

@@ -112,7 +112,8 @@ class Lab:
     """Benches of a simulated machine: each setting has a speed and a latency, the machine has moods.
 
     ``speed`` and ``latency`` are functions of an Entrant's config and the model's name; ``mood`` of the number of the
-    window. ``windows`` are all that were measured, in order.
+    window. ``opening`` are seconds that a setting takes to
+    load; ``windows`` are all that were measured, in order.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -122,6 +123,7 @@ class Lab:
         self.mood: Callable[[int], float] = lambda number: 1.0
         self.broken: dict[ServeConfig, Exception] = {}
         self.hanging: set[ServeConfig] = set()
+        self.opening: dict[ServeConfig, float] = {}
         self.overrun = 1.0
         self.loads = 0
         self.open = 0
@@ -143,6 +145,7 @@ class SimulatedBench:
             raise self.lab.broken[self.config]
         if self.config in self.lab.hanging:
             await asyncio.Event().wait()
+        await asyncio.sleep(self.lab.opening.get(self.config, 0.0))
         self.lab.loads += 1
         self.lab.open += 1
         self.opened = True

@@ -79,6 +79,30 @@ def test_what_does_not_load_or_hangs_or_answers_nothing_is_refused(
     assert lab.open == 0
 
 
+def test_the_first_is_waited_for_however_short_the_budget_is(
+    lab: Any, measuring: Measuring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cold disk may take longer than a setting's share, and without the first there is nothing to tell."""
+    monkeypatch.setattr(rounds_, "LEAST", 0.05)
+    monkeypatch.setattr(rounds_, "LOADING", 0.0)
+    lab.opening |= {A.config: 0.3, B.config: 0.3}
+    one = measuring()
+    measure(one, A, B)
+    assert list(one.windows) == [A]
+    assert "not loaded within 0 s" in one.refused[B]
+
+
+def test_the_first_that_never_loads_says_what_would_help(
+    lab: Any, measuring: Measuring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rounds_, "PATIENCE", 0.05)
+    monkeypatch.setattr(rounds_, "LOADING", 0.0)
+    lab.hanging.add(A.config)
+    one = measuring()
+    measure(one, A)
+    assert one.refused[A].endswith("its share of the budget; give a longer --budget")
+
+
 def test_a_measurement_that_hangs_is_refused(lab: Any, measuring: Measuring, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rounds_, "PATIENCE", 0.05)
 
