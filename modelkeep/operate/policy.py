@@ -8,23 +8,33 @@ from pathlib import Path
 from typing import Any
 
 from modelkeep.errors import BadRef, BadSettings
+from modelkeep.monitor.limits import Limits
 from modelkeep.types import Ref
 
 
 @dataclass(frozen=True)
 class Watching:
-    """When to look, and what counts. Times are seconds, shares between 0 and 1; None leaves a check out."""
+    """When to look, and what counts (monitor's Limits). Times are seconds, shares between 0 and 1; None leaves a check
+    out, or to the settings. Raises BadSettings for what cannot be.
+    """
 
     every: float = 5.0
     tolerance: float | None = None
     false_alarm_every: float | None = None
     min_accuracy: float | None = None
+    max_error: float | None = None
     p99: float | None = None
+    slo: float | None = None
+    silence: float | None = None
+    slices: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        Limits(**self.limits())
 
     def limits(self) -> dict[str, Any]:
         """What monitor takes."""
         given = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "every"}
-        return {key: value for key, value in given.items() if value is not None}
+        return {key: value for key, value in given.items() if value not in (None, ())}
 
 
 @dataclass(frozen=True)
@@ -110,7 +120,11 @@ def _section(path: Path, name: str, rows: Any) -> Any:
             raise BadSettings(f"{path}: [{name}] {key} = {value!r} must be of kind {known[key].type}")
         if not isinstance(value, bool | str | list) and value < 0:
             raise BadSettings(f"{path}: [{name}] {key} = {value!r} must not be negative")
-    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in rows.items()})
+    given = {key: tuple(value) if isinstance(value, list) else value for key, value in rows.items()}
+    try:
+        return kind(**given)
+    except BadSettings as error:
+        raise BadSettings(f"{path}: [{name}] {error}") from error
 
 
 def _fits(annotation: Any, value: Any) -> bool:
@@ -119,6 +133,8 @@ def _fits(annotation: Any, value: Any) -> bool:
     wanted = next(kind for name, kind in kinds.items() if str(annotation).startswith(name))
     if isinstance(value, bool) and bool not in wanted:
         return False
+    if isinstance(value, list) and "str" in str(annotation):
+        return list in wanted and all(isinstance(v, str) for v in value)
     if isinstance(value, list):
         return list in wanted and all(isinstance(v, int | float) and 0 < v < 1 for v in value) and bool(value)
     return isinstance(value, wanted)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from modelkeep.errors import BadSettings
+from modelkeep.monitor.limits import Limits
 from modelkeep.operate.policy import Policy, Rolling, Watching, read
 
 
@@ -35,6 +37,14 @@ def test_sections_are_read(tmp_path: Path) -> None:
     assert policy.budget.cooldown == 0
 
 
+def test_all_that_monitor_holds_a_version_to_may_be_said(tmp_path: Path) -> None:
+    """Each limit of monitor has its key, under the same name."""
+    text = 'slo = 0.999\nsilence = 600\nmax_error = 3.5\nmin_accuracy = 0.9\nslices = ["hum"]'
+    given = read(written(tmp_path, f'model = "bike"\n[watch]\n{text}')).watch.limits()
+    assert given == {"slo": 0.999, "silence": 600, "max_error": 3.5, "min_accuracy": 0.9, "slices": ("hum",)}
+    assert {field.name for field in fields(Limits)} == {field.name for field in fields(Watching)} - {"every"}
+
+
 def test_the_policy_of_the_docs_is_readable(tmp_path: Path) -> None:
     page = (Path(__file__).parents[2] / "docs" / "operate.md").read_text()
     example = page.split("```toml")[1].split("```")[0]
@@ -58,6 +68,9 @@ def test_the_policy_of_the_example_is_readable() -> None:
         ('model = "m"\n[watch]\nevery = "often"', "every = 'often' must be of kind float"),
         ('model = "m"\n[watch]\nevery = true', "every = True must be of kind float"),
         ('model = "m"\n[watch]\nevery = -1', "every = -1 must not be negative"),
+        ('model = "m"\n[watch]\nslo = 99.9', "[watch] slo is 99.9; give a share"),
+        ('model = "m"\n[watch]\nsilence = 0', "[watch] silence is 0; give seconds, more than 0"),
+        ('model = "m"\n[watch]\nslices = [1]', "slices = [1] must be of kind tuple"),
         ('model = "m"\n[update]\nepochs = 1.5', "epochs = 1.5 must be of kind int"),
         ('model = "m"\n[rollout]\nsteps = []', "steps = [] must be of kind tuple"),
         ('model = "m"\n[rollout]\nsteps = [30, 50]', "steps = [30, 50] must be of kind tuple"),
