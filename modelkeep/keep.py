@@ -172,10 +172,7 @@ class Keep:
         line = self.lineage(base)
         at = next((i for i, v in reversed(list(enumerate(line))) if v.model.format in formats.TRAINABLE), None)
         if at is None:
-            raise Unsupported(
-                f"{base.ref} has no PyTorch ancestor to train; add the PyTorch model and convert it from there, or "
-                f"make one of it: modelkeep convert {base.ref} --to torch"
-            )
+            raise Unsupported(f"{base.ref} has no PyTorch ancestor to train; {_way_to_train(line[0], base)}")
         rows, repeated = again([version.made_by for version in line[at + 1 :]], rows)
         return self._make(line[at], [update.step(method, rows=rows, **options), *repeated])
 
@@ -433,3 +430,14 @@ def _beside(keep: Keep, options: Mapping[str, Any]) -> list[Callable[[Plane], Wa
     limits = settings.promised | ({} if p99 is None else {"p99": p99})
     looks = watching.Looks(keep.registry, settings, limits, keep.telling)
     return [lambda plane: watching.start(looks, plane.metrics, lambda: plane.names, settings)]
+
+
+def _way_to_train(first: Version, base: Version) -> str:
+    if first.model.format == "sklearn":
+        return (
+            "fit the estimator again where it was made and add it as the next version (modelkeep add "
+            f"{base.name} FILE), then convert it and give it traffic with modelkeep rollout"
+        )
+    return (
+        f"add the PyTorch model and convert it from there, or make one of it: modelkeep convert {base.ref} --to torch"
+    )

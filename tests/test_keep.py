@@ -200,6 +200,16 @@ def test_a_version_without_a_pytorch_ancestor_says_so(
         keep.update(alone, digits[0])
 
 
+def test_what_scikit_learn_fitted_is_to_be_fitted_again(keep: Keep, tmp_path: Path) -> None:
+    skops, linear = pytest.importorskip("skops.io"), pytest.importorskip("sklearn.linear_model")
+    x = np.random.default_rng(0).normal(size=(64, 3))
+    rows = Dataset({"X": x}, (x[:, 0] > 0).astype(np.int64), "made")
+    skops.dump(linear.LogisticRegression().fit(x, rows.labels), tmp_path / "fit.skops")
+    onnx = keep.convert(keep.add(tmp_path / "fit.skops", "fit", data=rows), "onnx")
+    with pytest.raises(Unsupported, match=r"fit the estimator again .*\(modelkeep add fit FILE\)"):
+        keep.update(onnx, rows)
+
+
 def test_a_model_of_which_only_the_onnx_file_is_left_learns_again(
     keep: Keep, added: str, digits: tuple[Dataset, Dataset]
 ) -> None:

@@ -20,6 +20,9 @@ from modelkeep.cli.output import FILE, SHARE, as_json, dump, open_keep, progress
 @click.option("--classes", metavar="A,B,…", help="transfer: the classes of the new head, in order.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Passes over the rows.")
 @click.option("--lr", type=click.FloatRange(min=0, min_open=True), help="Learning rate.")
+@click.option(
+    "--replay", type=click.FloatRange(min=0), help="finetune: old rows mixed in for each new one (default 2)."
+)
 @click.option("--max-forgetting", type=SHARE, help="Accuracy on the old rows that may be lost (5 %; transfer 10 %).")
 @as_json
 def update(ref: str, data: Path | None, method: str, classes: str | None, json_: bool, **given: Any) -> None:

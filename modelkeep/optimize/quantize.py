@@ -23,12 +23,19 @@ ONE_FILE = 1_500_000_000
 """Bytes of the model above which the weights go beside model.onnx; a protobuf message ends at 2 GiB."""
 CALIBRATION_BATCH = 32
 """Small, so that a large model's activations, all of which are kept, stay small."""
+WEIGHTED = ("Conv", "ConvTranspose", "Gather", "Gemm", "MatMul")
+"""Operators that read weights: in a model with attention, the only ones to be quantized."""
+FILLER = -1e4
+"""What masks positions in a softmax is this or less: as the end of a range it leaves one step for all other values."""
 
 
 @dataclass(frozen=True)
 class Quantize:
     """onnx → onnx. Weights int8, activations uint8 (what VNNI and AMX run); the range of each activation is its least
     and largest value on ``samples`` rows. ``dynamic`` finds the ranges while it serves: MatMul and Gemm only.
+
+    In a model with attention only the operators that read weights are quantized: sums, masks and softmax between them
+    have ranges that 256 steps do not cover.
     """
 
     per_channel: bool = True
@@ -79,6 +86,7 @@ class Quantize:
                 quant_format=quantization.QuantFormat.QDQ,
                 activation_type=quantization.QuantType.QUInt8,
                 weight_type=quantization.QuantType.QInt8,
+                op_types_to_quantize=list(WEIGHTED) if _attends(source) else None,
                 per_channel=self.per_channel,
                 use_external_data_format=big,
             )
@@ -100,6 +108,21 @@ def _near(old: Runner, new: Runner, rows: Dataset) -> dict[str, float]:
         return agreement(answers(old, rows), answers(new, rows))
     except BadModel:
         return {}  # no classifier, so there are no classes to agree on
+
+
+def _attends(path: Path) -> bool:
+    """Whether a softmax is not the graph's last word, or something is masked with a very negative number."""
+    import onnx
+
+    graph = onnx.load(path, load_external_data=False).graph
+    outputs = {output.name for output in graph.output}
+    if any(n.op_type in ("Attention", "MultiHeadAttention") for n in graph.node):
+        return True
+    if any(n.op_type == "Softmax" and outputs.isdisjoint(n.output) for n in graph.node):
+        return True
+    values = [*graph.initializer, *(a.t for n in graph.node if n.op_type == "Constant" for a in n.attribute)]
+    small = (v for v in values if v.data_type == onnx.TensorProto.FLOAT and not any(d > 1 for d in v.dims))
+    return any(onnx.numpy_helper.to_array(v).min(initial=0) <= FILLER for v in small if not v.external_data)
 
 
 def _prepared(model: Model, room: Path, *, big: bool) -> Path:

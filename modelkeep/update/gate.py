@@ -130,7 +130,7 @@ def remembered(before: Array, after: Array, rows: Dataset, max_forgetting: float
     if numbers["drop"] > max_forgetting or numbers["drop_upper"] > max(max_forgetting, 3 / len(rows)):
         raise Regressed(
             f"the update forgets: {said}, which is over the {max_forgetting:.1%} allowed; nothing was stored. "
-            "Mix in more old rows (replay), give more of them (add --data), or allow more (--max-forgetting) if the "
+            "Mix in more old rows (--replay), give more of them (add --data), or allow more (--max-forgetting) if the "
             "old world is gone"
         )
     return Report("old rows", True, said, numbers, rows.source)

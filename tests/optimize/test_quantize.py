@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnx.parser
 import pytest
 import torch
 
 from modelkeep.convert.torch_to_onnx import TorchToOnnx
+from modelkeep.data.dataset import Dataset
 from modelkeep.errors import BadData, BadModel, Unsupported
-from modelkeep.model import engines, folder, score
+from modelkeep.model import engines, folder, formats, score
 from modelkeep.optimize.quantize import Quantize
 from modelkeep.types import Model
 
@@ -51,6 +54,51 @@ def test_answers_nearly_the_same_with_int8_weights(
     assert right[1] > right[0] - 0.02
     a, b = (next(iter(x.values())) for x in (before, after))
     assert 0 < np.abs(a - b).max() < 0.25 * np.abs(a).max()
+
+
+@pytest.mark.parametrize("filler", [-3.4028235e38, -1e4])
+def test_attention_that_masks_its_padding_survives(filler: float, tmp_path: Path) -> None:
+    """A masked score is the least value of its range, and would leave one step for all the others."""
+    source = tmp_path / "attention.onnx"
+    onnx.save(attention(filler), source)
+    model, rng = formats.adopt(source, tmp_path / "float"), np.random.default_rng(0)
+    mask = (np.arange(12) < rng.integers(2, 12, (256, 1))).astype(np.int64)
+    rows = Dataset({"ids": rng.integers(0, 50, (256, 12)), "mask": mask}, None, "made")
+    made, (report,) = Quantize(rows=rows).run(model, tmp_path / "int8")
+    assert report.numbers["agreement"] > 0.95
+    assert "INT8" in initializers(made.main)
+    assert made.size < 0.6 * model.size
+
+
+def attention(filler: float) -> onnx.ModelProto:
+    """Embeddings of ids, pooled by a softmax over the positions that the mask leaves; four classes."""
+    rng = np.random.default_rng(0)
+    model = onnx.parser.parse_model("""
+        <ir_version: 10, opset_import: ["" : 18]>
+        attention (int64[batch, sequence] ids, int64[batch, sequence] mask) => (float[batch, 4] scores)
+        <float filler, float[50, 64] words, float[64, 1] query, float[64, 4] head, int64[1] one, int64[1] two> {
+            embedded = Gather (words, ids)
+            column = MatMul (embedded, query)
+            raw = Squeeze (column, two)
+            seen = Cast <to = 9> (mask)
+            kept = Where (seen, raw, filler)
+            share = Softmax <axis = 1> (kept)
+            row = Unsqueeze (share, one)
+            pooled = MatMul (row, embedded)
+            flat = Squeeze (pooled, one)
+            scores = MatMul (flat, head)
+        }""")
+    arrays = {
+        "filler": np.float32(filler),
+        "words": rng.normal(size=(50, 64)).astype(np.float32),
+        "query": rng.normal(size=(64, 1)).astype(np.float32) / 4,
+        "head": rng.normal(size=(64, 4)).astype(np.float32),
+        "one": np.array([1]),
+        "two": np.array([2]),
+    }
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(np.asarray(a), n) for n, a in arrays.items())
+    return model
 
 
 def test_is_a_whole_model_of_the_same_signature(model: Model, digits: Any, tmp_path: Path) -> None:
