@@ -91,6 +91,8 @@ class Access:
 
     def log_in(self, http: HTTPConnection, key: str) -> str:
         """The cookie of a new session. Raises Unauthenticated, Forbidden, Overloaded."""
+        if not self.gate.open and self.gate.find(digest(key.strip())) is None:
+            raise Unauthenticated("this key is not known here")
         self.gate.admit(f"Bearer {key.strip()}", "read")
         self.log_out(http)
         now, cookie = time.monotonic(), secrets.token_urlsafe(32)

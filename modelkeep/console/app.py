@@ -25,7 +25,7 @@ from modelkeep.console import access as accesses
 from modelkeep.console import readings
 from modelkeep.console.access import Access, Caller
 from modelkeep.console.actions import Action, Actions, Asked
-from modelkeep.console.live import Live
+from modelkeep.console.live import Live, event
 from modelkeep.console.looks import Looks
 from modelkeep.console.pages import Context, Pages
 from modelkeep.console.rollouts import Runs
@@ -281,8 +281,10 @@ class Console:
         return response
 
     async def _refused(self, http: Request, error: ModelkeepError) -> Response:
-        streamed = "text/event-stream" in http.headers.get("accept", "")
-        if isinstance(error, Unauthenticated) and not streamed and http.method in ("GET", "HEAD"):
+        if isinstance(error, Unauthenticated) and "text/event-stream" in http.headers.get("accept", ""):
+            # a browser does not tell its script the status of a stream; this has the page loaded again, for a log-in
+            return Response(event("end", {"why": str(error)}), media_type="text/event-stream")
+        if isinstance(error, Unauthenticated) and http.method in ("GET", "HEAD"):
             path = http.url.path.removeprefix(self.root)
             return RedirectResponse(f"{self.root}/login?{urlencode({'next': path})}", 303)
         response = self._page(http, "error", {"status": error.status, "why": str(error)}, status=error.status)

@@ -27,7 +27,8 @@ def test_without_a_log_in_there_is_nothing_but_the_log_in(tokens: Tokens, serve:
         assert answer.status_code == 303, path
         assert answer.headers["location"].startswith("/console/login?next=%2F")
         assert "digits" not in answer.text
-    assert browser.client.get("/live?topic=model:digits", headers={"accept": "text/event-stream"}).status_code == 401
+    stream = browser.client.get("/live?topic=model:digits", headers={"accept": "text/event-stream"})
+    assert stream.text == 'event: end\ndata: {"why":"log in with an API key"}\n\n', "and nothing else"
     assert browser.client.post("/models/digits/rollback").status_code == 401
     assert browser.get("/static/console.css").status_code == 200
     for key in (tokens["change"], "mk_wrong"):
@@ -66,8 +67,8 @@ def test_who_changed_it_is_in_the_journal(tokens: Tokens, keep: Keep, serve: Ser
 @pytest.mark.parametrize(
     ("key", "status", "said"),
     [
-        ("mk_wrong", 401, "is not known here"),
-        ("", 401, "is not known here"),
+        ("mk_wrong", 401, "this key is not known here<"),
+        ("", 401, "this key is not known here<"),
         ("ask", 403, "needs scope &#39;read&#39;"),
     ],
 )

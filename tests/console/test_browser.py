@@ -174,6 +174,20 @@ def test_the_keyboard_is_enough(serve: Serve, see: Callable[..., Any], keep: Kee
     assert keep.registry.journal("digits", kind="route")[-1].who == "console:changer"
 
 
+def test_a_page_whose_session_has_gone_asks_for_the_key_again(
+    serve: Serve, see: Callable[..., Any], tokens: dict[str, str]
+) -> None:
+    """As after a restart of the service: the stream that is opened anew is refused."""
+    page = see(serve().url)
+    page.goto("/console/models/digits")
+    page.get_by_label("API key").fill(tokens["look"])
+    page.get_by_role("button", name="Log in").click()
+    expect(page.locator("#pulse")).to_have_text("live")
+    page.context.clear_cookies()
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    expect(page.get_by_role("heading", name="Log in")).to_be_visible()
+
+
 def test_who_may_only_look_is_offered_nothing_to_change(
     serve: Serve, see: Callable[..., Any], tokens: dict[str, str]
 ) -> None:
