@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from modelkeep.data import lengths
 from modelkeep.errors import BadData, NotFound
 
 if TYPE_CHECKING:
@@ -78,14 +79,17 @@ class Dataset:
 
 
 def concat(a: Dataset, b: Dataset) -> Dataset:
-    """The rows of ``a``, then those of ``b``; labelled where both are. BadData where the inputs do not match."""
+    """The rows of ``a``, then those of ``b``; labelled where both are. BadData where the inputs do not match.
+
+    Sequences are padded to the longest where they have a mask (``lengths.joined``).
+    """
     if set(a.inputs) != set(b.inputs):
         raise BadData(
             f"{a.source} has the inputs {', '.join(sorted(a.inputs))} and {b.source} has "
             f"{', '.join(sorted(b.inputs))}; they cannot be joined"
         )
     try:
-        inputs = {name: np.concatenate([array, b.inputs[name]]) for name, array in a.inputs.items()}
+        inputs = lengths.joined([a.inputs, b.inputs])
         both = a.labels is not None and b.labels is not None
         labels = np.concatenate([a.labels, b.labels]) if both else None
     except ValueError as error:
@@ -97,7 +101,8 @@ def from_exchanges(exchanges: Sequence[Exchange], source: str = "captured traffi
     """Captured requests as rows, in their order; labelled where every one of them is.
 
     A request whose inputs were not kept, or whose labels are not one a row, is left out, and so is a row whose label is
-    None. BadData when none is left.
+    None. Sequences are padded to the longest where they have a mask (``lengths.joined``). BadData when none is left, or
+    they differ in other ways.
     """
     kept = [e for e in exchanges if e.inputs]
     labelled = bool(kept) and all(e.label is not None for e in kept)
@@ -105,11 +110,12 @@ def from_exchanges(exchanges: Sequence[Exchange], source: str = "captured traffi
         kept = [e for e in kept if np.size(e.label) == len(next(iter(e.inputs.values())))]  # type: ignore[union-attr]
     if not kept:
         raise BadData(f"{source} has no rows")
-    names = list(kept[0].inputs or {})
     try:
-        inputs = {name: np.concatenate([e.inputs[name] for e in kept]) for name in names}  # type: ignore[index]
+        inputs = lengths.joined([e.inputs for e in kept if e.inputs])
     except (KeyError, ValueError) as error:
-        raise BadData(f"the requests of {source} differ in their inputs, so they cannot be rows of one set") from error
+        raise BadData(
+            f"the requests of {source} differ in their inputs, so they cannot be rows of one set: {error}"
+        ) from error
     if not labelled:
         return Dataset(inputs, None, source)
     labels = np.concatenate([np.reshape(e.label, -1) for e in kept])

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
+from modelkeep.data import lengths
 from modelkeep.data.summaries import (
     MAX_VALUES,
     PROJECTIONS,
@@ -192,14 +193,16 @@ READERS: dict[str, Any] = {"scores": Scores, "values": Values, "many": Many, "te
 class Tensor:
     """One tensor of the signature: its rows from requests' arrays, and the reader that they are given to."""
 
-    def __init__(self, spec: TensorSpec, kind: str, reader: Reader) -> None:
-        self.name, self.kind, self.reader = spec.name, kind, reader
+    def __init__(self, spec: TensorSpec, kind: str, reader: Reader, mask: str = "") -> None:
+        self.name, self.kind, self.reader, self.mask = spec.name, kind, reader, mask
         self.batched = spec.shape[:1] == (None,)
         self.width = _size(_row(spec))
 
     @classmethod
-    def learned(cls, spec: TensorSpec, reference: Array | None, *, scores: bool) -> Tensor:
-        """How to read it, as its reference is; None where there is none."""
+    def learned(cls, spec: TensorSpec, reference: Array | None, *, scores: bool, mask: str = "") -> Tensor:
+        """How to read it, as its reference is; None where there is none. ``mask`` is the input that says what of it is
+        padding, which is not looked at: one client pads and another does not.
+        """
         row = _row(spec)
         if scores:
             return cls(spec, "scores", Scores(spec.name, row))
@@ -207,11 +210,14 @@ class Tensor:
             return cls(spec, "texts", Texts.learned(spec.name, row, reference))
         if (_size(row) or MAX_COLUMNS + 1) <= MAX_COLUMNS:
             return cls(spec, "values", Values(spec.name, row))
-        return cls(spec, "many", Many.learned(spec.name, row, spec.dtype, reference))
+        return cls(spec, "many", Many.learned(spec.name, row, spec.dtype, reference), mask)
 
-    def read(self, arrays: Sequence[Array]) -> Array:
-        """[rows, columns] of the arrays, one after the other. ValueError where they are not as the signature says."""
-        return self.reader.read(*self.rows(arrays))
+    def read(self, requests: Sequence[Arrays]) -> Array:
+        """[rows, columns] of the requests, one after the other. ValueError where they are not as the signature says."""
+        rows, sizes = self.rows([one[self.name] for one in requests])
+        if self.mask and sizes is not None and sizes.max(initial=0) <= MAX_VALUES:
+            rows, sizes = lengths.cut(rows, sizes, lengths.ends([one[self.mask] for one in requests]))
+        return self.reader.read(rows, sizes)
 
     def rows(self, arrays: Sequence[Array]) -> tuple[Array, Array | None]:
         """[rows, values]; and how many each row has, where that is free: short ones are filled up with NaN, or ''."""
@@ -245,7 +251,13 @@ class Columns:
         """Those of a signature's inputs, or answers; learned from reference rows, where there are some."""
         rows = {spec.name: None if reference is None else np.asarray(reference[spec.name]) for spec in specs}
         scores = next((spec.name for spec in specs if _are_scores(spec, rows[spec.name], spec is specs[0])), "")
-        return cls([Tensor.learned(one, rows[one.name], scores=answers and one.name == scores) for one in specs])
+        masks = {one.name: "" if answers else lengths.mask_of(one, specs) for one in specs}
+        return cls(
+            [
+                Tensor.learned(one, rows[one.name], scores=answers and one.name == scores, mask=masks[one.name])
+                for one in specs
+            ]
+        )
 
     @classmethod
     def again(cls, specs: Sequence[TensorSpec], kept: Sequence[Mapping[str, Any]]) -> Columns:
@@ -254,12 +266,15 @@ class Columns:
         tensors = []
         for one in kept:
             spec = there[one["name"]]
-            tensors.append(Tensor(spec, one["kind"], READERS[one["kind"]](spec.name, _row(spec), **one["learned"])))
+            reader = READERS[one["kind"]](spec.name, _row(spec), **one["learned"])
+            tensors.append(Tensor(spec, one["kind"], reader, one.get("mask", "")))
         return cls(tensors)
 
     def kept(self) -> list[dict[str, Any]]:
         """What ``again`` makes the same of, as JSON."""
-        return [{"name": one.name, "kind": one.kind, "learned": one.reader.kept()} for one in self.tensors]
+        return [
+            {"name": one.name, "kind": one.kind, "learned": one.reader.kept(), "mask": one.mask} for one in self.tensors
+        ]
 
     def read(self, arrays: Arrays) -> Array:
         """[rows, features]; KeyError or ValueError where the arrays are not as the signature says."""
@@ -267,7 +282,7 @@ class Columns:
 
     def read_all(self, requests: Sequence[Arrays]) -> Array:
         """``read`` of requests one after the other."""
-        parts = [tensor.read([one[tensor.name] for one in requests]) for tensor in self.tensors]
+        parts = [tensor.read(requests) for tensor in self.tensors]
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
     def occurring(self, requests: Sequence[Arrays], values: Array) -> dict[int, Counter[str]]:

@@ -72,8 +72,9 @@ def apart(old: Dataset, rows: Dataset) -> Dataset | None:
     return old.take(kept) if kept else None
 
 
-def _fingerprints(rows: Dataset, names: list[str]) -> list[bytes]:
-    return [b"".join(rows.inputs[name][at].tobytes() for name in names) for at in range(len(rows))]
+def _fingerprints(rows: Dataset, names: list[str]) -> list[tuple[bytes, ...]]:
+    """Without zeros at the end, so that a sequence is known again however far it is padded."""
+    return [tuple(rows.inputs[name][at].tobytes().rstrip(b"\0") for name in names) for at in range(len(rows))]
 
 
 def right(module: Any, rows: Dataset, names: list[str]) -> Array:

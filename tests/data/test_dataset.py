@@ -288,6 +288,13 @@ class TestTraffic:
         exchanges = [self.exchange({"x": np.zeros((1, 4))}, 3), self.exchange({"x": np.zeros((1, 4))})]
         assert from_exchanges(exchanges).labels is None
 
+    def test_texts_of_different_lengths_are_rows_of_one_set(self) -> None:
+        requests = [{"ids": np.ones((1, n), np.int64), "attention_mask": np.ones((1, n), np.int64)} for n in (2, 4)]
+        found = from_exchanges([self.exchange(one, 1) for one in requests])
+        assert found.inputs["ids"].tolist() == [[1, 1, 0, 0], [1, 1, 1, 1]]
+        long = Dataset({name: np.ones((1, 6), np.int64) for name in requests[0]}, np.array([0]), "long")
+        assert concat(found, long).inputs["attention_mask"].sum(1).tolist() == [2, 4, 6]
+
     def test_nothing_left_and_requests_that_do_not_match_are_refused(self) -> None:
         with pytest.raises(BadData, match="captured has no rows"):
             from_exchanges([], source="captured")

@@ -104,6 +104,26 @@ class TestLengths:
         )
         assert read[:, at].tolist() == [0, 0.75, 1]
 
+    def test_padding_is_not_looked_at_where_a_mask_tells(self) -> None:
+        """One client pads to 64 and another not at all; neither is a change of the world."""
+        specs = [TensorSpec(name, "int64", (None, None), ("batch", "sequence")) for name in ("ids", "mask")]
+        ids, mask = np.array([[5, 6, 7, 0, 0], [8, 9, 5, 6, 7]]), np.array([[1, 1, 1, 0, 0], [1] * 5])
+        learned = Columns.of(specs, {"ids": ids, "mask": mask})
+        columns = Columns.again(specs, json.loads(json.dumps(learned.kept())))
+        bare = columns.read_all(
+            [{"ids": ids[at : at + 1, :n], "mask": mask[at : at + 1, :n]} for at, n in ((0, 3), (1, 5))]
+        )
+        np.testing.assert_allclose(columns.read({"ids": ids, "mask": mask}), bare, rtol=1e-5)
+        assert bare[:, columns.names.index("number of values of ids")].tolist() == [3, 5]
+        assert bare[:, columns.names.index("min of ids")].tolist() == [5, 5]
+
+    def test_a_baseline_from_before_reads_as_it_did(self) -> None:
+        specs = [TensorSpec(name, "int64", (None, None), ("batch", "sequence")) for name in ("ids", "mask")]
+        rows = {"ids": np.array([[5, 0]]), "mask": np.array([[1, 0]])}
+        kept = [{key: value for key, value in one.items() if key != "mask"} for one in Columns.of(specs, rows).kept()]
+        columns = Columns.again(specs, kept)
+        assert columns.read(rows)[0, columns.names.index("min of ids")] == 0
+
 
 class TestTexts:
     def test_a_few_are_categories(self) -> None:

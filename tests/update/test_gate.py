@@ -84,6 +84,14 @@ def test_old_rows_that_are_among_the_new_ones_are_taken_out() -> None:
     assert gate.apart(rows(10), rows(30)) is None
 
 
+def test_an_old_text_is_known_again_in_other_padding() -> None:
+    old = Dataset({"ids": np.array([[5, 6, 0], [7, 8, 9]])}, None, "old")
+    new = Dataset({"ids": np.array([[5, 6, 0, 0, 0]])}, None, "new")
+    kept = gate.apart(old, new)
+    assert kept is not None
+    assert kept.inputs["ids"].tolist() == [[7, 8, 9]]
+
+
 def test_right_and_logits_are_what_the_module_says_in_any_number_of_batches() -> None:
     torch.set_num_threads(1)
     module = nn.Linear(1, 4)
