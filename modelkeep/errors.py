@@ -30,6 +30,18 @@ ModelkeepError
 
 from __future__ import annotations
 
+import reprlib
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
+_SHORT.maxlist = _SHORT.maxtuple = 20
+
+
+def brief(given: object) -> str:
+    """What was given, for a sentence: 80 characters at most, however long or deeply nested it is."""
+    text = _SHORT.repr(given)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
 
 class ModelkeepError(Exception):
     """The root: catch it to catch all of them."""

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from modelkeep.data.capture import connect, number, trouble
-from modelkeep.errors import BadData
+from modelkeep.errors import BadData, brief
 
 MAX_LABELS = 200_000
 """The oldest go first."""
@@ -182,7 +182,7 @@ FROM labels l WHERE model = :model AND (:version IS NULL OR version IS NULL OR v
 
 def _id(request: Any) -> str:
     if not isinstance(request, str) or not request or len(request) > MAX_TEXT:
-        raise BadData(f"a request id is a text of 1 to {MAX_TEXT} characters, and not {str(request)[:40]!r}")
+        raise BadData(f"a request id is a text of 1 to {MAX_TEXT} characters, and not {brief(request)}")
     return request
 
 
@@ -192,7 +192,7 @@ def _as_json(request: str, label: Any) -> str:
     known = [one for one in each if one is not None or plain is None]
     if not known or any(not isinstance(one, str | int | float) or one != one for one in known):
         raise BadData(
-            f"the label of request '{request}' is {str(label)[:80]}; give a number, a text, or a list with one a row "
+            f"the label of request '{request}' is {brief(label)}; give a number, a text, or a list with one a row "
             "(null where a row has none)"
         )
     text = json.dumps(plain)

@@ -52,7 +52,11 @@ class Asking:
             self._end(outcome_of(error), error)
             return
         self.size = size
-        self.pending = target.batcher.submit(request.inputs, parameters, request.deadline)
+        try:
+            self.pending = target.batcher.submit(request.inputs, parameters, request.deadline)
+        except BaseException:  # a defect of modelkeep, which must not cost a place in the queue for ever
+            plane.limits.leave(size)
+            raise
         plane.shadow(request, self.router, target, parameters, size)
         self.pending.answer.add_done_callback(self._done)
 

@@ -40,7 +40,7 @@ async def read(receive: Receive, heads: Headers, plane: Plane) -> bytes:
         except TimeoutError:
             raise HTTPException(408, f"the body took longer than {seconds:g} s (request_timeout); send less") from None
     bound(plane, len(body))
-    encoding = heads.get("content-encoding", "")
+    encoding = heads.get("content-encoding", "").strip().lower()
     return body if encoding in ("", "identity") else _unpacked(body, encoding, plane)
 
 
@@ -72,7 +72,7 @@ def bound(plane: Plane, size: int) -> None:
 
 def _unpacked(body: bytes, encoding: str, plane: Plane) -> bytes:
     """The body as it was before Content-Encoding; bounded, as a small body may unpack to a huge one."""
-    if encoding not in ("gzip", "deflate"):
+    if encoding not in ("gzip", "x-gzip", "deflate"):
         raise BadInput(f"Content-Encoding '{encoding}' is not known here; send gzip, deflate or none")
     unpacker = zlib.decompressobj(wbits=47)  # 32 + 15: gzip or zlib, by the header
     try:
@@ -82,6 +82,8 @@ def _unpacked(body: bytes, encoding: str, plane: Plane) -> bytes:
     bound(plane, len(plain))
     if not unpacker.eof:
         raise BadInput(f"the {encoding} body breaks off before its end")
+    if unpacker.unused_data:
+        raise BadInput(f"bytes follow the end of the {encoding} body; send it as one member")
     return plain
 
 

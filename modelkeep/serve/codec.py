@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 
-from modelkeep.errors import BadInput
+from modelkeep.errors import BadInput, brief
 from modelkeep.types import Reply, Signature
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ _NUMBERS = {theirs: (dtype.newbyteorder("<"), dtype) for dtype, theirs in BY_DTY
 ONLY_BINARY = ("FP16", "BF16")
 TRANSPORT = ("binary_data_output", "headers", "timeout")
 """Parameters of a request that speak to the server, not to the model."""
+LONGEST_ID = 1024
+"""Characters: it goes into logs, traces and what is captured."""
 Table = Mapping[str, Any]
 
 
@@ -89,9 +91,12 @@ def decode(body: bytes, header_length: int | None = None) -> Asked:
     binary |= {name: bool(p["binary_data"]) for name, p in wanted.items() if "binary_data" in p}
     classes = {name: _count(name, p["classification"]) for name, p in wanted.items() if "classification" in p}
     id_ = head.get("id", "")
-    if not isinstance(id_, str):
-        raise BadInput(f"the request's id is {_brief(id_)}; give a text")
+    if not isinstance(id_, str) or len(id_) > LONGEST_ID:
+        raise BadInput(f"the request's id is {brief(id_)}; give a text of {LONGEST_ID} characters at most")
     kept = {k: v for k, v in parameters.items() if k not in TRANSPORT}
+    for key, value in kept.items():
+        if isinstance(value, list | dict):
+            raise BadInput(f"parameter '{key[:80]}' is {brief(value)}; give a text, a number, true or false")
     return Asked(id_, inputs, tuple(wanted), kept, binary, _timeout(parameters), classes)
 
 
@@ -128,16 +133,10 @@ def parse(body: bytes) -> dict[str, Any]:
     return found
 
 
-def _brief(given: Any) -> str:
-    """For an error: a client need not get its whole body back."""
-    text = repr(given)
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
 def _table(head: Table, key: str, of: str) -> dict[str, Any]:
     found = head.get(key, {})
     if not isinstance(found, dict):
-        raise BadInput(f"{key} of {of} is {_brief(found)}; give an object")
+        raise BadInput(f"{key} of {of} is {brief(found)}; give an object")
     return found
 
 
@@ -147,7 +146,7 @@ def _timeout(parameters: Table) -> float | None:
     if given is None:
         return None
     if isinstance(given, bool) or not isinstance(given, int | float) or given <= 0:
-        raise BadInput(f"parameter timeout is {_brief(given)}; give microseconds above 0")
+        raise BadInput(f"parameter timeout is {brief(given)}; give microseconds above 0")
     return given / 1e6
 
 
@@ -155,11 +154,11 @@ def _outputs(head: Table) -> dict[str, dict[str, Any]]:
     """The outputs that are asked for, with their parameters."""
     wanted = head.get("outputs", [])
     if not isinstance(wanted, list):
-        raise BadInput(f'outputs is {_brief(wanted)}; give a list of {{"name"}}')
+        raise BadInput(f'outputs is {brief(wanted)}; give a list of {{"name"}}')
     found: dict[str, dict[str, Any]] = {}
     for one in wanted:
         if not isinstance(one, dict) or not isinstance(one.get("name"), str):
-            raise BadInput(f'{_brief(one)} is no output; give {{"name": …}}')
+            raise BadInput(f'{brief(one)} is no output; give {{"name": …}}')
         parameters = _table(one, "parameters", f"output '{one['name']}'")
         _refuse_unsupported(one["name"], parameters)
         found[one["name"]] = parameters
@@ -168,7 +167,7 @@ def _outputs(head: Table) -> dict[str, dict[str, Any]]:
 
 def _count(name: str, given: Any) -> int:
     if type(given) is not int or given < 1:
-        raise BadInput(f"classification of output '{name}' is {_brief(given)}; give a whole number above 0")
+        raise BadInput(f"classification of output '{name}' is {brief(given)}; give a whole number above 0")
     return given
 
 
@@ -181,12 +180,12 @@ def _refuse_unsupported(name: str, parameters: Table) -> None:
 def _tensor(tensor: Any, tail: memoryview) -> tuple[str, Array, memoryview]:
     """One input: its name, its array, and the bytes that are left for the next."""
     if not isinstance(tensor, dict) or not isinstance(tensor.get("name"), str):
-        raise BadInput(f'{_brief(tensor)} is no input; give {{"name", "shape", "datatype", "data"}}')
+        raise BadInput(f'{brief(tensor)} is no input; give {{"name", "shape", "datatype", "data"}}')
     name, datatype, shape = tensor["name"], tensor.get("datatype"), tensor.get("shape")
     if not isinstance(datatype, str) or datatype not in DATATYPES:
-        raise BadInput(f"input '{name}' has datatype {_brief(datatype)}; there are {', '.join(DATATYPES)}")
+        raise BadInput(f"input '{name}' has datatype {brief(datatype)}; there are {', '.join(DATATYPES)}")
     if not isinstance(shape, list) or not all(type(s) is int and s >= 0 for s in shape):
-        raise BadInput(f"input '{name}' has shape {_brief(shape)}; give a list of whole numbers, 0 or more")
+        raise BadInput(f"input '{name}' has shape {brief(shape)}; give a list of whole numbers, 0 or more")
     parameters = _table(tensor, "parameters", f"input '{name}'")
     _refuse_unsupported(name, parameters)
     size = parameters.get("binary_data_size")
@@ -195,8 +194,11 @@ def _tensor(tensor: Any, tail: memoryview) -> tuple[str, Array, memoryview]:
             raise BadInput(f"input '{name}' has neither data nor binary_data_size")
         return name, from_json(name, datatype, shape, tensor["data"]), tail
     if type(size) is not int or not 0 <= size <= len(tail):
-        raise BadInput(f"input '{name}' has binary_data_size {_brief(size)} and {len(tail)} bytes of the body are left")
-    return name, from_bytes(name, datatype, shape, tail[:size]), tail[size:]
+        raise BadInput(f"input '{name}' has binary_data_size {brief(size)} and {len(tail)} bytes of the body are left")
+    try:
+        return name, from_bytes(name, datatype, shape, tail[:size]), tail[size:]
+    except (ValueError, OverflowError):  # [0, 2**62, 2**62] holds nothing, and is more than numpy can count
+        raise BadInput(f"input '{name}' has shape {brief(shape)}, which no array can have") from None
 
 
 def from_json(name: str, datatype: str, shape: list[int], data: Any) -> Array:
@@ -204,15 +206,17 @@ def from_json(name: str, datatype: str, shape: list[int], data: Any) -> Array:
     if datatype in ONLY_BINARY:
         raise BadInput(f"input '{name}' is {datatype}, which JSON cannot carry; send it as a binary tensor")
     if not isinstance(data, list):
-        raise BadInput(f"the data of input '{name}' is {_brief(data)}; give a list")
+        raise BadInput(f"the data of input '{name}' is {brief(data)}; give a list")
     try:
         # numpy would make floats of whole numbers on both sides of 2**63
         array = np.array(data, dtype=object if datatype in ("BYTES", "UINT64") else None)
         if array.size != math.prod(shape) or (array.size and array.ndim > 1 and list(array.shape) != shape):
-            raise BadInput(f"input '{name}' has shape {shape} and data of shape {list(array.shape)}; make them agree")
+            raise BadInput(
+                f"input '{name}' has shape {brief(shape)} and data of shape {brief(list(array.shape))}; make them agree"
+            )
         return _cast(array, datatype).reshape(shape)
     except (ValueError, TypeError, OverflowError, FloatingPointError):
-        raise BadInput(f"the data of input '{name}' is not {datatype} of shape {shape} throughout") from None
+        raise BadInput(f"the data of input '{name}' is not {datatype} of shape {brief(shape)} throughout") from None
 
 
 def _cast(array: Array, datatype: str) -> Array:
@@ -221,11 +225,11 @@ def _cast(array: Array, datatype: str) -> Array:
     if array.size == 0:
         return array.astype(object if dtype == "str" else dtype)
     if dtype == "str":
-        if not all(isinstance(x, str) for x in array.flat):
+        if not all(isinstance(x, str) for x in array.ravel()):
             raise ValueError("not text")
         return array
     if dtype == "uint64":
-        if not all(type(x) is int and 0 <= x < 2**64 for x in array.flat):
+        if not all(type(x) is int and 0 <= x < 2**64 for x in array.ravel()):
             raise ValueError("not whole numbers from 0 to 2**64")
         return array.astype(dtype)
     kinds = {"b": "b", "u": "iu", "i": "iu", "f": "iuf"}[np.dtype(dtype).kind]
@@ -246,7 +250,9 @@ def from_bytes(name: str, datatype: str, shape: Sequence[int], raw: memoryview) 
         return _texts(name, count, raw).reshape(shape)
     width = _width(datatype)
     if len(raw) != count * width:
-        raise BadInput(f"input '{name}' is {datatype} {list(shape)}: {count * width} bytes, and {len(raw)} were sent")
+        raise BadInput(
+            f"input '{name}' is {datatype} {brief(list(shape))}: {count * width} bytes, and {len(raw)} were sent"
+        )
     if datatype == "BF16":  # numpy has no such type; widened to float32 nothing is lost
         return (np.frombuffer(raw, "<u2").astype("<u4") << 16).view("<f4").reshape(shape)
     sent, kept = _NUMBERS[datatype]

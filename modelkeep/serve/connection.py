@@ -94,7 +94,7 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request begins: from here its head must be complete in time."""
         super().on_message_begin()
-        self._head, self._in_head = 0, True
+        self._head, self._in_head, self._idle_since = 0, True, None
 
     def on_url(self, url: bytes) -> None:
         """A part of the target."""
@@ -108,7 +108,7 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The head is whole; the body has bounds of its own (body.py)."""
-        self._in_head = False
+        self._in_head, self._idle_since = False, None
         self._stop_waiting()
         if self.transport.is_closing():
             return
@@ -163,7 +163,7 @@ class Connection(HttpToolsProtocol):
         self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
 
     def _unset_keepalive_if_required(self) -> None:
-        self._idle_since = None
+        """Nothing: empty lines, or what is left of a body that nobody reads, are no next request."""
 
     def _by_asgi(self) -> None:
         """What has come so far of a request that did not come whole."""
@@ -215,10 +215,15 @@ class Connection(HttpToolsProtocol):
             most = self.settings.max_head_bytes
             self._refuse(431, f"the head of the request is larger than {most} bytes (max_head_bytes)")
 
+    def _still_asking(self) -> bool:
+        """Whether the only request at work is one whose body still comes in, and nothing of an answer has been sent."""
+        cycle = self.cycle
+        return not self.pipeline and getattr(cycle, "more_body", False) and not cycle.response_started
+
     def _refuse(self, status: int, why: str) -> None:
         if self.transport.is_closing():
             return
-        if self.cycle is not None and not self.cycle.response_complete:
+        if self.cycle is not None and not self.cycle.response_complete and not self._still_asking():
             self.transport.abort()  # an answer is on its way: another one in the midst of it would be taken for it
             return
         body: Any = orjson.dumps({"error": why})

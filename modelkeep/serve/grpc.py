@@ -14,6 +14,7 @@ from typing import Any
 
 from modelkeep import extras
 from modelkeep.errors import (
+    BadInput,
     Busy,
     Forbidden,
     ModelkeepError,
@@ -49,6 +50,8 @@ REFLECTION = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.Se
 """One service under two names (github.com/grpc/grpc, doc/server-reflection.md): what grpcurl asks."""
 DESCRIBE = "ServerReflectionInfo"
 READING = frozenset({*METHODS, "HealthCheck", DESCRIBE}) - {"RepositoryModelLoad", "RepositoryModelUnload"}
+LONGEST = 4096
+"""Characters of a sentence: it travels as a header, and clients drop an answer with one that is too large."""
 PUSHBACK = "grpc-retry-pushback-ms"
 """Trailer: when to try again (gRPC proposal A6)."""
 _log = logging.getLogger(__name__)
@@ -127,32 +130,29 @@ class Endpoint:
         await self._server.stop(grace)
 
     def _unary(self, name: str, handler: Handler) -> Any:
-        async def guarded(message: Any, context: Any) -> Any:
+        made = classes()
+        kind = made[f"{name}Request"]
+
+        async def guarded(message: bytes, context: Any) -> Any:
             try:
                 self._admit(context, scope_of(name))
-                return await handler(message, context)
+                return await handler(_read(kind, message), context)
             except Exception as error:  # noqa: BLE001 - a defect of modelkeep, and the server must outlive it
                 await self._refuse(context, error)
 
-        made = classes()
-        return self._grpc.unary_unary_rpc_method_handler(
-            guarded,
-            request_deserializer=made[f"{name}Request"].FromString,
-            response_serializer=made[f"{name}Response"].SerializeToString,
-        )
+        serialize = made[f"{name}Response"].SerializeToString
+        return self._grpc.unary_unary_rpc_method_handler(guarded, response_serializer=serialize)
 
     def _stream(self, name: str, handler: Streamed, asked: Any, answered: Any) -> Any:
-        async def guarded(messages: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+        async def guarded(messages: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
             try:
                 self._admit(context, scope_of(name))
-                async for answer in handler(messages, context):
+                async for answer in handler((_read(asked, message) async for message in messages), context):
                     yield answer
             except Exception as error:  # noqa: BLE001 - a defect of modelkeep, and the server must outlive it
                 await self._refuse(context, error)
 
-        return self._grpc.stream_stream_rpc_method_handler(
-            guarded, request_deserializer=asked.FromString, response_serializer=answered.SerializeToString
-        )
+        return self._grpc.stream_stream_rpc_method_handler(guarded, response_serializer=answered.SerializeToString)
 
     def _reflection(self) -> dict[str, Any]:
         """What the services are, for a client that has no .proto file."""
@@ -168,7 +168,7 @@ class Endpoint:
             later = math.ceil(error.retry_after * 1000) if isinstance(error, Overloaded) else None
             trailer = () if later is None else ((PUSHBACK, str(later)),)
             code = next(code for kind, code in STATUS if isinstance(error, kind))
-            await context.abort(getattr(self._grpc.StatusCode, code), str(error), trailer)
+            await context.abort(getattr(self._grpc.StatusCode, code), str(error)[:LONGEST], trailer)
         if isinstance(error, self._grpc.aio.AbortError):
             raise error
         _log.error("a gRPC request failed", exc_info=error)
@@ -182,6 +182,14 @@ class Endpoint:
         except ModelkeepError as error:
             self._metrics.rejected("rate" if isinstance(error, Overloaded) else "key")
             raise
+
+
+def _read(kind: Any, message: bytes) -> Any:
+    """A message, read once the key was looked at. Raises BadInput for bytes that are none."""
+    try:
+        return kind.FromString(message)
+    except extras.need("google.protobuf.message", extra="grpc").DecodeError as error:
+        raise BadInput(f"the bytes are no {kind.DESCRIPTOR.name}: {error}") from None
 
 
 def scope_of(method: str) -> str:

@@ -13,7 +13,7 @@ from modelkeep.errors import BadInput, ModelkeepError
 from modelkeep.serve import describe, statistics
 from modelkeep.serve.classify import classified
 from modelkeep.serve.grpc_codec import decode, encode, plain
-from modelkeep.serve.messages import classes
+from modelkeep.serve.messages import SERVICE, classes
 from modelkeep.serve.plane import Plane
 from modelkeep.serve.repository import READY, Repository
 from modelkeep.serve.router import STICKY
@@ -31,6 +31,8 @@ FINAL = "triton_enable_empty_final_response"
 SERVING, NOT_SERVING = 1, 2
 ROOM = 64 * 1024
 """Bytes of a message besides its tensors."""
+LONGEST_VERSION = 18
+"""Digits."""
 TRACE = "traceparent"
 
 
@@ -51,8 +53,8 @@ class Handlers:
         return self.made["ServerReadyResponse"](ready=self.plane.ready())
 
     async def check(self, message: Any, context: Any) -> Any:
-        """grpc.health.v1: of the server, or of the model that ``service`` names."""
-        ready = self.plane.ready(message.service if message.service in self.plane.names else None)
+        """grpc.health.v1: of the server (no name, or that of its service), or of a model. Raises NotFound."""
+        ready = self.plane.ready(None if message.service in ("", SERVICE) else message.service)
         return self.made["HealthCheckResponse"](status=SERVING if ready else NOT_SERVING)
 
     async def model_ready(self, message: Any, context: Any) -> Any:
@@ -135,6 +137,7 @@ class Handlers:
         try:
             while (task := await tasks.get()) is not None:
                 yield await task
+            await asking  # what ended the questions before their end ends the stream
         finally:
             asking.cancel()
             while not tasks.empty():
@@ -166,6 +169,6 @@ class Handlers:
 def _version(text: str) -> int | None:
     if not text:
         return None
-    if not text.isdecimal():
+    if not text.isdecimal() or len(text) > LONGEST_VERSION:
         raise BadInput(f"version '{text[:80]}' is no whole number; leave it out for the live one")
     return int(text)

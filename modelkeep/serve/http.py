@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 from starlette.applications import Starlette
+from starlette.convertors import IntegerConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
@@ -43,7 +44,8 @@ def app(
     """
     handlers, infer = _Handlers(plane, label, repository or Repository(), alerted), Infer(plane)
     model = "/v2/models/{model}"
-    version = model + "/versions/{version:int}"
+    register_url_convertor("version", _Version())
+    version = model + "/versions/{version:version}"
     table: tuple[tuple[str, str, Any], ...] = (
         ("POST", f"{model}/infer", infer),
         ("POST", f"{version}/infer", infer),
@@ -74,6 +76,10 @@ def app(
     routes = [Route(path, handler, methods=[method]) for method, path, handler in table]
     errors: dict[Any, Any] = {ModelkeepError: handlers.refused, HTTPException: handlers.odd, Exception: handlers.failed}
     return Starlette(routes=routes, exception_handlers=errors)
+
+
+class _Version(IntegerConvertor):
+    regex = "[0-9]{1,9}"  # as infer.PATH: Python makes no number of more than 4300 digits
 
 
 class _Handlers:

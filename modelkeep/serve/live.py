@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from modelkeep.errors import BadInput, Unsupported
+from modelkeep.errors import BadInput, Unsupported, brief
 from modelkeep.settings import Settings
 from modelkeep.types import ServeConfig
 
@@ -72,7 +72,7 @@ def changes(given: Mapping[str, Any]) -> dict[str, Any]:
                 raise Unsupported(f"'{name}' belongs to the server and not to a model; {_how(name)}")
             raise BadInput(f"'{name}' is no setting of a model; there are: {', '.join(KINDS)}")
         if not kind.allows(value):
-            raise BadInput(f"'{name}' is {value!r}; give {kind.told}")
+            raise BadInput(f"'{name}' is {brief(value)}; give {kind.told}")
     # JSON knows one kind of number; a config that is equal must be so in its kinds too, or it would be loaded again
     floats = {f.name for f in fields(ServeConfig) if "float" in str(f.type)}
     return {n: float(v) if n in floats and v is not None else v for n, v in given.items()}

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from modelkeep.errors import BadInput, Unsupported
+from modelkeep.errors import BadInput, Unsupported, brief
 
 CONFIG, DEPENDENTS, FILES = "config", "unload_dependents", "file:"
 KINDS = ("KIND_AUTO", "KIND_CPU")
@@ -33,11 +33,11 @@ def loading(given: Table) -> Table | None:
         return None
     try:
         found = json.loads(config) if isinstance(config, str) else config
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # it is nested too deeply
         raise BadInput(f"the parameter '{CONFIG}' is not JSON: {error}") from None
     if not isinstance(found, dict):
         raise BadInput(
-            f"the parameter '{CONFIG}' is a model's configuration as JSON, an object, and not {config!r:.80}"
+            f"the parameter '{CONFIG}' is a model's configuration as JSON, an object, and not {brief(config)}"
         )
     for name, value in found.items():
         if name in _FIELDS:
@@ -78,28 +78,28 @@ def _parameters(given: Table) -> Table:
             raise BadInput(f"'{name[:80]}' is not known here; send {{\"parameters\": {{…}}}} or nothing")
     parameters = given.get("parameters") or {}
     if not isinstance(parameters, dict):
-        raise BadInput(f"the parameters are {parameters!r:.80}; give an object")
+        raise BadInput(f"the parameters are {brief(parameters)}; give an object")
     return parameters
 
 
 def _batch(value: Any) -> Table:
     if type(value) is not int or value < 0:
-        raise BadInput(f"'max_batch_size' is {value!r:.80}; give a whole number, 0 or more")
+        raise BadInput(f"'max_batch_size' is {brief(value)}; give a whole number, 0 or more")
     return {"max_batch": value or 1}
 
 
 def _instances(value: Any) -> Table:
     one = value[0] if isinstance(value, list) and len(value) == 1 else None
     if not isinstance(one, dict) or one.get("kind", KINDS[0]) not in KINDS or set(one) - {"name", "kind", "count"}:
-        raise BadInput(f"'instance_group' is {value!r:.80}; give one group with its count, as [{{\"count\": 2}}]")
+        raise BadInput(f"'instance_group' is {brief(value)}; give one group with its count, as [{{\"count\": 2}}]")
     return {"workers": one.get("count", 1)}
 
 
 def _batching(value: Any) -> Table:
     name = "max_queue_delay_microseconds"
     delay = value.get(name, 0) if isinstance(value, dict) and not set(value) - {name} else None
-    if type(delay) is not int or delay < 0:
-        raise BadInput(f"'dynamic_batching' is {value!r:.80}; give {{\"{name}\": 100}}, 0 or more")
+    if type(delay) is not int or not 0 <= delay < 2**63:
+        raise BadInput(f"'dynamic_batching' is {brief(value)}; give {{\"{name}\": 100}}, 0 or more")
     return {"max_wait": delay / 1e6}
 
 

@@ -54,7 +54,7 @@ def _array(name: str, data: Any, signature: Signature) -> Array:
         there = ", ".join(t.describe() for t in signature.inputs)
         raise BadInput(f"no input is called '{name}'; the model takes {there}")
     rows = np.array(data, dtype=object)
-    if any(isinstance(x, list) for x in rows.flat):
+    if any(isinstance(x, list) for x in rows.ravel()):
         raise BadInput(f"the rows of input '{name}' are not of one shape")
     half = spec.dtype == "float16"  # JSON's numbers are wider, and rounding is what this protocol means
     array = codec.from_json(name, "FP32" if half else codec.NAMES[spec.dtype], list(rows.shape), data)

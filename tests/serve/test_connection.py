@@ -182,6 +182,50 @@ def test_a_client_that_does_not_read_its_answer_is_cut_off(server: Running) -> N
     assert alive(server)
 
 
+UNREAD = b"POST /v2/models/nobody/infer HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("asked", "then"),
+    [(ALIVE, b"\r\n"), (UNREAD, b"a"), (UNREAD.replace(b"nobody/infer", b"m/labels"), b"a")],
+    ids=["empty lines", "a body that nobody reads", "a body that stops"],
+)
+def test_what_is_no_request_keeps_no_connection_open(
+    fakes: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, asked: bytes, then: bytes
+) -> None:
+    """Or a client could hold all connections that there are, for nothing."""
+    monkeypatch.setattr("modelkeep.serve.listener.KEEP_ALIVE", 1)
+    settings = Settings(request_timeout=0.5)
+    with (
+        Running({"m": fakes.Fake()}, settings=settings) as url,
+        socket.create_connection(tuple(url[7:].split(":")), timeout=0.3) as sock,
+    ):
+        sock.sendall(asked)
+        began = time.monotonic()
+        said = b""
+        while time.monotonic() < began + 15:
+            try:
+                sock.sendall(then)
+                got = sock.recv(1000)
+            except TimeoutError:
+                continue
+            except ConnectionError:
+                break
+            said += got
+            if not got:
+                break
+        assert said.startswith(b"HTTP/1.1 ")
+        assert time.monotonic() < began + 10
+
+
+def test_a_body_that_is_no_http_is_told_so(server: Running) -> None:
+    with connect(server) as sock:
+        sock.sendall(b"POST /v2/models/m/infer HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
+        time.sleep(0.1)
+        sock.sendall(b"no length\r\n")
+        assert status_and_error(all_of(sock)) == (400, "the request is not HTTP/1.1")
+
+
 def test_an_idle_connection_is_closed_and_a_busy_one_is_not(
     fakes: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,6 +20,8 @@ INPUTS = 100_000
 SLOWEST = 1.0
 """Seconds that one input may take, on a machine that others use too."""
 GROWTH = 64 * 1024**2
+DEEP = b"[" * 1000 + b"]" * 1000
+"""As deep as the parser of JSON goes, and deeper than Python prints."""
 INTERESTING = (
     0,
     1,
@@ -39,6 +41,9 @@ INTERESTING = (
     [],
     {},
     [[]],
+    [0, 2**62, 2**62],
+    [0] * 70,
+    json.loads(b"[" * 900 + b"]" * 900),
 )
 
 
@@ -128,9 +133,36 @@ def test_a_hundred_thousand_inputs() -> None:
         b'{"inputs": [{"name": "x", "datatype": "BYTES", "shape": [9223372036854775807], "data": ["a"]}]}',
         b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [0, 9223372036854775807], "data": []}]}',
         b'{"inputs": [{"name": "x", "datatype": "INT64", "shape": [1], "data": [' + b"9" * 5000 + b"]}]}",
+        b'{"inputs": ' + DEEP + b"}",
+        b'{"id": ' + DEEP + b', "inputs": [{"name": "x", "datatype": "INT8", "shape": [1], "data": [1]}]}',
+        b'{"parameters": {"a": '
+        + DEEP
+        + b'}, "inputs": [{"name": "x", "datatype": "INT8", "shape": [1], "data": [1]}]}',
+        b'{"parameters": {"a": [1]}, "inputs": [{"name": "x", "datatype": "INT8", "shape": [1], "data": [1]}]}',
+        b'{"inputs": [{"name": "x", "datatype": "INT8", "shape": ' + DEEP + b', "data": [1]}]}',
+        b'{"inputs": [{"name": "x", "datatype": "BYTES", "shape": [1], "data": ' + DEEP + b"}]}",
+        b'{"id": "' + b"i" * 1025 + b'", "inputs": [{"name": "x", "datatype": "INT8", "shape": [1], "data": [1]}]}',
     ],
-    ids=["deep lists", "deep objects", "product overflows", "more texts than memory", "huge and empty", "long number"],
+    ids=[
+        *("deep lists", "deep objects", "product overflows", "more texts than memory", "huge and empty", "long number"),
+        *("deep inputs", "deep id", "deep parameter", "a list as parameter", "deep shape", "deep text", "long id"),
+    ],
 )
 def test_bodies_that_mean_harm(body: bytes) -> None:
     with pytest.raises(BadInput):
         codec.decode(body)
+
+
+@pytest.mark.parametrize("datatype", ["FP32", "BF16", "BYTES"])
+@pytest.mark.parametrize("shape", [[2**63, 0], [2**70, 0], [0, 2**62, 2**62], [0] * 70], ids=str)
+def test_bytes_of_a_shape_that_no_array_can_have(datatype: str, shape: list[int]) -> None:
+    tensor = {"name": "x", "datatype": datatype, "shape": shape, "parameters": {"binary_data_size": 0}}
+    head = json.dumps({"inputs": [tensor]}).encode()
+    with pytest.raises(BadInput, match="input 'x' has shape"):
+        codec.decode(head, len(head))
+
+
+def test_text_of_forty_axes() -> None:
+    body = b'{"inputs": [{"name": "x", "datatype": "BYTES", "shape": [%s], "data": %s"a"%s}]}'
+    asked = codec.decode(body % (b",".join([b"1"] * 40), b"[" * 40, b"]" * 40))
+    assert asked.inputs["x"].ndim == 40

@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -303,6 +302,7 @@ def wrong(**changes: Any) -> Any:
         (wrong(raw=[b"12345678"]), "input 'x' has contents, and raw_input_contents is given too; send one of them"),
         (wrong(raw=[b"", b""]), "raw_input_contents has 2 parts and there are 1 inputs"),
         (question(model_version="x"), "version 'x' is no whole number; leave it out for the live one"),
+        (question(model_version="9" * 5000), "is no whole number; leave it out for the live one"),
         (MADE["ModelInferRequest"](model_name="m"), "the request has no inputs"),
     ],
 )
@@ -311,6 +311,20 @@ def test_what_is_wrong_is_said(client: Client, message: Any, said: str) -> None:
     assert code == "INVALID_ARGUMENT"
     assert said in sentence
     assert client.ask(question()).model_name == "m"  # and the server goes on
+
+
+def test_a_shape_that_no_array_can_have(client: Client) -> None:
+    message = question(raw=True)
+    message.inputs[0].shape[:] = [0, 2**62, 2**62]
+    message.raw_input_contents[0] = b""
+    assert client.refused(message)[0] == "INVALID_ARGUMENT"
+
+
+def test_a_sentence_is_no_longer_than_clients_take(client: Client) -> None:
+    """It travels as a header: with 20,000 characters a client would see another error in its place."""
+    code, said = client.refused(question(model_name="a" * 20_000))
+    assert code == "NOT_FOUND"
+    assert len(said) == 4096
 
 
 def test_raw_bytes_of_another_length_are_refused(client: Client) -> None:
@@ -486,71 +500,6 @@ def until(true: Callable[[], bool], seconds: float = WAIT) -> bool:
             return True
         time.sleep(0.005)
     return False
-
-
-# ── what the services are, for a client that has no .proto file ──────────────────────────────────────────────────────
-
-
-def test_grpcurl_and_others_can_ask_what_there_is(client: Client) -> None:
-    reflection = pytest.importorskip("grpc_reflection.v1alpha.proto_reflection_descriptor_database")
-    pools = pytest.importorskip("google.protobuf.descriptor_pool")
-    database = reflection.ProtoReflectionDescriptorDatabase(client.channel)
-    assert set(database.get_services()) == {SERVICE, "grpc.health.v1.Health"}
-    there = pools.DescriptorPool(database)
-    service = there.FindServiceByName(SERVICE)
-    assert {method.name for method in service.methods} == {*METHODS, "ModelStreamInfer"}
-    stream = service.FindMethodByName("ModelStreamInfer")
-    assert (stream.client_streaming, stream.server_streaming) == (True, True)
-    asked = there.FindMessageTypeByName("inference.ModelInferRequest")
-    assert asked.fields_by_name["raw_input_contents"].number == 7
-    check = there.FindServiceByName("grpc.health.v1.Health").FindMethodByName("Check")
-    assert check.input_type.full_name == "grpc.health.v1.HealthCheckRequest"
-
-
-def test_both_names_of_reflection_and_an_unknown_symbol(client: Client) -> None:
-    messages = pytest.importorskip("grpc_reflection.v1alpha.reflection_pb2")
-    for name in ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"):
-        ask = client.channel.stream_stream(
-            f"/{name}/ServerReflectionInfo",
-            request_serializer=messages.ServerReflectionRequest.SerializeToString,
-            response_deserializer=messages.ServerReflectionResponse.FromString,
-        )
-        question = messages.ServerReflectionRequest(file_containing_symbol="no.such.Thing")
-        (answer,) = ask(iter([question]), timeout=WAIT)
-        assert answer.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]
-
-
-def test_reflection_needs_a_key_where_there_are_keys(fakes: SimpleNamespace, tmp_path: Path) -> None:
-    from modelkeep.serve.grpc import Endpoint
-    from modelkeep.serve.keys import Gate, Ring
-
-    messages = pytest.importorskip("grpc_reflection.v1alpha.reflection_pb2")
-    ring = Ring(tmp_path / "keys.json")
-    tokens = {scope: ring.add(scope, [scope]) for scope in ("infer", "read")}
-    said = []
-    running = Running({"m": fakes.Fake()})
-    with running:
-
-        async def start() -> tuple[Endpoint, int]:
-            endpoint = Endpoint(running.plane, Gate(ring))
-            return endpoint, await endpoint.start("127.0.0.1", 0)
-
-        endpoint, port = running.call(start())
-        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-            ask = channel.stream_stream(
-                "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
-                request_serializer=messages.ServerReflectionRequest.SerializeToString,
-                response_deserializer=messages.ServerReflectionResponse.FromString,
-            )
-            for token in ("none", *tokens.values()):
-                question = messages.ServerReflectionRequest(list_services="")
-                try:
-                    answers = list(ask(iter([question]), timeout=WAIT, metadata=[("authorization", f"Bearer {token}")]))
-                    said.append(str(len(answers)))
-                except grpc.RpcError as error:
-                    said.append(error.code().name)
-        running.call(endpoint.stop(5.0))
-    assert said == ["UNAUTHENTICATED", "PERMISSION_DENIED", "1"]
 
 
 def test_a_load_with_parameters_that_are_not_there_is_refused(client: Client) -> None:

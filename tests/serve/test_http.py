@@ -115,6 +115,13 @@ def test_packed_bodies(client: httpx.Client, encoding: str, pack: Any) -> None:
     assert client.post(INFER, content=bomb, headers={"content-encoding": encoding}).status_code == 413
 
 
+def test_what_follows_a_packed_body_is_not_dropped_without_a_word(client: httpx.Client) -> None:
+    packed = gzip.compress(json.dumps(body()).encode()) + gzip.compress(b"more")
+    reply = client.post(INFER, content=packed, headers={"content-encoding": "GZIP"})
+    assert reply.status_code == 400
+    assert "bytes follow the end of the gzip body" in reply.json()["error"]
+
+
 def test_bodies_that_come_in_parts(client: httpx.Client) -> None:
     text = json.dumps(body()).encode()
     parts = (text[i : i + 7] for i in range(0, len(text), 7))
@@ -168,6 +175,9 @@ def test_labels_find_the_request_just_answered(client: httpx.Client, traffic: Pa
     assert (kept.label, kept.version, kept.track, kept.outcome) == (7, 1, "live", "ok")
 
 
+DEEP = b"[" * 1000 + b"]" * 1000
+"""As deep as the parser of JSON goes, and deeper than Python prints."""
+
 # ── errors ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -198,6 +208,11 @@ def test_labels_find_the_request_just_answered(client: httpx.Client, traffic: Pa
         ("GET", "/v2/models/m/versions/9/ready", None, 404, "m@9 is not served"),
         ("POST", "/v2/models/m/labels", {"labels": [1]}, 400, 'send {"labels": {"<request id>": label}}'),
         ("POST", "/v2/models/m/labels", {"labels": {"a": {}}}, 400, "the label of request 'a' is {}"),
+        ("POST", "/v2/models/m/labels", b'{"labels": {"a": ' + DEEP + b"}}", 400, "the label of request 'a' is [[[["),
+        ("POST", "/v1/models/m:predict", b'{"instances": ' + DEEP + b"}", 400, "are not of one shape"),
+        ("POST", "/v2/models/m/config", b'{"p99": ' + DEEP + b"}", 400, "'p99' is [[[["),
+        ("POST", f"/v2/models/m/versions/{'9' * 5000}/infer", body(), 404, "there is nothing at"),
+        ("GET", f"/v2/models/m/versions/{'9' * 5000}", None, 404, "there is nothing at"),
     ],
 )
 def test_every_error_says_what_to_do(

@@ -96,3 +96,14 @@ def test_unload_takes_one_parameter() -> None:
     for given in ({"unload_dependents": 1}, {"colour": True}):
         with pytest.raises(BadInput, match="is no parameter of unload; there is: unload_dependents, true or false"):
             unloading({"parameters": given})
+
+
+@pytest.mark.parametrize("deep", ["[" * 100_000, json.loads("[" * 900 + "]" * 900)], ids=["text", "value"])
+def test_a_configuration_that_is_nested_without_end(deep: Any) -> None:
+    with pytest.raises(BadInput, match="the parameter 'config' is"):
+        loading({"parameters": {"config": deep}})
+
+
+def test_a_delay_that_no_clock_can_tell() -> None:
+    with pytest.raises(BadInput, match="'dynamic_batching' is"):
+        loading({"parameters": {"config": '{"dynamic_batching": {"max_queue_delay_microseconds": %s}}' % ("9" * 4000)}})

@@ -245,6 +245,26 @@ def test_cancelled_requests_leave_no_trace_but_a_count(fakes: SimpleNamespace) -
     run(main())
 
 
+def test_a_defect_where_a_request_is_queued_costs_no_place(
+    fakes: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a request that finds one would fill the server by being sent again and again."""
+
+    async def main() -> None:
+        plane = Plane(Settings(max_queue_requests=1))
+        plane.swap(Router("m", loaded := serve(plane, 1, fakes.Fake())))
+        with monkeypatch.context() as broken:
+            broken.setattr(loaded.batcher, "submit", lambda *_: {}["defect"])
+            for _ in range(2):
+                with pytest.raises(KeyError):
+                    await plane.infer(ask())
+        assert (plane.limits.requests, plane.limits.bytes) == (0, 0)
+        assert (await plane.infer(ask(1.0))).version == 1
+        await plane.close()
+
+    run(main())
+
+
 def test_a_shadow_sees_a_copy_and_answers_nobody(fakes: SimpleNamespace) -> None:
     async def main() -> None:
         log = Log()

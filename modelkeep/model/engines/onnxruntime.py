@@ -47,7 +47,10 @@ class OnnxRunner:
         """See Runner. Raises BadInput with the model's reason when it fails on these inputs, NotReady once closed."""
         if self._session is None:
             raise NotReady("this model has been closed")
-        feeds = {name: _feed(array) for name, array in inputs.items()}
+        try:
+            feeds = {name: _feed(array) for name, array in inputs.items()}
+        except UnicodeDecodeError:  # onnxruntime would run the text "b'\\xff'" instead, without a word
+            raise BadInput("the inputs hold bytes that are no UTF-8, and ONNX Runtime takes text only") from None
         try:
             answers = self._session.run(self._outputs, feeds)
         except _FAILURES as error:
@@ -145,5 +148,9 @@ def reason(error: Exception) -> str:
 
 
 def _feed(array: Array) -> Array:
-    """As onnxruntime wants it: text as objects, memory in C order."""
+    """As onnxruntime wants it: text as objects, memory in C order. Raises UnicodeDecodeError for other bytes."""
+    if array.dtype.kind == "O" and any(isinstance(x, bytes) for x in array.ravel()):
+        text = np.empty(array.size, dtype=object)
+        text[:] = [x.decode() if isinstance(x, bytes) else x for x in array.ravel()]
+        return text.reshape(array.shape)
     return np.asarray(array, dtype=object if array.dtype.kind in "US" else None, order="C")

@@ -151,3 +151,23 @@ def test_what_would_answer_otherwise_is_not_shared(
     runner = engines.load(in_room(layer, tmp_path / "room"))
     assert runner.run({"x": np.ones((1, 512), np.float32)})["y"].any()
     assert not (tmp_path / "room" / engine.READY).exists()
+
+
+def test_bytes_that_are_no_text_are_refused_not_made_up(tmp_path: Path) -> None:
+    """onnxruntime itself would run the text "b'\\xff'" in their place."""
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["x"], ["y"])],
+        "same",
+        [value("x", TensorProto.STRING, ["rows"])],
+        [value("y", TensorProto.STRING, ["rows"])],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(made, tmp_path / "same.onnx")
+    (tmp_path / "model").mkdir()
+    runner = engines.load(formats.adopt(tmp_path / "same.onnx", tmp_path / "model"), ServeConfig())
+    given = np.array(["a", "ä".encode()], dtype=object)
+    assert runner.run({"x": given})["y"].tolist() == ["a", "ä"]
+    given[1] = b"\xff"
+    with pytest.raises(BadInput, match="bytes that are no UTF-8"):
+        runner.run({"x": given})
