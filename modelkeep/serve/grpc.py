@@ -28,7 +28,7 @@ from modelkeep.errors import (
 )
 from modelkeep.serve.grpc_handlers import ROOM, Handlers
 from modelkeep.serve.keys import Gate
-from modelkeep.serve.listener import certificate
+from modelkeep.serve.listener import KEEP_ALIVE, certificate
 from modelkeep.serve.messages import HEALTH, METHODS, SERVICE, STREAM, classes, pool
 from modelkeep.serve.plane import Plane
 from modelkeep.serve.repository import Repository
@@ -73,7 +73,9 @@ class Endpoint:
                 ("grpc.max_receive_message_length", plane.settings.max_body_bytes + ROOM),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.so_reuseport", 0),  # or two servers would share a port, and each get some of the requests
-            ]
+                ("grpc.keepalive_time_ms", KEEP_ALIVE * 1000),  # who has gone without a word holds no stream
+            ],
+            maximum_concurrent_rpcs=plane.settings.max_connections,
         )
         handlers, handler = Handlers(plane, repository or Repository()), self._grpc.method_handlers_generic_handler
         methods = {name: self._unary(name, getattr(handlers, _snake(name))) for name in METHODS}
@@ -147,12 +149,23 @@ class Endpoint:
         async def guarded(messages: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
             try:
                 self._admit(context, scope_of(name))
-                async for answer in handler((_read(asked, message) async for message in messages), context):
+                async for answer in handler(self._each(name, asked, messages, context), context):
                     yield answer
             except Exception as error:  # noqa: BLE001 - a defect of modelkeep, and the server must outlive it
                 await self._refuse(context, error)
 
         return self._grpc.stream_stream_rpc_method_handler(guarded, response_serializer=answered.SerializeToString)
+
+    async def _each(self, name: str, kind: Any, messages: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
+        """The messages of a stream. Each but the first, for which the stream was let in, is let in by itself: a key
+        may have been revoked meanwhile, and its rate counts questions.
+        """
+        first = True
+        async for message in messages:
+            if not first:
+                self._admit(context, scope_of(name))
+            first = False
+            yield _read(kind, message)
 
     def _reflection(self) -> dict[str, Any]:
         """What the services are, for a client that has no .proto file."""

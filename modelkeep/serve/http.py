@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from typing import Any
 
 import orjson
 from starlette.applications import Starlette
-from starlette.convertors import IntegerConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
@@ -20,6 +19,7 @@ from modelkeep import __version__, metrics
 from modelkeep.errors import BadInput, ModelkeepError, NotReady, Unsupported
 from modelkeep.serve import body, codec, describe, openapi, statistics, v1
 from modelkeep.serve.infer import TIMEOUT, TRACE, Infer, new_id, retry_after, timing, told
+from modelkeep.serve.numbers import NUMBER
 from modelkeep.serve.plane import Plane
 from modelkeep.serve.repository import READY, Repository
 from modelkeep.serve.router import STICKY
@@ -37,15 +37,15 @@ def app(
     label: Labeller | None = None,
     repository: Repository | None = None,
     alerted: Alerted | None = None,
+    pages: Iterable[str] = (),
 ) -> Starlette:
     """The application. ``label`` records truth; without it the labels route says that no traffic is kept.
     ``repository`` brings and takes away models; without it what is served stays as it is. ``alerted`` writes what
-    Alertmanager tells into a journal.
+    Alertmanager tells into a journal. ``pages`` are paths of what is mounted beside it.
     """
-    handlers, infer = _Handlers(plane, label, repository or Repository(), alerted), Infer(plane)
+    handlers, infer = _Handlers(plane, label, repository or Repository(), alerted, pages), Infer(plane)
     model = "/v2/models/{model}"
-    register_url_convertor("version", _Version())
-    version = model + "/versions/{version:version}"
+    version = f"{model}/versions/{{version:{NUMBER}}}"
     table: tuple[tuple[str, str, Any], ...] = (
         ("POST", f"{model}/infer", infer),
         ("POST", f"{version}/infer", infer),
@@ -78,13 +78,17 @@ def app(
     return Starlette(routes=routes, exception_handlers=errors)
 
 
-class _Version(IntegerConvertor):
-    regex = "[0-9]{1,9}"  # as infer.PATH: Python makes no number of more than 4300 digits
-
-
 class _Handlers:
-    def __init__(self, plane: Plane, label: Labeller | None, repository: Repository, alerted: Alerted | None) -> None:
+    def __init__(
+        self,
+        plane: Plane,
+        label: Labeller | None,
+        repository: Repository,
+        alerted: Alerted | None,
+        pages: Iterable[str],
+    ) -> None:
         self.plane, self.label, self.repository, self.alerted = plane, label, repository, alerted
+        self.pages = tuple(pages)
 
     # ── questions and truth ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -141,6 +145,8 @@ class _Handlers:
             "POST /v2/models/NAME/versions/N/infer    ask one version",
             "POST /v2/models/NAME/labels              hand in the truth by request id",
             "GET  /metrics                            for Prometheus",
+            "GET  /openapi.json                       all of this, for a machine",
+            *(f"GET  {at:<36}a page to look at, in a browser" for at in self.pages),
             "",
         ]
         return self._answer("\n".join(lines).encode(), kind="text/plain; charset=utf-8")

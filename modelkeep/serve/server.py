@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from modelkeep import stages
 from modelkeep.data import labels
 from modelkeep.data.traffic import TrafficLog
-from modelkeep.errors import ModelkeepError, NotReady, Unsupported
+from modelkeep.errors import ModelkeepError
 from modelkeep.model import engines, formats
 from modelkeep.serve import collect, http, live, sampling, usage
 from modelkeep.serve.access import AccessLog
@@ -30,11 +30,11 @@ from modelkeep.serve.direct import Direct
 from modelkeep.serve.door import Door, Mount
 from modelkeep.serve.follow import Follower, Machine
 from modelkeep.serve.listener import Listener, gate, listen, safely, url_of
-from modelkeep.serve.loaded import Loaded, bring, give_up
+from modelkeep.serve.loaded import give_up
 from modelkeep.serve.plane import SWITCH, Plane
 from modelkeep.serve.repository import Repository
-from modelkeep.serve.router import Router
 from modelkeep.serve.settled import settle
+from modelkeep.serve.source import Fixed, Source
 from modelkeep.settings import Settings
 from modelkeep.types import Model, Runner, ServeConfig
 
@@ -59,82 +59,6 @@ class Works(Protocol):
 
 Beside = Callable[[Plane], Works]
 """Begins what works beside a plane that is ready."""
-
-
-class Source(Protocol):
-    """Where a plane's versions come from."""
-
-    async def begin(self, plane: Plane) -> None:
-        """Make the plane ready. Raises what keeps it from that."""
-
-    async def change(self, name: str, fields: Mapping[str, Any]) -> Loaded:
-        """Serve a model with these ServeConfig fields, losing no request. Raises why not; nothing has changed then."""
-
-    async def again(self) -> None:
-        """Read anew where the versions come from."""
-
-    async def end(self) -> None:
-        """Bring nothing more."""
-
-
-class Fixed:
-    """Models that stay as they are, each version 1 of its name: a Model, which is loaded, or a Runner as it is."""
-
-    def __init__(self, models: Mapping[str, Model | Runner], configs: Mapping[str, ServeConfig] | None = None) -> None:
-        self.models, self.configs = dict(models), dict(configs or {})
-        self._changing = asyncio.Lock()
-        self._plane: Plane
-
-    async def begin(self, plane: Plane) -> None:
-        """Load and warm up, one after the other."""
-        self._plane = plane
-        for name in self.models:
-            plane.expect(name)
-        for name, model in self.models.items():
-            config = self.configs.get(name)
-            if isinstance(model, Model):
-                live = await self._load(name, model, config or engines.default_config(model.format))
-            else:
-                live = Loaded(name, 1, model, config=config or ServeConfig(), metrics=plane.metrics)
-            plane.swap(Router(name, live))
-
-    async def change(self, name: str, fields: Mapping[str, Any]) -> Loaded:
-        """See Source. Raises Unsupported for a Runner, which nobody can load once more."""
-        async with self._changing:
-            old, model = self._plane.find(name), self.models[name]
-            config = replace(old.config, **fields)
-            if config == old.config:
-                return old
-            if not isinstance(model, Model):
-                raise Unsupported(f"'{name}' was given to this server in memory, so that it stays as it is")
-            fresh = await self._load(name, model, config)
-            if self._plane.stopping:
-                await fresh.close()
-                raise NotReady("the server is stopping")
-            self._plane.swap(Router(name, fresh))
-            await old.close()
-            return fresh
-
-    async def again(self) -> None:
-        """Nothing can have changed."""
-
-    async def end(self) -> None:
-        """Once a change that was begun is done."""
-        async with self._changing:
-            pass
-
-    async def _load(self, name: str, model: Model, config: ServeConfig) -> Loaded:
-        runner, paces = await asyncio.to_thread(bring, model, config)
-        return Loaded(
-            name,
-            1,
-            runner,
-            config=config,
-            metrics=self._plane.metrics,
-            format=model.format,
-            labels=model.labels,
-            paces=paces,
-        )
 
 
 def serve_file(
@@ -250,7 +174,8 @@ class Service:
         self.keys = gate(settings)
         watching = _observers(self.plane)
         self._grpc = grpc = await _grpc(self.plane, self.keys, self.repository)
-        app = http.app(self.plane, label=_labeller(kept), repository=self.repository, alerted=self.alerted)
+        given: Any = {"repository": self.repository, "alerted": self.alerted, "pages": self.mounts}
+        app = http.app(self.plane, label=_labeller(kept), **given)
         mounted = {at: make(self.plane, self.keys) for at, make in self.mounts.items()}
         door = Door(app, self.keys, self.plane, mounted)
         self._listener = Listener(self.plane, door, Direct(self.plane, self.keys))

@@ -259,6 +259,8 @@ def test_a_mounted_application_gets_what_is_below_its_path_and_asks_for_keys_its
         assert client.get("/guest/a?b=c").text == "/guest /guest/a"
         assert client.get("/guests").status_code == 401
         assert client.get("/v2").status_code == 401
+        front = client.get("/", headers={"authorization": f"Bearer {tokens['read']}"}).text
+        assert "GET  /guest                              a page to look at" in front
         assert not gates[0].open
         assert gates[0].find(keys.digest(tokens["read"])).name == "read"
         assert gates[0].find("0" * 64) is None

@@ -115,3 +115,23 @@ def test_bytes_that_are_no_message(connect: Connect) -> None:
     for error in (caught.value, streamed.value):
         assert error.code().name == "INVALID_ARGUMENT"
         assert "the bytes are no ModelInferRequest" in error.details()
+
+
+def test_each_question_of_a_stream_counts_against_the_rate_of_its_key(connect: Connect, tmp_path: Path) -> None:
+    ring = Ring(tmp_path / "keys.json")
+    token = ring.add("slow", ["infer"], rate=3)
+    question = MADE["ModelInferRequest"](model_name="m")
+    question.inputs.add(name="x", datatype="FP32", shape=[1, 1]).contents.fp32_contents.append(1.0)
+    ask = connect(ring).stream_stream(
+        f"/{SERVICE}/ModelStreamInfer",
+        request_serializer=MADE["ModelInferRequest"].SerializeToString,
+        response_deserializer=MADE["ModelStreamInferResponse"].FromString,
+    )
+    answers = ask(iter([question] * 100), timeout=WAIT, metadata=[("authorization", f"Bearer {token}")])
+    got: list[Any] = []
+    with pytest.raises(grpc.RpcError) as caught:
+        got.extend(answers)
+    assert caught.value.code().name == "RESOURCE_EXHAUSTED"
+    assert "key 'slow' may send 3 requests a second" in caught.value.details()
+    assert 3 <= len(got) < 100
+    assert not any(answer.error_message for answer in got)

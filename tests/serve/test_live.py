@@ -25,7 +25,8 @@ import trustme
 from modelkeep.errors import BadInput, BadModel, NotFound, Unsupported
 from modelkeep.serve import live
 from modelkeep.serve.follow import Follower
-from modelkeep.serve.server import Fixed, Running
+from modelkeep.serve.server import Running
+from modelkeep.serve.source import Fixed
 from modelkeep.settings import Settings
 from modelkeep.types import Model, Ref, Route, ServeConfig, Version
 

@@ -34,13 +34,14 @@ PROGRAM = """
 import json, sys
 from modelkeep.model import engines
 from modelkeep.serve import server
+from modelkeep.serve.source import Fixed
 from modelkeep.serve.listener import listen
 from modelkeep.serve.worker import model_from
 from modelkeep.settings import Settings
 from modelkeep.types import ServeConfig
 engines.ENGINES["tricky"] = engines.Engine("tricky:load", ("tricky",), "numpy")
 model, settings, config = json.loads(sys.argv[1])
-source = server.Fixed({"m": model_from(model)}, {"m": ServeConfig(engine="tricky", **config)})
+source = Fixed({"m": model_from(model)}, {"m": ServeConfig(engine="tricky", **config)})
 with listen("127.0.0.1", 0) as sock:
     service = server.Service(source, Settings(**settings), sock)
     server._block(service, lambda url: print(url, flush=True))

@@ -26,7 +26,8 @@ from modelkeep.model import engines, formats
 from modelkeep.registry import Registry
 from modelkeep.serve.follow import Follower
 from modelkeep.serve.listener import listen, url_of
-from modelkeep.serve.server import Fixed, Running, serve_file, serve_registry
+from modelkeep.serve.server import Running, serve_file, serve_registry
+from modelkeep.serve.source import Fixed
 from modelkeep.settings import Settings
 from modelkeep.types import ServeConfig
 
@@ -91,7 +92,7 @@ def child(tmp_path: Path) -> Iterator[Callable[[str], Child]]:
 SLOW = """
 import time
 import numpy as np
-from modelkeep.serve import server
+from modelkeep.serve import server, source
 from modelkeep.serve.listener import listen
 from modelkeep.settings import Settings
 from modelkeep.types import ServeConfig, Signature, TensorSpec
@@ -104,9 +105,9 @@ class Slow:
     def close(self):
         print("closed")
 
-source = server.Fixed({"m": Slow()}, {"m": ServeConfig(max_batch=4)})
+models = source.Fixed({"m": Slow()}, {"m": ServeConfig(max_batch=4)})
 with listen("127.0.0.1", 0) as sock:
-    server._block(server.Service(source, Settings(), sock), print)
+    server._block(server.Service(models, Settings(), sock), print)
 print("ended")
 """
 
