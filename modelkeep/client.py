@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import httpx
 import numpy as np
@@ -75,7 +76,7 @@ class _Terms:
     ) -> _Asked:
         seconds = timeout or self.timeout
         body, length = pack(inputs, outputs, parameters)
-        where = f"/v2/models/{model}" + ("" if version is None else f"/versions/{version}")
+        where = f"/v2/models/{quote(model, safe='')}" + ("" if version is None else f"/versions/{version}")
         headers = {LENGTH: str(length), "x-modelkeep-timeout": f"{seconds:.3f}"}
         return _Asked("POST", f"{where}/infer", body, headers, time.monotonic() + seconds)
 

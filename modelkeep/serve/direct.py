@@ -15,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from modelkeep.errors import ModelkeepError
 from modelkeep.serve import body, packing
-from modelkeep.serve.infer import CLOSE, Headers, Infer, Where, failed, target
+from modelkeep.serve.infer import CLOSE, LONGEST_PATH, Headers, Infer, Where, failed, target
 from modelkeep.types import Reply
 
 if TYPE_CHECKING:
@@ -86,7 +86,8 @@ class Direct:
             return None
         if any(name in NOT_PLAIN for name, _ in protocol.headers):
             return None
-        return _target(protocol.url)
+        url = protocol.url
+        return _target(url) if len(url) <= LONGEST_PATH else None
 
     def admits(self, headers: Headers) -> bool:
         """Whether the key is good. Where it is not, door.py says why."""

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from modelkeep.errors import ModelkeepError, Overloaded, Unauthenticated
 from modelkeep.serve.connection import GONE
-from modelkeep.serve.infer import Infer, retry_after, target, told
+from modelkeep.serve.infer import LONGEST_PATH, Infer, retry_after, target, told
 from modelkeep.serve.keys import Gate
 from modelkeep.serve.plane import Plane
 
@@ -68,7 +68,8 @@ class Door:
                 await _refuse(send, error)
                 return
             # past the table of routes, which costs more than all else that HTTP does to a request
-            if scope["method"] == "POST" and (found := target(scope["path"])) is not None:
+            path = scope["path"]
+            if scope["method"] == "POST" and len(path) <= LONGEST_PATH and (found := target(path)) is not None:
                 scope["path_params"] = found
                 await self._infer(scope, receive, send)
                 return

@@ -9,6 +9,7 @@ import ipaddress
 import socket
 import ssl
 from collections.abc import Generator
+from dataclasses import replace
 from typing import Any
 
 import uvicorn
@@ -16,6 +17,7 @@ import uvicorn
 from modelkeep.errors import BadSettings, PortInUse
 from modelkeep.serve.connection import bounded
 from modelkeep.serve.direct import Direct
+from modelkeep.serve.files import connections
 from modelkeep.serve.keys import Gate, Ring
 from modelkeep.serve.plane import Plane
 from modelkeep.settings import Settings
@@ -100,11 +102,16 @@ def url_of(sock: socket.socket, *, tls: bool = False) -> str:
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
+def _within(settings: Settings) -> Settings:
+    """No more connections than the system has files for."""
+    return replace(settings, max_connections=connections(settings.max_connections))
+
+
 class Listener(uvicorn.Server):
     """uvicorn, with signals left to us, and an end in which a client with a kept connection loses nothing."""
 
     def __init__(self, plane: Plane, app: Any, direct: Direct | None = None) -> None:
-        self.plane, settings = plane, plane.settings
+        self.plane, settings = plane, _within(plane.settings)
         self._protocol = bounded(settings, plane.metrics.rejected, direct)
         super().__init__(
             uvicorn.Config(
@@ -137,7 +144,7 @@ class Listener(uvicorn.Server):
         if self.config.ssl is not None:
             certificate(settings)
             self.config.ssl.load_cert_chain(settings.tls_cert, settings.tls_key or None)
-        self._protocol.settings = settings
+        self._protocol.settings = _within(settings)
 
     async def drain(self) -> None:
         """Accept no more; let every reply say 'close'; then have idle connections closed."""

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from modelkeep.serve.direct import Direct, _target
+from modelkeep.serve.infer import target
 from modelkeep.serve.keys import Ring
 from modelkeep.serve.server import Running
 from modelkeep.settings import Settings
@@ -212,6 +213,18 @@ def test_a_key_is_asked_for(fakes: SimpleNamespace, tmp_path: Any, taken: list[b
             talk.send(request(1.0, f"authorization: Bearer {key}"))
             assert talk.value() == 2.0
         assert taken == [True]
+
+
+def test_what_is_long_is_answered_and_not_remembered(server: Running) -> None:
+    """Or a client without a key could fill a server's memory with names that no model has."""
+    _target.cache_clear()
+    target.cache_clear()
+    with Talk(server) as talk:
+        for path in (f"/v2/models/{'a' * 600}/infer", f"/v2/models/{'a' * 600}/infer?b=c"):
+            talk.send(request(1.0, path=path))
+            status, _, said = talk.answer()
+            assert (status, b"no model is called 'aaaa" in said) == (404, True)
+    assert _target.cache_info().currsize == target.cache_info().currsize == 0
 
 
 def test_a_target_is_a_plain_path() -> None:
