@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,18 +17,29 @@ def pack(arrays: Arrays | None) -> bytes | None:
     """A JSON header and the raw bytes; texts of dtype object go into the header. None stays None."""
     if arrays is None:
         return None
-    header: list[dict[str, Any]] = []
+    described: list[tuple[Any, ...]] = []
     body: list[bytes] = []
     for name, array in arrays.items():
-        one: dict[str, Any] = {"name": name, "shape": array.shape}
         if array.dtype.kind == "O":
-            one["texts"] = [str(text) for text in array.ravel().tolist()]
+            described.append((name, array.shape, None, tuple(map(str, array.ravel().tolist()))))
         else:
-            one["dtype"] = array.dtype.str
+            described.append((name, array.shape, array.dtype.str))
             body.append(array.tobytes())
-        header.append(one)
+    return b"".join([_head(tuple(described)) if len(body) == len(described) else _headed(described), *body])
+
+
+def _headed(described: Iterable[tuple[Any, ...]]) -> bytes:
+    """The header, its length before it, of (name, shape, dtype) or (name, shape, None, texts) of each array."""
+    header = [
+        {"name": name, "shape": shape, **({"texts": texts[0]} if texts else {"dtype": dtype})}
+        for name, shape, dtype, *texts in described
+    ]
     head = json.dumps(header).encode()
-    return b"".join([len(head).to_bytes(4, "little"), head, *body])
+    return len(head).to_bytes(4, "little") + head
+
+
+_head = lru_cache(256)(_headed)
+"""Of arrays without texts: most requests are alike."""
 
 
 def unpack(blob: bytes | None) -> dict[str, Array] | None:

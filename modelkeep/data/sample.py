@@ -6,9 +6,8 @@ import errno
 import logging
 import threading
 import time
-import zlib
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from modelkeep.data import labels, sample_files, traffic
 from modelkeep.data.dataset import Dataset, from_exchanges
 from modelkeep.data.masks import Masks
 from modelkeep.data.sample_files import Group
+from modelkeep.data.sampler import ALL, mark_of
 from modelkeep.errors import BadData, BadSettings, NotFound
 
 if TYPE_CHECKING:
@@ -95,15 +95,14 @@ class Sample:
     def share(self, most: float) -> None:
         self._share = self._now = min(max(most, 0.0), 1.0)
 
-    def consider(self, request: str, exchange: Callable[[], Exchange]) -> None:
-        """Offer what became of the request of this id, if it belongs to the share."""
-        if zlib.crc32(request.encode("utf-8", "replace")) < self._now * 2**32:
-            self.offer(exchange())
+    def wants(self, mark: int) -> bool:
+        """Whether the request of this mark (sampler.py) belongs to the share."""
+        return mark < self._now * ALL
 
     def offer(self, exchange: Exchange) -> None:
         """Hand over one exchange; returns at once. Its arrays must not be changed afterwards."""
         share = self._now
-        if zlib.crc32(exchange.id.encode("utf-8", "replace")) >= share * 2**32:
+        if not self.wants(mark_of(exchange.id)):
             return
         size = _nbytes(exchange)
         with self._lock:

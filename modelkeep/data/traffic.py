@@ -6,16 +6,16 @@ import json
 import queue
 import sqlite3
 import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelkeep.data.capture import connect, number, trouble
 from modelkeep.data.packed import pack, unpack
-from modelkeep.data.sampler import ALL, Sampler, mark_of
+from modelkeep.data.sampler import ALL, mark_of
 from modelkeep.errors import BadData, Damaged, ModelkeepError
 
 if TYPE_CHECKING:
@@ -23,9 +23,12 @@ if TYPE_CHECKING:
 
 WAITING_ROWS, WAITING_BYTES = 10_000, 128 * 1024**2
 """What offer() lets wait for the writer; more is dropped and counted."""
-GATHER_SECONDS, GATHER_ROWS = 0.1, 1000
+GATHER_SECONDS, GATHER_ROWS = 0.25, 1000
 ROW_OVERHEAD = 200
 PLAIN = ("id", "at", "model", "version", "track", "outcome", "seconds")
+plain = attrgetter(*PLAIN)
+INSERT = f"INSERT INTO exchanges ({', '.join(PLAIN)}, seq, inputs, outputs, bytes) VALUES ({', '.join('?' * 11)})"
+NEWEST = "SELECT COALESCE(MAX(seq), 0) FROM exchanges WHERE model = ? AND version = ?"
 
 
 @dataclass(frozen=True)
@@ -55,10 +58,10 @@ class Exchange:
 class TrafficLog:
     """The writer. ``offer`` never blocks and never raises; what does not fit is dropped and counted.
 
-    Of each track it keeps ``rate`` requests a second at most (sampler.py), chosen by id, so that the live and the
-    shadow answer to one request are kept or left out together. Each is a row with its outcome; inputs and outputs are
-    kept of a ``share`` of them, by id too. The oldest rows go first once there are ``max_rows`` rows or ``max_bytes``
-    bytes. A damaged file is moved aside (.damaged): traffic may be lost, the service may not.
+    Of each track the plane offers ``rate`` requests a second at most (sampler.py), chosen by id, so that the live and
+    the shadow answer to one request are kept or left out together. Each is a row with its outcome; inputs and outputs
+    are kept of a ``share`` of them, by id too. The oldest rows go first once there are ``max_rows`` rows or
+    ``max_bytes`` bytes. A damaged file is moved aside (.damaged): traffic may be lost, the service may not.
     """
 
     def __init__(
@@ -71,7 +74,6 @@ class TrafficLog:
         max_bytes: int = 512 * 1024**2,
     ) -> None:
         self.path, self.share, self.rate, self.max_rows, self.max_bytes = path, share, rate, max_rows, max_bytes
-        self._samplers: dict[tuple[str, int | None], Sampler] = {}
         self.written = self.dropped = 0
         self.last_error = ""
         self._added: float = max_bytes  # so that the first batch counts what an earlier server left
@@ -87,22 +89,6 @@ class TrafficLog:
     def adjust(self, share: float, rate: float) -> None:
         """From now on so many are kept."""
         self.share, self.rate = share, rate
-        for sampler in self._samplers.values():
-            sampler.rate = rate
-
-    def consider(self, request: str, model: str, version: int, track: str, exchange: Callable[[], Exchange]) -> None:
-        """Offer what became of the request of this id, if it is to be kept; asked once for each, on one thread."""
-        if self.wants(request, model, version, track):
-            self.offer(exchange())
-
-    def wants(self, request: str, model: str, version: int, track: str) -> bool:
-        """Whether it is to be kept."""
-        mark = mark_of(request)
-        key = (model, version if track == "canary" else None)
-        sampler = self._samplers.get(key)
-        if sampler is None:
-            sampler = self._samplers[key] = Sampler(self.rate)
-        return sampler.has(mark) if track == "shadow" else sampler.wants(mark, time.monotonic())
 
     def offer(self, exchange: Exchange) -> None:
         """Hand over one exchange; returns at once. Its arrays must not be changed afterwards."""
@@ -194,27 +180,26 @@ class TrafficLog:
             return
         with database:
             database.execute("BEGIN IMMEDIATE")
-            for one in batch:
-                self._insert(database, one)
+            seqs: dict[tuple[str, int], int] = {}
+            database.executemany(INSERT, [self._row(database, one, seqs) for one in batch])
             database.execute(
                 "DELETE FROM exchanges WHERE row <= (SELECT MAX(row) FROM exchanges) - ?", (self.max_rows,)
             )
             self._trim_bytes(database)
 
-    def _insert(self, database: sqlite3.Connection, one: Exchange) -> None:
+    def _row(self, database: sqlite3.Connection, one: Exchange, seqs: dict[tuple[str, int], int]) -> tuple[Any, ...]:
+        """Of an exchange; ``seqs`` are the newest of each version, asked of the file once a batch."""
         keep = mark_of(one.id) < self.share * ALL
         inputs, outputs = (pack(one.inputs), pack(one.outputs)) if keep else (None, None)
         seq = 0
         if inputs is not None and one.track != "shadow":
-            newest = "SELECT COALESCE(MAX(seq), 0) FROM exchanges WHERE model = ? AND version = ?"
-            seq = database.execute(newest, (one.model, one.version)).fetchone()[0] + 1
+            key = (one.model, one.version)
+            if key not in seqs:
+                seqs[key] = database.execute(NEWEST, key).fetchone()[0]
+            seq = seqs[key] = seqs[key] + 1
         size = ROW_OVERHEAD + len(inputs or b"") + len(outputs or b"")
-        database.execute(
-            "INSERT INTO exchanges (id, at, model, version, track, outcome, seconds, seq, inputs, outputs, bytes) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (*(getattr(one, name) for name in PLAIN), seq, inputs, outputs, size),
-        )
         self._added += size
+        return (*plain(one), seq, inputs, outputs, size)
 
     def _trim_bytes(self, database: sqlite3.Connection) -> None:
         """Counting all bytes for each batch would be slow, so they are counted once 5 % more were written."""
@@ -292,6 +277,6 @@ def run_start(path: Path, model: str, version: int, length: int) -> int:
 
 def _exchange(values: Sequence[Any]) -> Exchange:
     *_, row, seq, label, inputs, outputs = values
-    plain = dict(zip(PLAIN, values, strict=False))
+    fields = dict(zip(PLAIN, values, strict=False))
     truth = None if label is None else json.loads(label)
-    return Exchange(**plain, inputs=unpack(inputs), outputs=unpack(outputs), row=row, label=truth, seq=seq)
+    return Exchange(**fields, inputs=unpack(inputs), outputs=unpack(outputs), row=row, label=truth, seq=seq)

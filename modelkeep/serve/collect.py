@@ -18,7 +18,7 @@ import numpy as np
 
 from modelkeep.data.features import CONFIDENCES
 from modelkeep.data.profiles import ProfileLog
-from modelkeep.data.sampler import ALL, Sampler, mark_of
+from modelkeep.data.sampler import ALL, mark_of
 from modelkeep.model import baseline
 from modelkeep.serve.profiled import Profiled
 from modelkeep.types import Ref
@@ -47,7 +47,6 @@ LEAST = 16
 """Requests that are looked at in each tick, whatever they cost."""
 STEP = 512
 """Requests that are read at a time: few enough to stay in the cache, and not to hold the interpreter for long."""
-SAMPLERS = 1000
 IDLE = 3600.0
 """Seconds without a request, after which a version is forgotten."""
 REQUEST = 200
@@ -86,15 +85,16 @@ class Collector:
     """
 
     def __init__(self, metrics: Metrics, find: Find | None = None, profiles: ProfileLog | None = None) -> None:
-        self.profiles = profiles
+        self.profiles, self.rate = profiles, RATE
         self.dropped = 0
         """Requests that came while too many waited."""
-        self.left_out = {"rate": 0, "budget": 0, "form": 0}
+        self.skipped = 0
+        """Requests that were not offered, for there were more than ``rate``."""
+        self.left_out = {"budget": 0, "form": 0}
         """Requests that were not looked at: the share was spent, or their arrays are not as the signature says."""
         self.seconds = 0.0
         """Of processor time, spent by the thread."""
         self._find = find
-        self._samplers: dict[tuple[str, int, str], Sampler] = {}
         self._waiting: deque[Offered] = deque()
         self._offered = self._taken = 0  # bytes; each has one thread that writes it
         self._profiled: dict[tuple[str, int, str], Profiled] = {}
@@ -114,10 +114,6 @@ class Collector:
 
         For one thread only, the event loop's.
         """
-        sampler = self._samplers.get((target.name, target.number, track)) or self._sampler(target, track)
-        if not sampler.wants(mark_of(request.id), time.monotonic()):
-            self.left_out["rate"] += 1
-            return
         waiting = self._offered - self._taken
         if waiting > WAITING_BYTES or len(self._waiting) >= WAITING or self._closing:
             self.dropped += 1
@@ -130,11 +126,6 @@ class Collector:
         self._waiting.append((target, track, request.id, request.inputs, outputs, size))
         if waiting + size > HURRY_BYTES and not self._wake.is_set():
             self._wake.set()
-
-    def _sampler(self, target: Loaded, track: str) -> Sampler:
-        if len(self._samplers) >= SAMPLERS:
-            self._samplers.clear()
-        return self._samplers.setdefault((target.name, target.number, track), Sampler(RATE))
 
     def flush(self, timeout: float = 5.0) -> bool:
         """Look at all that was offered before; False when that took longer than ``timeout`` s."""
@@ -280,7 +271,10 @@ def _watch(metrics: Metrics, collector: Collector) -> None:
     metrics.watch(
         "modelkeep_monitor_left_out_total",
         "Requests that were not looked at, to keep to the collector's share of a core or for their form",
-        lambda: [({"reason": reason}, float(count)) for reason, count in collector.left_out.items()],
+        lambda: [
+            ({"reason": reason}, float(count))
+            for reason, count in {"rate": collector.skipped, **collector.left_out}.items()
+        ],
     )
     metrics.watch(
         "modelkeep_monitor_cpu_seconds_total",

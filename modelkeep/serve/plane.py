@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from modelkeep.data.sampler import Sampler, mark_of
 from modelkeep.data.traffic import Exchange
 from modelkeep.errors import BadInput, ModelkeepError, NotFound, NotReady
 from modelkeep.metrics import Metrics
@@ -49,16 +50,34 @@ class Told:
 class Traffic(Protocol):
     """What the plane needs of data.traffic.TrafficLog."""
 
+    rate: float
+    """Requests a second of each track that it takes at most."""
+
     @property
     def dropped(self) -> int:
         """Exchanges that could not be kept."""
 
-    def consider(self, request: str, model: str, version: int, track: str, exchange: Callable[[], Exchange]) -> None:
-        """Keep what became of this request, or do not. Never blocks, never raises."""
+    def offer(self, exchange: Exchange) -> None:
+        """Keep what became of a request. Never blocks, never raises."""
+
+
+class Samples(Protocol):
+    """What the plane needs of data.sample.Sample."""
+
+    def wants(self, mark: int) -> bool:
+        """Whether the request of this mark (sampler.py) belongs to its share."""
+
+    def offer(self, exchange: Exchange) -> None:
+        """Never blocks, never raises."""
 
 
 class Gathers(Protocol):
     """What the plane needs of a Collector (collect.py)."""
+
+    rate: float
+    """Requests a second of each track that it takes at most."""
+    skipped: int
+    """Requests that it was not offered, for there were more."""
 
     def offer(self, target: Loaded, track: str, request: Request, outputs: Arrays) -> None:
         """Never blocks, never raises."""
@@ -73,6 +92,7 @@ class Plane:
         self.limits = Limits(settings.max_queue_requests, settings.max_queue_bytes, self.metrics.rejected)
         self.cache = Cache(settings.cache_bytes)
         self.collector: Gathers | None = None
+        self.sample: Samples | None = None
         self.stopping = False
         self.shadows_dropped = 0
         self.observers: list[Callable[[Told], None]] = []
@@ -80,6 +100,7 @@ class Plane:
         self.sinks: dict[str, Callable[[], int]] = {}
         """What watches the traffic beside it, by name, and how much each has dropped."""
         self._routers: dict[str, Router] = {}
+        self._samplers: dict[tuple[str, bool], Sampler] = {}
         self._watch()
 
     def adjust(self, settings: Settings) -> None:
@@ -87,6 +108,7 @@ class Plane:
         self.settings = settings
         self.limits.max_requests, self.limits.max_bytes = settings.max_queue_requests, settings.max_queue_bytes
         self.cache.bound(settings.cache_bytes)
+        self._samplers.clear()
 
     # ── what is served ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -103,6 +125,8 @@ class Plane:
         """Answer for it no more. What was accepted is still answered. Raises NotFound."""
         self.router(name)
         del self._routers[name]
+        for canary in (False, True):
+            self._samplers.pop((name, canary), None)
 
     def swap(self, router: Router) -> None:
         """From now on requests for ``router.name`` are answered so. What the old one had accepted is still answered."""
@@ -273,26 +297,29 @@ class Plane:
     ) -> None:
         model, version = request.model, target.number
         self.metrics.track(model, version, track).record(outcome, seconds)
-        if outputs is not None and self.collector is not None:
-            self.collector.offer(target, track, request, outputs)
-        if self.traffic is None or outcome not in CAPTURED:
+        if self.sample is not None and outcome in CAPTURED and self.sample.wants(mark_of(request.id)):
+            self.sample.offer(_exchange(request, version, track, outcome, seconds, outputs))
+        if self.collector is None and self.traffic is None:
             return
+        mark, shadow = mark_of(request.id), track == "shadow"
+        sampler = self._samplers.get((model, track == "canary")) or self._sampler(model, canary=track == "canary")
+        if not shadow and not sampler.counts(mark, time.monotonic()):
+            if outputs is not None and self.collector is not None:
+                self.collector.skipped += 1
+            return
+        gathered, kept = sampler.shares
+        if outputs is not None and self.collector is not None:
+            if gathered.has(mark) if shadow else gathered.wants(mark):
+                self.collector.offer(target, track, request, outputs)
+            else:
+                self.collector.skipped += 1
+        if self.traffic is not None and outcome in CAPTURED and (kept.has(mark) if shadow else kept.wants(mark)):
+            self.traffic.offer(_exchange(request, version, track, outcome, seconds, outputs))
 
-        def exchange() -> Exchange:
-            return Exchange(
-                id=request.id,
-                at=time.time(),
-                model=model,
-                version=version,
-                track=track,
-                outcome=outcome,
-                seconds=seconds,
-                inputs=request.inputs,
-                outputs=outputs,
-                parameters=request.parameters,
-            )
-
-        self.traffic.consider(request.id, model, version, track, exchange)
+    def _sampler(self, model: str, *, canary: bool) -> Sampler:
+        """Of a track; live and shadow have one, so that both answers to a request are kept or left out together."""
+        rates = (one.rate if one is not None else 0.0 for one in (self.collector, self.traffic))
+        return self._samplers.setdefault((model, canary), Sampler(*rates))
 
     def _watch(self) -> None:
         """What is read at scrape time."""
@@ -336,3 +363,20 @@ class Plane:
             for router in list(self._routers.values())
             for v in router.loaded.values()
         ]
+
+
+def _exchange(
+    request: Request, version: int, track: str, outcome: str, seconds: float, outputs: Arrays | None
+) -> Exchange:
+    return Exchange(
+        id=request.id,
+        at=time.time(),
+        model=request.model,
+        version=version,
+        track=track,
+        outcome=outcome,
+        seconds=seconds,
+        inputs=request.inputs,
+        outputs=outputs,
+        parameters=request.parameters,
+    )

@@ -166,7 +166,7 @@ class Service:
             )
         self._log = kept
         self._sample = sample = sampling.begin(settings)
-        self.plane = Plane(settings, traffic=sampling.Both(kept, sample) if sample else kept)
+        self.plane = Plane(settings, traffic=kept)
         if sample is not None:
             sampling.watch(self.plane, sample)
         usage.watch(self.plane)
@@ -222,9 +222,9 @@ class Service:
         self._listener.adjust(settings)
         if self._grpc is not None:
             self._grpc.adjust(settings)
-        self.plane.adjust(settings)
         if self._log is not None:
             self._log.adjust(settings.capture_share, settings.capture_rate)
+        self.plane.adjust(settings)
         if self._sample is not None:
             self._sample.share = settings.sample_share
 

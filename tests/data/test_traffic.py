@@ -132,23 +132,6 @@ class TestShare:
         assert traffic.read(path, "digits")[0].inputs is None
 
 
-class TestRate:
-    def test_a_shadow_answer_is_kept_where_the_live_one_is(self, opened: Callable[..., TrafficLog]) -> None:
-        log = opened(rate=5.0)
-        ids = [f"r{i}" for i in range(400)]
-        for one in ids:
-            log.wants(one, "digits", 1, "live")
-        log._samplers["digits", None]._since -= 2.0  # two seconds later
-        pairs = [(log.wants(i, "digits", 1, "live"), log.wants(i, "digits", 2, "shadow")) for i in ids]
-        assert {live for live, _ in pairs} == {True, False}
-        assert all(live == shadow for live, shadow in pairs)
-
-    def test_a_canary_has_a_rate_of_its_own(self, opened: Callable[..., TrafficLog]) -> None:
-        log = opened(rate=5.0)
-        assert sum(log.wants(f"r{i}", "digits", 1, "live") for i in range(1000)) == 50
-        assert log.wants("r2000", "digits", 2, "canary")
-
-
 class TestBounds:
     def test_the_oldest_rows_go_first(self, opened: Callable[..., TrafficLog], path: Path) -> None:
         log = opened(max_rows=50)

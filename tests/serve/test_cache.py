@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -41,13 +41,13 @@ def load(plane: Plane, number: int, runner: Any) -> Loaded:
 class Log:
     """A TrafficLog that keeps what it was offered."""
 
-    dropped = 0
+    dropped, rate = 0, float("inf")
 
     def __init__(self) -> None:
         self.offered: list[Any] = []
 
-    def consider(self, request: str, model: str, version: int, track: str, exchange: Callable[[], Any]) -> None:
-        self.offered.append(exchange())
+    def offer(self, exchange: Any) -> None:
+        self.offered.append(exchange)
 
 
 def test_who_asks_again_gets_the_answer_under_their_own_id_and_nothing_runs(fakes: SimpleNamespace) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -24,13 +24,13 @@ from modelkeep.types import Request, ServeConfig
 class Log:
     """A TrafficLog that keeps what it was offered."""
 
-    dropped = 0
+    dropped, rate = 0, float("inf")
 
     def __init__(self) -> None:
         self.offered: list[Any] = []
 
-    def consider(self, request: str, model: str, version: int, track: str, exchange: Callable[[], Any]) -> None:
-        self.offered.append(exchange())
+    def offer(self, exchange: Any) -> None:
+        self.offered.append(exchange)
 
     def of(self, what: str) -> list[Any]:
         return [getattr(e, what) for e in self.offered]
@@ -373,3 +373,72 @@ def test_close_gives_every_runner_back(fakes: SimpleNamespace) -> None:
         return [r.closed for r in runners]
 
     assert run(main()) == [1, 1, 1]
+
+
+class Gatherer:
+    """A Collector that keeps the ids of what it was offered."""
+
+    def __init__(self, rate: float) -> None:
+        self.rate, self.skipped = rate, 0
+        self.ids: list[tuple[str, str]] = []
+
+    def offer(self, target: Loaded, track: str, request: Request, outputs: Any) -> None:
+        self.ids.append((track, request.id))
+
+
+async def crowd(plane: Plane, n: int, seed: int = 0) -> None:
+    for at in range(n):
+        await plane.infer(ask(1.0, id=f"{seed}-{at}"))
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """The time that the plane reads, where it stands still."""
+    told = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr("modelkeep.serve.plane.time", SimpleNamespace(monotonic=lambda: told.now, time=time.time))
+    return told
+
+
+def test_beyond_their_rates_readers_get_shares_by_id_live_and_shadow_the_same(
+    fakes: SimpleNamespace, clock: SimpleNamespace
+) -> None:
+    async def main() -> None:
+        log, gatherer = Log(), Gatherer(20.0)
+        log.rate = 10.0
+        plane = Plane(Settings(), traffic=log)
+        plane.collector = gatherer
+        plane.swap(Router("m", serve(plane, 1, fakes.Fake()), shadow=serve(plane, 2, fakes.Fake())))
+        await crowd(plane, 200)
+        clock.now += 1.0
+        log.offered.clear()
+        gatherer.ids.clear()
+        skipped = gatherer.skipped
+        await crowd(plane, 200, seed=1)
+        await plane.close()
+        for found in (gatherer.ids, [(e.track, e.id) for e in log.offered]):
+            live, shadow = ({i for track, i in found if track == wanted} for wanted in ("live", "shadow"))
+            assert live <= shadow
+            assert 0 < len(live) <= len(shadow) < 60
+        assert {e.id for e in log.offered} <= {i for _, i in gatherer.ids}
+        assert gatherer.skipped - skipped >= 200 - len(gatherer.ids)
+
+    run(main())
+
+
+def test_a_canary_has_a_rate_of_its_own(fakes: SimpleNamespace, clock: SimpleNamespace) -> None:
+    async def main() -> None:
+        log = Log()
+        log.rate = 5.0
+        plane = Plane(Settings(), traffic=log)
+        plane.swap(Router("m", serve(plane, 1, fakes.Fake()), serve(plane, 2, fakes.Fake()), weight=0.05))
+        await crowd(plane, 1000)
+        assert log.of("track").count("live") == 55, "a first rush"
+        assert log.of("track").count("canary") > 20
+        log.rate = 0.0
+        log.offered.clear()
+        plane.adjust(Settings())
+        await crowd(plane, 100)
+        assert log.offered == [], "a rate that was changed"
+        await plane.close()
+
+    run(main())
