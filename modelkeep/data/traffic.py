@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 WAITING_ROWS, WAITING_BYTES = 10_000, 128 * 1024**2
 """What offer() lets wait for the writer; more is dropped and counted."""
-GATHER_SECONDS, GATHER_ROWS = 0.25, 1000
+GATHER_SECONDS, GATHER_ROWS, GATHER_BYTES = 0.25, 1000, 1024**2
+"""What the writer waits for, to write many rows at once."""
 ROW_OVERHEAD = 200
 PLAIN = ("id", "at", "model", "version", "track", "outcome", "seconds")
 plain = attrgetter(*PLAIN)
@@ -102,17 +103,19 @@ class TrafficLog:
                 self._waiting_bytes += size
             except queue.Full:
                 self.dropped += 1
+        if self._waiting_bytes > GATHER_BYTES and not self._hurry.is_set():
+            self._hurry.set()
 
     def flush(self, timeout: float = 5.0) -> bool:
         """Wait until all that was offered before is in the file; False when that took longer than ``timeout`` s."""
         done = threading.Event()
         if not self._thread.is_alive():
             return self._waiting.empty()
-        self._hurry.set()
         try:
             self._waiting.put(done, timeout=timeout)
         except queue.Full:
             return False
+        self._hurry.set()
         return done.wait(timeout)
 
     def close(self) -> None:
@@ -121,9 +124,9 @@ class TrafficLog:
             if self._closed:
                 return
             self._closed = True
-        self._hurry.set()
         with suppress(queue.Full):  # the writer is stuck (a full disk, say): it is a daemon, so leave it
             self._waiting.put(None, timeout=5.0)
+        self._hurry.set()
         self._thread.join(timeout=10.0)
 
     def _set_aside_if_damaged(self) -> None:
@@ -160,12 +163,12 @@ class TrafficLog:
         """The next batch, who waits for it, and whether more may come. A short wait makes batches, not single rows."""
         item: Exchange | threading.Event | None = self._waiting.get()
         self._hurry.wait(GATHER_SECONDS)
+        self._hurry.clear()
         batch: list[Exchange] = []
         waiters: list[threading.Event] = []
         while item is not None:
             if isinstance(item, threading.Event):
                 waiters.append(item)
-                self._hurry.clear()
             else:
                 batch.append(item)
                 with self._lock:

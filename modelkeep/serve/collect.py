@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 WAITING, WAITING_BYTES = 20_000, 8 * 1024**2
 """What offer() lets wait; more is dropped and counted."""
-HURRY_BYTES = 2 * 1024**2
+HURRY_BYTES = 1 * 1024**2
 RATE = 500.0
 """Requests a second of each version and track that are looked at, where more come: enough for every verdict."""
 TICK = 0.5

@@ -33,7 +33,7 @@ from modelkeep.serve.listener import Listener, gate, listen, safely, url_of
 from modelkeep.serve.loaded import give_up
 from modelkeep.serve.plane import SWITCH, Plane
 from modelkeep.serve.repository import Repository
-from modelkeep.serve.settled import settle
+from modelkeep.serve.settled import settle, share_arenas
 from modelkeep.serve.source import Fixed, Source
 from modelkeep.settings import Settings
 from modelkeep.types import Model, Runner, ServeConfig
@@ -287,6 +287,7 @@ def _labeller(kept: TrafficLog | None) -> http.Labeller | None:
 def _block(service: Service, on_ready: OnReady | None) -> None:
     stages.follow()
     sys.setswitchinterval(SWITCH)
+    share_arenas()
     settle()  # before any model is loaded: one that is replaced must be freed whole
 
     async def main() -> None:

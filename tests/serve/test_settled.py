@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import subprocess
 import sys
+
+import pytest
 
 CODE = """
 import gc, weakref
@@ -27,3 +30,33 @@ def test_in_a_process_of_its_own() -> None:
     done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "ok", done.stderr
     assert gc.get_threshold() == before
+
+
+ARENAS = """
+import ctypes, threading
+from modelkeep.serve.settled import share_arenas
+{call}
+def held():
+    kept = [bytes(600) for _ in range(20_000)]
+    ready.wait()
+ready = threading.Barrier(9)
+threads = [threading.Thread(target=held) for _ in range(8)]
+[t.start() for t in threads]
+ready.wait()
+[t.join() for t in threads]
+libc = ctypes.CDLL(None)
+libc.fdopen.restype = ctypes.c_void_p
+out = libc.fdopen(1, b"w")
+libc.malloc_info(0, ctypes.c_void_p(out))
+libc.fflush(ctypes.c_void_p(out))
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_info"), reason="another C library than glibc")
+def test_threads_share_few_heaps() -> None:
+    def heaps(call: str) -> int:
+        code = ARENAS.format(call=call)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+        return done.stdout.count("<heap nr=")
+
+    assert 1 <= heaps("share_arenas()") <= 2 < heaps("")
