@@ -1,12 +1,14 @@
 """What does it cost to watch? Requests a second and memory of the service with everything on, against off.
 
-    python benchmarks/monitor/cost.py [--rounds 15] [--seconds 4] [--models 1] [--json FILE]
+    python benchmarks/monitor/cost.py [--rounds 15] [--seconds 4] [--settle 2] [--models 1] [--json FILE]
 
 A perceptron 784-128-10 with reference rows is served by `modelkeep serve` from two homes, on the first core, worker
 included: one with capture, collector, metrics and watcher as they are by default, one with capture, collector and
 watcher off. 32 connections load one of them from the last core, with the other one stopped (SIGSTOP); rounds alternate,
-and ratios are taken within a round: median and the sign test's interval (95 %). Memory is what the processes of a
-server have for themselves (private and their part of what is shared, PSS) after the load, on less off, by model.
+and ratios are taken within a round: median and the sign test's interval (95 %). A server that went on has the first
+seconds of load to catch up (what it looks at by the second, a look that is overdue), and is measured from then on.
+Memory is what the processes of a server have for themselves (private and their part of what is shared, PSS) after the
+load, on less off, by model.
 """
 
 from __future__ import annotations
@@ -117,7 +119,7 @@ def pss(pid: int) -> float:
     return kilobytes / 1024
 
 
-def run(room: Path, models: int, rounds: int, seconds: float) -> dict[str, Any]:
+def run(room: Path, models: int, rounds: int, seconds: float, settle: float) -> dict[str, Any]:
     """By form and server, requests a second and CPU microseconds a request in each round; the memory at the end."""
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[-1]})
@@ -135,6 +137,7 @@ def run(room: Path, models: int, rounds: int, seconds: float) -> dict[str, Any]:
             for how in ("on", "off") if number % 2 else ("off", "on"):
                 where, pid = servers[how]
                 with measured(pid):
+                    closed(where, asked()["binary"], CONNECTIONS, settle)
                     for form, request in asked().items():
                         spent = cpu(pid)
                         done = len(closed(where, request, CONNECTIONS, seconds))
@@ -174,11 +177,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--settle", type=float, default=2.0)
     parser.add_argument("--models", type=int, default=1)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as room:
-        found = run(Path(room), given.models, given.rounds, given.seconds)
+        found = run(Path(room), given.models, given.rounds, given.seconds, given.settle)
     good = tell(found, given.models)
     if given.json:
         given.json.write_text(json.dumps(found), encoding="utf-8")

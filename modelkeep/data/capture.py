@@ -22,6 +22,8 @@ CREATE TABLE IF NOT EXISTS labels (
 """
 LATER = ("answered REAL", "version INTEGER")
 """Columns that the table of labels did not always have."""
+BY_ROW = "CREATE INDEX IF NOT EXISTS by_row ON exchanges (model, version)"
+"""Of each version its rows in order, as every index has them: without it the newest few are found by sorting all."""
 FILE = File("captured traffic", SCHEMA, last="labels")
 
 
@@ -29,10 +31,12 @@ def connect(path: Path) -> sqlite3.Connection:
     """See File.connect."""
     database = FILE.connect(path)
     try:
-        (labels,) = database.execute("SELECT sql FROM sqlite_master WHERE name = 'labels'").fetchone()
+        there = dict(database.execute("SELECT name, sql FROM sqlite_master").fetchall())
         for column in LATER:
-            if column not in labels:
+            if column not in there["labels"]:
                 _grow(database, column)
+        if "by_row" not in there:
+            database.execute(BY_ROW)
     except sqlite3.Error as error:
         database.close()
         raise trouble(path, error) from error

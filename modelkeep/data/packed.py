@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -48,11 +49,23 @@ def unpack(blob: bytes | None) -> dict[str, Array] | None:
         return None
     at = 4 + int.from_bytes(blob[:4], "little")
     found: dict[str, Array] = {}
-    for one in json.loads(blob[4:at]):
-        if "texts" in one:
-            found[one["name"]] = np.array(one["texts"], dtype=object).reshape(one["shape"])
+    for name, shape, dtype, count, texts in (_plan if at < LONG else _planned)(blob[4:at]):
+        if texts is not None:
+            found[name] = np.array(texts, dtype=object).reshape(shape)
             continue
-        dtype, count = np.dtype(one["dtype"]), int(np.prod(one["shape"], dtype=np.int64))
-        found[one["name"]] = np.frombuffer(blob, dtype, count, at).reshape(one["shape"])
+        found[name] = np.frombuffer(blob, dtype, count, at).reshape(shape)
         at += count * dtype.itemsize
     return found
+
+
+def _planned(header: bytes) -> list[tuple[str, list[int], np.dtype[Any], int, list[str] | None]]:
+    """(name, shape, dtype, number of elements, texts) of each array."""
+    return [
+        (one["name"], one["shape"], np.dtype(one.get("dtype", "O")), math.prod(one["shape"]), one.get("texts"))
+        for one in json.loads(header)
+    ]
+
+
+_plan = lru_cache(256)(_planned)
+LONG = 1024
+"""Bytes of a header that is not worth keeping: it holds texts, and comes once."""

@@ -50,3 +50,18 @@ def test_a_file_without_its_tables_is_said_to_be_unusable(tmp_path: Path) -> Non
     database.close()
     with pytest.raises(Damaged, match="no such table"):
         number(path, "SELECT MAX(row) FROM exchanges")
+
+
+def test_the_newest_rows_of_a_version_are_found_without_sorting_in_an_older_file_too(tmp_path: Path) -> None:
+    path = tmp_path / "traffic.db"
+    connect(path).close()
+    query = "SELECT id FROM exchanges WHERE model = ? AND version = ? AND row > ? ORDER BY row DESC LIMIT 500"
+    with connect(path) as database:
+        database.execute("DROP INDEX by_row")
+    for _ in range(2):
+        database.close()
+        database = connect(path)
+        plan = " ".join(str(line) for line in database.execute(f"EXPLAIN QUERY PLAN {query}", ("m", 1, 0)))
+        assert "by_row" in plan
+        assert "TEMP B-TREE" not in plan
+    database.close()
