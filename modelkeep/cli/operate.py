@@ -13,7 +13,9 @@ from modelkeep.cli.output import DURATION, FILE, as_json, dump, say
 @click.command(epilog="The policy file is described in docs/operate.md.")
 @click.argument("policy", type=FILE)
 @click.option("--cycles", type=click.IntRange(min=1), help="Stop after so many finished updates (default: never).")
-@click.option("--max-time", type=DURATION, help="Stop after this time at the latest.")
+@click.option(
+    "--max-time", type=DURATION, help="Begin nothing after this time; an update and its rollout go on to their end."
+)
 @click.option("--reset", is_flag=True, help="A person has looked: forget earlier failures.")
 @as_json
 def operate(policy: Path, cycles: int | None, max_time: float | None, reset: bool, json_: bool) -> int:

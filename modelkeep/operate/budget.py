@@ -35,5 +35,6 @@ def refusal(spending: Spending, entries: Sequence[Entry], *, now: Callable[[], f
     if len(today) >= spending.updates_per_day:
         return f"{len(today)} updates were made in the last day, which is all that the policy allows"
     if starts and now() - starts[-1] < spending.cooldown:
-        return f"the last update began {now() - starts[-1]:.0f} s ago; the policy waits {spending.cooldown:.0f} s"
+        began = time.strftime("%H:%M:%S", time.localtime(starts[-1]))
+        return f"the last update began at {began}; the policy waits {spending.cooldown:.0f} s"
     return None

@@ -46,10 +46,13 @@ class Loop:
     tell: Callable[[str], None] = lambda text: None
     sleep: Callable[[float], None] = time.sleep
     now: Callable[[], float] = time.time
-    _said: str = field(default="", init=False)
+    _said: dict[str, str] = field(default_factory=dict, init=False)
+    _last: str = field(default="", init=False)
 
     def run(self, *, cycles: int | None = None, max_seconds: float | None = None) -> Outcome:
-        """Turn until ``cycles`` updates have ended, or for ``max_seconds``; for ever when neither is given."""
+        """Turn until ``cycles`` updates have ended, or for ``max_seconds``; for ever when neither is given. An update
+        that has begun goes on to its end, its rollout too.
+        """
         began, done, promotions = self.now(), 0, 0
         self._say(f"watching {self.policy.model} every {self.policy.watch.every:g} s")
         while (cycles is None or done < cycles) and (max_seconds is None or self.now() - began < max_seconds):
@@ -59,7 +62,7 @@ class Loop:
             else:
                 self.sleep(self.policy.watch.every)
         live = self.keep.registry.route(self.policy.model).live
-        return Outcome(done, promotions, live, self._said)
+        return Outcome(done, promotions, live, self._last)
 
     def turn(self) -> bool | None:
         """Look once, and act. True or False when an update ended (promoted or not), None when there was none."""
@@ -73,7 +76,7 @@ class Loop:
             return None
         entries = self.keep.registry.journal(name, kind="operate")
         if refusal := budget.refusal(self.policy.budget, entries, now=self.now):
-            self._say(f"{finding.why}; not acting: {refusal}")
+            self._say(f"not acting on {finding.kind} of {finding.subject}: {refusal}", about="budget")
             return None
         rows = self._labelled(finding)
         return None if rows is None else self._act(finding, rows)
@@ -81,19 +84,21 @@ class Loop:
     def _look(self) -> Finding | None:
         checked = self.keep.monitor(Ref(self.policy.model, "live"), **self.policy.watch.limits())
         actionable = [f for f in checked.findings if f.kind in ("drift", "quality")]
-        self._say(checked.describe() if checked.findings else "nothing found")
+        found = ", ".join(f"{f.kind} of {f.subject}" for f in checked.findings)
+        self._say(checked.describe() if checked.findings else "nothing found", about="look", as_of=found)
         return actionable[0] if actionable else None
 
     def _labelled(self, finding: Finding) -> Dataset | None:
         """The labelled requests since the change; None while they are too few."""
-        rules = self.policy.update
+        rules, why = self.policy.update, ""
+        rows: Dataset | None = None
         try:
             rows = self.keep.labelled(self.policy.model, since=finding.since or 0.0, limit=rules.max_labels)
-        except BadData:
-            rows = None
+        except BadData as error:
+            why = f"; {error}"
         have = 0 if rows is None else len(rows)
         if rows is None or have < rules.min_labels:
-            self._say(f"waiting for labels: {have} of {rules.min_labels} since the change")
+            self._say(f"waiting for labels: {have} of {rules.min_labels} since the change{why}", about="labels")
             return None
         return rows
 
@@ -134,8 +139,13 @@ class Loop:
         self.keep.registry.note(self.policy.model, "operate", why, {"stage": stage, **data}, who=self.keep.who)
         self._say(why)
 
-    def _say(self, text: str) -> None:
-        """A sentence, once: a loop that waits does not repeat itself."""
-        if text != self._said:
-            self._said = text
+    def _say(self, text: str, about: str = "", as_of: str | None = None) -> None:
+        """A sentence, once until there is another ``about`` the same: a loop that waits does not repeat itself.
+
+        ``as_of`` is what must change for it to be said again, where its numbers always do.
+        """
+        self._last = text
+        key = text if as_of is None else as_of
+        if not about or self._said.get(about) != key:
+            self._said[about] = key
             self.tell(text)

@@ -92,7 +92,8 @@ def test_it_waits_for_labels(labels: int) -> None:
     waiting.tell = said.append
     assert waiting.turn() is None
     assert keep.done == []
-    assert said[-1] == f"waiting for labels: {labels} of 100 since the change"
+    why = "" if labels else "; no labels"
+    assert said[-1] == f"waiting for labels: {labels} of 100 since the change{why}"
 
 
 def test_drift_is_answered_by_update_and_rollout() -> None:
@@ -143,3 +144,19 @@ def test_it_stops_in_time() -> None:
     timed = loop(keep)
     timed.now = lambda: float(next(clock))
     assert timed.run(max_seconds=5).cycles == 0
+
+
+def test_a_loop_that_waits_does_not_repeat_itself() -> None:
+    """However the numbers of a look move, and although it says two things in each turn."""
+    keep, said, looks = PlayedKeep(findings=[DRIFT], labels=3), [], iter(range(9))
+    keep.monitor = lambda ref, **limits: SimpleNamespace(  # type: ignore[method-assign]
+        findings=keep.findings, describe=lambda: f"found in {next(looks)} requests"
+    )
+    waits = loop(keep)
+    waits.tell = said.append
+    for _ in range(3):
+        assert waits.turn() is None
+    assert said == ["found in 0 requests", "waiting for labels: 3 of 100 since the change"]
+    keep.findings = [DRIFT, Finding("quality", "accuracy", "worse", since=50.0)]
+    waits.turn()
+    assert said[2:] == ["found in 3 requests"]
