@@ -15,7 +15,7 @@ from modelkeep.convert.rename import Names, Renamed, renamed
 from modelkeep.data import dataset
 from modelkeep.data.dataset import Dataset
 from modelkeep.errors import Differs, ModelkeepError, Undecided
-from modelkeep.model import engines
+from modelkeep.model import company, engines
 from modelkeep.model.compare import Trial, judge, rule_for
 from modelkeep.types import Model, Report, Runner, ServeConfig, Signature
 
@@ -26,6 +26,10 @@ Progress = Callable[[float, float, str], None]
 EXAMPLE_ROWS = 2
 """Rows that exporters follow a model on; the proof tries one more, for a batch of that size may have been baked in."""
 DIFFERS = "the {made} model does not answer as the {reference} one: "
+MIXED = (
+    "a row's answer depends on the other rows of its batch, in the reference as well ({what}), so requests must not "
+    "share a run: serve it with --max-batch 1"
+)
 PRECISE_BYTES = 500_000_000
 """Larger models are not held a second time in float64."""
 LAYERS: dict[tuple[str, str], str] = {
@@ -73,11 +77,13 @@ def prove(
             precise=_precise(reference, names),
             progress=progress,
         )
+        mixes = company.mixed(new, fitted) if report.ok else ""
     if report.ok:
         limits = {name: made.signature.bounds.get(name) for name in made.signature.free}
         free = {name: list(bounds) if bounds else None for name, bounds in limits.items()}
-        why = f"{report.why}; {_free(made.signature)}{_told(report)}"
-        return replace(report, why=why, numbers={**report.numbers, "free": free})
+        apart = f"; {MIXED.format(what=mixes)}" if mixes else ""
+        why = f"{report.why}; {_free(made.signature)}{_told(report)}{apart}"
+        return replace(report, why=why, numbers={**report.numbers, "free": free, "mixed": mixes})
     if report.numbers["undecided"]:
         raise Undecided(f"nothing can be told of the {made.format} model: {report.why}")
     layer = _first_layer(reference, made, failed, names, rule_for(precision, atol, rtol)) if failed else ""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from modelkeep.errors import ModelkeepError
 from modelkeep.model import compare, engines, folder, score
+from modelkeep.model.company import mixed
 from modelkeep.tune.bench import on_thread
 from modelkeep.tune.rounds import Entrant
 from modelkeep.types import Model, Runner, ServeConfig
@@ -116,3 +117,19 @@ async def admitted(
         else:
             found.append(entrant)
     return found
+
+
+async def company(model: Model, *, end: float) -> str:
+    """Which output answers a row otherwise among others than alone; empty where requests may share a run, or where
+    that could not be told by ``end``.
+    """
+
+    def judge() -> str:
+        with contextlib.closing(engines.load(model)) as runner:
+            return mixed(runner, folder.reference(model.path))
+
+    try:
+        async with asyncio.timeout(max(end - time.monotonic(), LEAST)):
+            return await on_thread(judge, lambda said: None)
+    except Exception:  # noqa: BLE001 - an engine may raise anything; what does not run says why where it is measured
+        return ""

@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -15,7 +15,7 @@ from modelkeep.errors import ModelkeepError
 from modelkeep.model import folder
 from modelkeep.model.signature import example
 from modelkeep.tune import machine, results, space
-from modelkeep.tune.admit import Admission, admitted
+from modelkeep.tune.admit import Admission, admitted, company
 from modelkeep.tune.halving import Promise, Race
 from modelkeep.tune.results import Gain, Outcome, label
 from modelkeep.tune.rounds import SHORTEST, Entrant, Rounds, Window
@@ -44,6 +44,7 @@ PAIRS = 9
 their distribution (evidence.median_interval)."""
 FEWEST = 3
 """Pairs that are measured even where the time is up."""
+MIXED = "; a row's answer depends on the other rows of its batch ({what}), so only batches of one row were tried"
 TRIED = 3
 """Settings that may go to the pairs, where the ones before broke the promise in them."""
 
@@ -106,13 +107,18 @@ class Tune:
                 spent = min(time.monotonic() - began, self.budget)
                 progress(spent, self.budget, f"{entrant.of} {label(entrant.config)}".strip())
 
-        spaces = {of: space.space(m, p99=self.p99, concurrency=self.concurrency) for of, m in models.items()}
+        end = began + self.budget * ADMITTING
+        mixes = await company(models[""], end=end)
+        spaces = {
+            of: space.space(m, p99=self.p99, concurrency=self.concurrency, apart=bool(mixes))
+            for of, m in models.items()
+        }
         naive = Entrant(space.naive(models[""]))
         refused: dict[Entrant, str] = {}
         every = [Entrant(arm, of) for of, one in spaces.items() for arm in one.arms]
         fitting = [arm for arm in every if not _too_large(arm, models, refused)]
         admission = Admission(models, self.rows, self.max_drop)
-        arms = await admitted(admission, fitting, refused, end=began + self.budget * ADMITTING)
+        arms = await admitted(admission, fitting, refused, end=end)
         planned = len(arms) * 2 + UPHILL + 2 * PAIRS
         left = self.budget - (time.monotonic() - began)
         seconds = min(max(left * MEASURING / planned, SHORTEST), LONGEST)
@@ -130,7 +136,7 @@ class Tune:
         )
         race = Race(rounds, Promise(self.p99, self.min_throughput), seconds)
         try:
-            outcome = await self._race(race, naive, arms, spaces)
+            outcome = await self._race(race, naive, arms, spaces, apart=bool(mixes))
         finally:
             await rounds.close()
         unseen = dict.fromkeys(
@@ -139,11 +145,14 @@ class Tune:
         )
         rounds.refused = refused | unseen | rounds.refused
         report = results.report(outcome, self, sum(len(s.settings()) for s in spaces.values()))
+        report = replace(report, why=report.why + MIXED.format(what=mixes)) if mixes else report
         best = {e.of: e for e in reversed(race.ranked()) if e.of and not race.lacks(e)}
         others = {of: (entrant.config, results.aside(outcome, entrant)) for of, entrant in best.items()}
         return Found(outcome.winner.config, report, others)
 
-    async def _race(self, race: Race, naive: Entrant, arms: Sequence[Entrant], spaces: Mapping[str, Space]) -> Outcome:
+    async def _race(
+        self, race: Race, naive: Entrant, arms: Sequence[Entrant], spaces: Mapping[str, Space], *, apart: bool
+    ) -> Outcome:
         """Engines and precisions, then the threads and workers of the best of them, then uphill, then the proof."""
         rounds = race.rounds
         ways: dict[tuple[str, str, str | None], list[Entrant]] = {}
@@ -163,7 +172,10 @@ class Tune:
             if entrant != naive:
                 await race.climb(entrant, spaces[entrant.of])
         admitted_ways = {*ways, _way(naive)}
-        rounds.recall(lambda e: _way(e) in admitted_ways, lambda pair: _proves(pair, naive))
+        rounds.recall(
+            lambda e: _way(e) in admitted_ways and not (apart and e.config.max_batch > 1),
+            lambda pair: _proves(pair, naive),
+        )
         rounds.end = max(rounds.end + self.budget * (1 - PROVING), time.monotonic() + 4 * FEWEST * race.seconds)
         searched = rounds.made + rounds.reused
         winner, gain = await self._prove(race, naive)

@@ -53,13 +53,14 @@ def naive(model: Model) -> ServeConfig:
     return replace(default_config(model.format), max_batch=1)
 
 
-def space(model: Model, *, p99: float, concurrency: int) -> Space:
+def space(model: Model, *, p99: float, concurrency: int, apart: bool = False) -> Space:
     """What there is to search: installed engines, the precisions that this processor has, threads × workers ≤ cores.
 
-    Batches end where all ``concurrency`` requests fit into one; a wait takes a quarter of the promise at most.
+    Batches end where all ``concurrency`` requests fit into one, and are of one row where requests are to be kept
+    ``apart``; a wait takes a quarter of the promise at most.
     """
     batches: tuple[int, ...] = (1,)
-    if model.signature.batched:
+    if model.signature.batched and not apart:
         batches = tuple(b for b in BATCHES if b < 2 * concurrency)
     waits = tuple(w for w in WAITS if w <= p99 / 4) if len(batches) > 1 else (0.0,)
     middle = max(b for b in batches if b <= MIDDLE)

@@ -17,7 +17,7 @@ from modelkeep.errors import BadInput, BadModel, ModelkeepError, Unsupported
 from modelkeep.model import engines
 from modelkeep.tune import machine, rounds, search, space
 from modelkeep.tune.results import label
-from modelkeep.tune.rounds import Window
+from modelkeep.tune.rounds import Entrant, Window
 from modelkeep.tune.search import Tune
 from modelkeep.tune.space import Space
 from modelkeep.types import Model, ServeConfig, Signature, TensorSpec
@@ -128,6 +128,19 @@ def test_the_default_engine_needs_no_proof(
     _, report, _ = SHORT.run(tiny)
     assert {c["config"]["max_batch"] for c in report.numbers["candidates"]} == {1, 8}
     assert [c["config"] for c in report.numbers["refused"]] == [asdict(OTHER)]
+
+
+def test_rows_that_are_answered_otherwise_among_others_are_kept_apart(
+    monkeypatch: pytest.MonkeyPatch, tiny: Model, fake: Callable[..., Any]
+) -> None:
+    runners(monkeypatch, lambda c: fake(lambda x: fake().function(x) - fake().function(x).mean(0, keepdims=True)))
+    monkeypatch.setattr(space, "layouts", lambda cores: [(1, 1)])
+    monkeypatch.setattr(space, "engines_for", lambda format_: ("onnxruntime",))
+    known = [Window(Entrant(ServeConfig(threads=1, max_batch=8)), 10**6, 1.0, (1e-4, 1e-4))]
+    config, report, _ = SHORT.run(tiny, known=[known])
+    assert config.max_batch == 1
+    assert {c["config"]["max_batch"] for c in report.numbers["candidates"]} == {1}
+    assert "a row's answer depends on the other rows of its batch (output 'y' by" in report.why
 
 
 def test_one_setting_that_does_not_run_is_refused(
@@ -261,7 +274,7 @@ def test_a_model_that_is_large_beside_the_machine_is_loaded_once_at_a_time(
     counts.clear()
     monkeypatch.setattr(machine, "memory", lambda: 10**12)
     SHORT.run(tiny)
-    assert counts == [0, 1, 2]
+    assert counts == [0, 0, 1, 2]  # the first is asked whether requests may share a run
     assert most() == 0
 
 
