@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from modelkeep.cli.output import FILE, as_json, dump, open_keep, say, size, version_json
+
+if TYPE_CHECKING:
+    from modelkeep.types import Model
+
+SEEN = ("torch", "torchscript")
+"""Formats whose inputs are learnt from rows."""
 
 
 @click.command(epilog="Example: modelkeep add digits digits.pt --factory digits_mlp:MLP --data train.npz")
@@ -72,7 +78,19 @@ def add(
     say(f"{version.ref}  {version.model.format}  {size(version.model.size)}  sha256 {version.digest[:12]}")
     say(f"  takes {'; '.join(t.describe() for t in signature.inputs)}")
     say(f"  gives {'; '.join(t.describe() for t in signature.outputs)}")
+    if told := _fixed(version.model):
+        say(f"  {told}: modelkeep convert {version.ref} --to onnx finds which of them may be free, and frees them")
     return None
+
+
+def _fixed(model: Model) -> str:
+    """The lengths and sizes of pictures that were only seen at one size; what is computed from one alike is no such."""
+    names = [
+        t.name
+        for t in model.signature.inputs
+        if any(t.shape[1:]) and (len(t.shape) > 2 or (len(t.shape) == 2 and t.dtype.startswith("int")))
+    ]
+    return f"sizes of {', '.join(names)} are those of --data" if names and model.format in SEEN else ""
 
 
 def _arguments(text: str | None) -> dict[str, Any] | None:

@@ -217,7 +217,11 @@ def _read_npz(path: Path, signature: Signature | None) -> Dataset:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        hint = "; it holds Python objects, save plain arrays" if "pickle" in str(error).lower() else ""
+        hint = (
+            "; it is no such file or holds Python objects, save plain arrays with numpy.savez"
+            if "pickle" in str(error).lower()
+            else ""
+        )
         raise BadData(f"{path} cannot be read as an .npz file{hint or f': {error}'}") from error
     taken = {t.name for t in signature.inputs} if signature else set()
     truth = next((name for name in TRUTH if name in arrays and name not in taken), None)

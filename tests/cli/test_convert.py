@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from modelkeep.cli import main
-
 torch = pytest.importorskip("torch")
 
 NET = '''
@@ -54,19 +52,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     example = tuple(torch.from_numpy(array) for array in rows(2, 6).values())
     torch.export.save(torch.export.export(module, example), folder / "fixed.pt2")
     return folder
-
-
-@pytest.fixture
-def run(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    def call(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["modelkeep", *words])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    monkeypatch.chdir(home)
-    return call
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -199,3 +184,17 @@ def test_a_difference_beyond_the_tolerance_is_told_once_and_nothing_is_stored(ru
     assert one != other
     assert len(err) < 900
     assert len(json.loads(run("list", "words", "--json")[1])["words"]["versions"]) == before
+
+
+@pytest.mark.parametrize(
+    ("source", "words", "told"),
+    [
+        ("net.pt", ("--factory", "net_of_words:Net", "--data", "rows.npz"), True),
+        ("fixed.pt2", (), False),
+    ],
+)
+def test_add_says_which_sizes_convert_may_free(source: str, words: tuple[str, ...], told: bool, run: Run) -> None:
+    code, out, _ = run("add", "told", source, *words)
+    assert code == 0
+    said = re.search(r"sizes of ids, mask are those of --data: modelkeep (convert told@\d+ --to onnx) finds", out)
+    assert bool(said) is told

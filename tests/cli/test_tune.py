@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from modelkeep import Keep
-from modelkeep.cli import main, tune
+from modelkeep.cli import tune
 from modelkeep.data.dataset import Dataset
 from modelkeep.settings import Settings
 from modelkeep.tune import kept, machine
@@ -48,19 +48,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with Keep(Settings(home=folder / ".modelkeep")) as keep:
         keep.add(folder / "m.onnx", "m", data=rows)
     return folder
-
-
-@pytest.fixture
-def run(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    def call(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["modelkeep", *words])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    monkeypatch.chdir(home)
-    return call
 
 
 @pytest.fixture
