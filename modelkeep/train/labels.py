@@ -15,7 +15,8 @@ def indexed(rows: Dataset, classes: Sequence[str], count: int, *, mend: str = ""
     """The same rows with int64 class numbers below ``count`` as labels; rows without labels as they are.
 
     Whole numbers that are all below ``count`` are class numbers already, as score takes them; anything else must be
-    names of ``classes``. Raises BadData with a label that is neither, and ``mend`` as what to do.
+    names of ``classes``. Among names, numbers are class numbers too, for labels come from several hands, unless a class
+    is itself called by a number. Raises BadData with a label that is neither, of how many rows, and ``mend``.
     """
     given = rows.labels
     if given is None:
@@ -26,10 +27,12 @@ def indexed(rows: Dataset, classes: Sequence[str], count: int, *, mend: str = ""
     if within.all():
         return replace(rows, labels=given.astype(np.int64))
     number = {name: index for index, name in enumerate(classes)}
+    if given.dtype.kind in "OUS" and not any(name.isdecimal() for name in classes):
+        number |= {str(index): index for index in range(count)}
     found = np.array([number.get(str(label), -1) for label in given], dtype=np.int64)
     if (found < 0).any():
-        nameless = found < 0
-        at = int(np.argmax(nameless & ~within if (nameless & ~within).any() else nameless))
+        wrong = (found < 0) & ~within if ((found < 0) & ~within).any() else found < 0
         known = f"{count} classes ({', '.join(classes)})" if classes else f"classes, 0 to {count - 1}"
-        raise BadData(f"the label '{given[at]}' of {rows.source} is none of the model's {known}{mend}")
+        told = f"the label '{given[np.argmax(wrong)]}' of {rows.source} ({wrong.sum():,} of {len(given):,} rows)"
+        raise BadData(f"{told} is none of the model's {known}{mend}")
     return replace(rows, labels=found)

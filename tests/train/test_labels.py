@@ -25,6 +25,7 @@ def rows(labels: Any) -> Dataset:
         ([7, 3, 9], ("3", "7", "9"), [1, 0, 2]),  # too large for numbers, so they are names
         ([2, 1, 0], ("0", "1", "2"), [2, 1, 0]),
         ([1, 2, 0], ("1", "2", "0"), [1, 2, 0]),  # numbers first, as score takes them
+        (["cat", "1", "emu"], ("cat", "dog", "emu"), [0, 1, 2]),  # labels from two hands
         ([True, False, True], ("no", "yes", "maybe"), [1, 0, 1]),
     ],
 )
@@ -43,11 +44,16 @@ def test_rows_without_labels_stay_without() -> None:
 @pytest.mark.parametrize(
     ("given", "classes", "sentence"),
     [
-        ([0, 1, 3], (), "the label '3' of some.npz is none of the model's classes, 0 to 2; use transfer"),
+        ([0, 1, 3], (), "the label '3' of some.npz (1 of 3 rows) is none of the model's classes, 0 to 2; use transfer"),
         ([0, -1, 2], (), "the label '-1' of some.npz"),
-        ([0, 1, 8], ("a", "b", "c"), "the label '8' of some.npz is none of the model's 3 classes (a, b, c); use"),
+        (
+            [0, 1, 8],
+            ("a", "b", "c"),
+            "the label '8' of some.npz (1 of 3 rows) is none of the model's 3 classes (a, b, c); use",
+        ),
         ([0, 7, 9], ("3", "7", "9"), "the label '0' of some.npz"),  # neither all numbers nor all names
-        (["a", "x", "b"], ("a", "b", "c"), "the label 'x' of some.npz is none"),
+        (["a", "x", "b"], ("a", "b", "c"), "the label 'x' of some.npz (1 of 3 rows) is none"),
+        (["a", "1", "0"], ("1", "2", "a"), "the label '0' of some.npz (1 of 3 rows)"),  # a class is called by a number
         ([0.5, 1.0, 2.0], (), "the label '0.5' of some.npz"),
         ([[0, 1], [0, 1], [1, 1]], (), "the labels of some.npz have shape [3, 2]; give one class a row"),
     ],
