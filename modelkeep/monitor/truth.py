@@ -24,8 +24,10 @@ PAGE = 500
 MAX_WAITING = 20_000
 TRIES = 5
 """Looks for which a label waits for its request: it may be on its way into the file, or have gone from it."""
-LAG_EVERY = 60.0
-"""Seconds: where looks are bounded, how late labels come is not asked at each."""
+LAG_EVERY, LAG_SHARE = 60.0, 0.001
+"""Where looks are bounded, how late labels come is asked once in so many seconds at most, for this share of a core: it
+reads all that is captured, and a look that cost much has the next one wait.
+"""
 WORSE = 1.5
 """Answers that are numbers may miss by so many times what they missed by on the reference rows."""
 
@@ -40,7 +42,8 @@ class Truth:
         place = Place(path, newest, lambda: stride(newest(), RUN))
         self._place = place if watched.most is None else place.once()
         self.lag: Lag = labels.Lag()
-        self._asked = float("-inf")
+        self._ask = float("-inf")
+        """When to ask for it again, on time.monotonic's clock."""
         self._begin()
 
     def _begin(self) -> None:
@@ -76,8 +79,10 @@ class Truth:
                     self._judge(found[request], label)
                 elif tries > 1:
                     self._waiting[request] = label, tries - 1
-        if who.most is None or time.monotonic() - self._asked > LAG_EVERY:
-            self.lag, self._asked = labels.lag(who.traffic, who.name, version=who.number), time.monotonic()
+        if who.most is None or time.monotonic() >= self._ask:
+            began = time.thread_time()
+            self.lag = labels.lag(who.traffic, who.name, version=who.number)
+            self._ask = time.monotonic() + max(LAG_EVERY, (time.thread_time() - began) / LAG_SHARE)
         self.labelled.quality.requests = self.lag.answers
 
     def _judge(self, exchange: Exchange, label: Any) -> None:

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -360,6 +361,27 @@ class TestBounded:
         labels.record(path, "digits", dict(zip(send(pixels), truth.tolist(), strict=True)))
         seen = [check(version, model, home, most=40).numbers["quality"]["n"] for _ in range(4)]
         assert seen == [40, 80, 100, 100]
+
+    def test_how_late_labels_come_is_asked_the_more_seldom_the_more_it_costs(
+        self, version: Version, model: Model, home: Path, send: Send, held_out: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A clock on which asking takes 0.3 s of CPU: 300 s are 0.1 % of a core. By hand it is asked each time."""
+        now, asked = [0.0], []
+
+        def lag(*_: Any, **__: Any) -> labels.Lag:
+            asked.append(now[0])
+            now[0] += 0.3
+            return labels.Lag()
+
+        clock = SimpleNamespace(monotonic=lambda: now[0], thread_time=lambda: now[0])
+        monkeypatch.setattr(truth, "time", clock)
+        monkeypatch.setattr(truth.labels, "lag", lag)
+        send(held_out(20)[0])
+        for now[0] in (0.0, 100.0, 299.0, 301.0, 400.0):
+            check(version, model, home, most=500)
+        assert asked == [0.0, 301.0]
+        check(version, model, home)
+        assert len(asked) == 3
 
     def test_silence_is_a_finding_where_it_was_ruled_out(
         self, version: Version, model: Model, home: Path, send: Send, held_out: Callable[[int], Any]
