@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from modelkeep.cli.output import FILE, as_json, dump, open_keep, say, size, version_json
+from modelkeep.cli.output import FILE, as_json, dump, open_keep, say, version_json
+from modelkeep.quantities import size
 
 if TYPE_CHECKING:
     from modelkeep.types import Model

@@ -17,10 +17,9 @@ from modelkeep.cli.output import (
     plain,
     progress,
     say,
-    seconds,
-    size,
     table,
 )
+from modelkeep.quantities import seconds, size
 
 SCENARIOS = ("single", "server", "offline")
 SETTINGS = (

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from modelkeep.cli.output import FILE, as_json, dump, open_keep, say, seconds
+from modelkeep.cli.output import FILE, as_json, dump, open_keep, say
+from modelkeep.quantities import seconds
 
 if TYPE_CHECKING:
     from modelkeep.data.label_files import Truth

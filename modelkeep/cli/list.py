@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from modelkeep.cli.output import as_json, dump, open_keep, say, size, table, version_json
+from modelkeep.cli.output import as_json, dump, open_keep, say, table, version_json
+from modelkeep.quantities import size
 
 
 @click.command("list")

@@ -115,20 +115,6 @@ def progress(what: str, *, quiet: bool = False) -> Iterator[Callable[..., None]]
         yield advance
 
 
-def seconds(value: float) -> str:
-    """0.00123 → '1.23 ms'."""
-    return f"{value * 1e6:.0f} µs" if value < 1e-3 else f"{value * 1e3:.3g} ms" if value < 1 else f"{value:.3g} s"
-
-
-def size(value: float) -> str:
-    """1234 → '1.2 kB'."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.3g} {unit}"
-        value /= 1000
-    return f"{value:.3g} TB"
-
-
 def duration(text: str) -> float:
     """'20ms', '5s', '2m', '1h', '7d' or plain seconds → seconds. Raises click.BadParameter."""
     for unit, factor in (("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0), ("d", 86_400.0), ("", 1.0)):

@@ -18,10 +18,9 @@ from modelkeep.cli.output import (
     open_keep,
     progress,
     say,
-    seconds,
-    size,
     table,
 )
+from modelkeep.quantities import seconds, size
 
 if TYPE_CHECKING:
     from modelkeep.types import Report

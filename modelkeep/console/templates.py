@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modelkeep import __version__
+from modelkeep import __version__, quantities
 from modelkeep.console import words
 from modelkeep.extras import need
 
@@ -18,7 +18,7 @@ FILTERS = (
     words.percent,
     words.seconds,
     words.rate,
-    words.size,
+    quantities.size,
     words.iso,
     words.when,
     words.ago,

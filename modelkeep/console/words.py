@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from math import isfinite
 from typing import Any
 
+from modelkeep import quantities
+
 UNKNOWN = "–"
 MOST_FACTS, MOST_ITEMS = 200, 8
 """Rows of a report's table, and members of a list within one."""
@@ -21,9 +23,7 @@ def percent(share: float | None, digits: int = 1) -> str:
 
 def seconds(value: float | None) -> str:
     """0.00123 → '1.23 ms'."""
-    if value is None:
-        return UNKNOWN
-    return f"{value * 1e6:.0f} µs" if value < 1e-3 else f"{value * 1e3:.3g} ms" if value < 1 else f"{value:.3g} s"
+    return UNKNOWN if value is None else quantities.seconds(value)
 
 
 def rate(value: float | None) -> str:
@@ -31,15 +31,6 @@ def rate(value: float | None) -> str:
     if value is None:
         return UNKNOWN
     return f"{value:,.0f}" if value >= 100 or not value else f"{value:.1f}"
-
-
-def size(value: float) -> str:
-    """1234 → '1.2 kB'."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.3g} {unit}"
-        value /= 1000
-    return f"{value:.3g} TB"
 
 
 def iso(at: float) -> str:

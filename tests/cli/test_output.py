@@ -51,18 +51,6 @@ def test_what_is_no_share_is_refused(text: str) -> None:
         output.share(text)
 
 
-@pytest.mark.parametrize(
-    ("value", "text"), [(5e-6, "5 µs"), (0.00123, "1.23 ms"), (0.5, "500 ms"), (2.0, "2 s"), (61.0, "61 s")]
-)
-def test_seconds_are_written(value: float, text: str) -> None:
-    assert output.seconds(value) == text
-
-
-@pytest.mark.parametrize(("value", "text"), [(12, "12 B"), (1234, "1.23 kB"), (5e6, "5 MB"), (2e12, "2 TB")])
-def test_sizes_are_written(value: float, text: str) -> None:
-    assert output.size(value) == text
-
-
 def test_everything_becomes_json(capsys: pytest.CaptureFixture[str]) -> None:
     report = Report("score", True, "fine", {"share": np.float32(0.5), "rows": np.arange(2), "bad": float("nan")})
     output.dump({"report": report, "path": Path("a/b"), "set": frozenset({1}), "none": None})

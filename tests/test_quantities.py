@@ -1,0 +1,21 @@
+"""Times and sizes are written so that a person takes them in."""
+
+from __future__ import annotations
+
+import pytest
+
+from modelkeep import quantities
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(5e-6, "5 µs"), (0.00123, "1.23 ms"), (0.5, "500 ms"), (2.0, "2 s"), (61.0, "61 s")]
+)
+def test_seconds_are_written(value: float, text: str) -> None:
+    assert quantities.seconds(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(12, "12 B"), (1234, "1.23 kB"), (5e6, "5 MB"), (4.2e12, "4.2 TB"), (218, "218 B")]
+)
+def test_sizes_are_written(value: float, text: str) -> None:
+    assert quantities.size(value) == text
