@@ -43,14 +43,21 @@ GROWTH = 0.02
 CATCH_UP = 1.0
 """Seconds that a client may be behind its plan and still make up for."""
 ANSWER = re.compile(rb'"model_version":"(\d+)".*"data":\[(\d+)\.0,')
-REQUEST = load.post("/v2/models/m/infer", lifecycle.BODY.encode())
+BODY = lifecycle.BODY.encode()
+REQUEST = load.post("/v2/models/m/infer", BODY)
+EMPTY = json.dumps(
+    {"inputs": [{"name": "x", "shape": [0, 2**62, 2**62], "datatype": "FP32", "parameters": {"binary_data_size": 0}}]}
+).encode()
 MALFORMED = (
     load.post("/v2/models/m/infer", b"{"),
     load.post("/v2/models/m/infer", b'{"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1]}]}'),
     load.post("/v2/models/m/infer", b'{"inputs": [{"name": "x", "shape": [9e9], "datatype": "FP64", "data": []}]}'),
     load.post("/v2/models/m/infer", b"\x00\xff" * 50, "inference-header-content-length: 90\r\n"),
-    load.post("/v2/models/nobody/infer", lifecycle.BODY.encode()),
-    load.post("/v2/models/m/infer", lifecycle.BODY.encode(), "content-encoding: gzip\r\n"),
+    load.post("/v2/models/m/infer", b'{"parameters": {"deep": ' + b"[" * 900 + b"]" * 900 + b"}, " + BODY[1:]),
+    load.post("/v2/models/m/infer", EMPTY, f"inference-header-content-length: {len(EMPTY)}\r\n"),
+    load.post(f"/v2/models/m/versions/{'9' * 5000}/infer", BODY),
+    load.post("/v2/models/nobody/infer", BODY),
+    load.post("/v2/models/m/infer", BODY, "content-encoding: gzip\r\n"),
     b"GET /" + b"a" * 40_000 + b" HTTP/1.1\r\n\r\n",
     b"\x16\x03\x01 this is no HTTP\r\n\r\n",
 )
@@ -69,6 +76,8 @@ class Tally:
     memory: list[tuple[float, int, int]] = field(default_factory=list)
     count: tuple[int, int, int] = (0, 0, 0)
     """Answers that clients had before the server was asked, that it has counted, and that clients had after."""
+    held: int = 0
+    """Requests that the server then said were in it."""
     stopping: bool = False
 
 
@@ -199,6 +208,7 @@ async def asking(registry: Any, server: subprocess.Popen[str], port: int, given:
         task.result()  # it ends by an error only
     before = tally.answered
     tally.count = (before, await asyncio.to_thread(counted, port), tally.answered)
+    tally.held = await asyncio.to_thread(told, port, "modelkeep_requests_in_flight ")
     tally.stopping = True
     server.send_signal(signal.SIGTERM)
     await asyncio.wait([client.done for _, client in made], timeout=60)
@@ -208,11 +218,16 @@ async def asking(registry: Any, server: subprocess.Popen[str], port: int, given:
 
 def counted(port: int) -> int:
     """Requests that the server says it has answered, of all versions."""
+    return told(port, "modelkeep_requests_total{", 'outcome="ok"')
+
+
+def told(port: int, start: str, within: str = "") -> int:
+    """The sum of the server's metrics whose lines start so and hold that."""
     import urllib.request
 
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as reply:
         lines = reply.read().decode().splitlines()
-    found = [line for line in lines if line.startswith("modelkeep_requests_total{") and 'outcome="ok"' in line]
+    found = [line for line in lines if line.startswith(start) and within in line]
     return round(sum(float(line.rpartition(" ")[2]) for line in found))
 
 
@@ -247,6 +262,8 @@ def judged(tally: Tally, given: Any, most: float, before: int) -> dict[str, Any]
     # the server counts before a client has read, and those who had left may have been answered too
     if not least <= served <= most_seen + given.connections + tally.happened["abandoned requests"]:
         broken.append(f"the server counted {served} answers and clients {least} to {most_seen}")
+    if tally.held > given.connections:
+        broken.append(f"{tally.held} requests hold places, and {given.connections} clients ask")
     if given.seconds >= JUDGED and late > (1 + GROWTH) * early:
         broken.append(f"memory grew by {late / early - 1:.1%}")
     return {
@@ -300,11 +317,11 @@ def main() -> int:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as room:
         found = run(Path(room), given)
-    print(told := table(found))
+    print(said := table(found))
     if given.json:
         given.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
     if given.report:
-        given.report.write_text(f"# Soak\n\n{told}\n", encoding="utf-8")
+        given.report.write_text(f"# Soak\n\n{said}\n", encoding="utf-8")
     return int(bool(found["broken"] or found["left"] or found["exit_code"]))
 
 
