@@ -151,10 +151,8 @@ class Tally:
     scored: frozenset[str] = frozenset()
     outputs: dict[str, Output] = field(default_factory=dict)
 
-    def check(self, name: str, want: Array, got: Array, where: str, *, usual: bool = True, slack: float = 1.0) -> str:
-        """What is wrong with one output of one run, or nothing. ``usual`` rows show whether rows differ at all;
-        ``slack`` widens the absolute tolerance.
-        """
+    def check(self, name: str, want: Array, got: Array, where: str, *, usual: bool = True) -> str:
+        """What is wrong with one output of one run, or nothing. ``usual`` rows show whether rows differ at all."""
         seen = self.outputs.setdefault(name, Output())
         where = f"output '{name}' at {where}"
         if want.shape != got.shape:
@@ -164,7 +162,7 @@ class Tally:
         seen.total += want.size
         if want.dtype.kind not in "fc":
             return self._exact(where, seen, want, got)
-        return self._close(name, where, want, got, usual, slack)
+        return self._close(name, where, want, got, usual)
 
     def heard(self, name: str, one: Array, other: Array) -> None:
         """Two answers of the reference to the same rows, computed in two ways: how they differ is its noise."""
@@ -182,14 +180,14 @@ class Tally:
         at = tuple(int(i) for i in np.argwhere(~equal)[0])
         return f"{where} differs in {int((~equal).sum())} of {equal.size}: {got[at]!s} instead of {want[at]!s}"
 
-    def _close(self, name: str, where: str, want: Array, got: Array, usual: bool, slack: float) -> str:
+    def _close(self, name: str, where: str, want: Array, got: Array, usual: bool) -> str:
         seen = self.outputs[name]
         for whose, array in (("of the reference itself", want), ("of the new model", got)):
             if np.isnan(array).any():
                 return f"{where} {whose} is NaN in {int(np.isnan(array).sum())} of {array.size}"
         want, got = want.astype(np.float64), got.astype(np.float64)
         largest = float(np.abs(want[np.isfinite(want)]).max(initial=0.0))
-        atol = self._atol(seen, largest) * slack
+        atol = self._atol(seen, largest)
         with np.errstate(invalid="ignore"):
             delta = np.where(want == got, 0.0, np.abs(got - want))
             allowed = atol + self.rule.rtol * np.abs(want)

@@ -63,7 +63,7 @@ class TestAgreement:
     def test_every_row_and_the_given_batches_are_run(self) -> None:
         new = Fake(right)
         report = compare(Fake(right), new, rows(100), batches=(1, 2, 7))
-        assert new.batches == [1, 2, 7, 2, 2, 2, 2, 2, 2, 64, 36]  # the twos are edge rows
+        assert new.batches == [1, 2, 7, 2, 2, 2, 2, 2, 64, 36]  # the twos are edge rows
         assert report.numbers["batches"] == [1, 2, 7]
         assert report.numbers["n"] == 100
 
@@ -84,25 +84,12 @@ class TestAgreement:
         """Each measurement is a run of one row more; of all trials but the first only where something differs."""
         quiet, loud = Fake(right), Fake(right)
         assert compare(quiet, Fake(right), rows(100)).ok is True
-        assert quiet.batches == [
-            1,
-            1,
-            1,
-            2,
-            7,
-            2,
-            2,
-            2,
-            2,
-            2,
-            2,
-            64,
-            36,
-        ]  # twice for the first row, which shows its noise
+        # twice for the first row, which shows its noise
+        assert quiet.batches == [1, 1, 1, 2, 7, 2, 2, 2, 2, 2, 64, 36]
         off = Fake(lambda x: right(x) + np.float32(2e-4) * (len(x) == 7) * np.sign(right(x)))
         report = compare(loud, off, rows(100), rtol=0.1)
         assert report.ok is True
-        assert loud.batches == [1, 1, 1, 2, 7, 1, 2, 2, 2, 2, 2, 2, 64, 36]
+        assert loud.batches == [1, 1, 1, 2, 7, 1, 2, 2, 2, 2, 2, 64, 36]
 
     def test_noise_that_shows_on_later_rows_only_is_taken_for_noise(self) -> None:
         """A kernel that sums in another order for seven rows: the reference is off by as much as the new model."""
@@ -231,7 +218,6 @@ class TestEdges:
             "rows of the smallest values",
             "rows of the largest values",
             "rows of a thousandth of their values",
-            "rows of ten times their values",
         ]
 
     def test_a_fault_that_only_they_show_is_found(self) -> None:
@@ -247,14 +233,6 @@ class TestEdges:
         assert compare(Fake(norm), Fake(norm), rows()).ok is True
         said = compare(Fake(norm), Fake(lambda x: norm(x, other)), rows()).why
         assert "at rows of a thousandth of their values differs" in said
-
-    def test_a_bound_that_was_lost_shows_on_large_rows(self) -> None:
-        def bounded(x: np.ndarray) -> np.ndarray:
-            return np.clip(right(x), -20, 20)
-
-        assert "at rows of ten times their values" in compare(Fake(bounded), Fake(right), rows()).why
-        off = Fake(lambda x: right(x) + np.float32(2e-6) * x.max())  # rounding grows with the numbers
-        assert compare(Fake(right), off, rows()).ok is True
 
     def test_half_precision_is_not_held_to_rows_of_other_magnitudes(self) -> None:
         edges = compare(Fake(right), Fake(right), rows(), precision="bfloat16").numbers["edges"]
