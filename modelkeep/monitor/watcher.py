@@ -22,8 +22,10 @@ from modelkeep.monitor.health import FAILED
 if TYPE_CHECKING:
     from modelkeep.monitor.watch import Checked
 
-SHARE = 0.01
-"""Of one core: after a costly look the next one waits for so long that no more is taken."""
+SHARE, SAVED = 0.01, 60.0
+"""Of one core, that looks take on average; and the seconds whose share may be saved up for a costly one. Where that is
+spent the next look waits.
+"""
 LONGEST = 120.0
 """Seconds that it waits at most."""
 MEMORY_EVERY = 30.0
@@ -82,13 +84,14 @@ class Watcher:
             self._thread.join(timeout)
 
     def _run(self) -> None:
-        pause = self.every
+        pause, saved = self.every, SHARE * SAVED
         while not self._stop.wait(pause):
             began = time.thread_time()
             self.turn()
             spent = time.thread_time() - began
             self.seconds += spent
-            pause = max(self.every, min(spent / SHARE, LONGEST))
+            saved = min(saved + SHARE * pause, SHARE * SAVED) - spent
+            pause = max(self.every, min(-saved / SHARE, LONGEST))
         self._do(self._beat)  # what was served since the last turn
 
     def turn(self) -> None:

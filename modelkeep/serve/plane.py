@@ -273,7 +273,11 @@ class Plane:
             self.shadows_dropped += 1
             return
         self.limits.enter(size, now=time.monotonic(), deadline=None, wait=0.0)
-        pending = shadow.batcher.submit(request.inputs, parameters, request.deadline)
+        try:
+            pending = shadow.batcher.submit(request.inputs, parameters, request.deadline)
+        except BaseException:  # see Asking.begin
+            self.limits.leave(size)
+            raise
 
         def done(future: asyncio.Future[Answer]) -> None:
             self.limits.leave(size)

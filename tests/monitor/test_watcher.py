@@ -176,11 +176,12 @@ class TestTrouble:
         assert time.monotonic() - at < 5
         release.set()
 
-    def test_a_costly_look_makes_the_next_one_wait(
-        self, make: Callable[..., Watcher], monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize(("saved", "least", "most"), [(0.0, 1, 1), (60.0, 2, 12)])
+    def test_costly_looks_make_the_next_one_wait_once_what_was_saved_is_spent(
+        self, make: Callable[..., Watcher], monkeypatch: pytest.MonkeyPatch, saved: float, least: int, most: int
     ) -> None:
-        """A look of 50 ms each 10 ms would take most of a core: at 2 % there is one in 2.5 s."""
-        monkeypatch.setattr(module, "LONGEST", 2.5)
+        """A look of 50 ms each 10 ms would take most of a core: at 1 % there is one in 5 s, but for the first 0.6 s."""
+        monkeypatch.setattr(module, "SAVED", saved)
         looks = []
 
         def look() -> list[Checked]:
@@ -192,9 +193,9 @@ class TestTrouble:
 
         watcher = make(look)
         watcher.start()
-        time.sleep(0.6)
+        time.sleep(1.5)
         watcher.close()
-        assert len(looks) == 1
+        assert least <= len(looks) <= most
 
     def test_it_is_a_daemon_that_ends_when_it_is_told(self, make: Callable[..., Watcher]) -> None:
         looked_at = threading.Event()
