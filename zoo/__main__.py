@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from modelkeep.cli.output import dump, size, table
+from modelkeep.cli.output import dump, table
+from modelkeep.quantities import size
 from zoo import catalogue, matrix, run
 from zoo.outcome import ROOT, Outcome, commit
 from zoo.row import Row

@@ -7,7 +7,7 @@ import platform
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
-from modelkeep.cli.output import size
+from modelkeep.quantities import size
 from zoo import outcome
 from zoo.outcome import Cell, Outcome
 from zoo.row import Row
