@@ -6,8 +6,12 @@ Nothing is evaluated: the text is parsed, its class is looked up in the tables o
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+import functools
+import importlib.util
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from modelkeep import convert, optimize, update
@@ -34,6 +38,35 @@ def parse(made_by: str) -> tuple[str, dict[str, Any]]:
     except (SyntaxError, ValueError):
         pass  # the sentence below says it for every kind of unreadable text
     raise BadModel(f"'{made_by}' is not the record of a step, so it cannot be done again")
+
+
+def told(made_by: str) -> str:
+    """``made_by`` for a person: the step, and what was set otherwise than by default; any other text as it is."""
+    try:
+        name, settings = parse(made_by)
+    except BadModel:
+        return made_by
+    default = _defaults(steps().get(name, ""))
+    given = [f"{key}={value!r}" for key, value in settings.items() if value not in (default.get(key), None, (), {})]
+    return f"{name} with {', '.join(given)}" if given else name
+
+
+@functools.cache
+def _defaults(target: str) -> Mapping[str, Any]:
+    """The literal defaults of the fields of "module:Name", read from its source: to list versions, no step's libraries
+    are loaded.
+    """
+    module, _, name = target.rpartition(":")
+    spec = importlib.util.find_spec(module) if module else None
+    if spec is None or spec.origin is None or not Path(spec.origin).is_file():
+        return {}
+    found: dict[str, Any] = {}
+    for kind in ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body:
+        for line in kind.body if isinstance(kind, ast.ClassDef) and kind.name == name else ():
+            if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and line.value is not None:
+                with contextlib.suppress(ValueError):  # what a call or a constant gives is told
+                    found[line.target.id] = ast.literal_eval(line.value)
+    return found
 
 
 def rebuild(made_by: str, **fresh: Any) -> Step:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +52,32 @@ def test_text_with_code_in_it_is_not_run(tmp_path: Path) -> None:
     with pytest.raises(BadModel, match="not the record of a step"):
         provenance.rebuild(f"Quantize(samples=__import__('pathlib').Path({str(mark)!r}).touch())")
     assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    ("made_by", "told"),
+    [
+        (repr(TorchToOnnx()), "TorchToOnnx"),
+        (repr(TorchToOnnx(opset=18, rename={"x": "y"})), "TorchToOnnx with opset=18, rename={'x': 'y'}"),
+        (repr(Finetune(epochs=10, max_forgetting=0.1)), "Finetune with epochs=10, max_forgetting=0.1"),
+        (repr(Finetune()), "Finetune"),
+        (repr(Quantize(per_channel=False)), "Quantize with per_channel=False"),
+        (repr(Transfer(("a", "b"))), "Transfer with labels=('a', 'b')"),
+        ("Prune(share=0.5)", "Prune with share=0.5"),
+        ("add('net.pt', factory='net:Net')", "add('net.pt', factory='net:Net')"),
+        ("by hand", "by hand"),
+    ],
+)
+def test_a_person_is_told_what_was_set(made_by: str, told: str) -> None:
+    assert provenance.told(made_by) == told
+
+
+def test_telling_loads_no_library() -> None:
+    """A list of versions must not wait for PyTorch."""
+    code = f"import sys; from modelkeep import provenance; provenance.told({repr(TorchToOnnx())!r}); "
+    code += "print([m for m in ('torch', 'onnx') if m in sys.modules])"
+    asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert asked.stdout.strip() == "[]"
 
 
 def test_an_unknown_step_is_refused_with_those_there_are() -> None:

@@ -13,6 +13,8 @@ from modelkeep.quantities import size
 @as_json
 def list_(name: str | None, json_: bool) -> None:
     """List the models; with NAME, the versions of that one."""
+    from modelkeep.provenance import told
+
     with open_keep() as keep:
         names = [name] if name else keep.registry.names()
         found = {n: (keep.registry.route(n), keep.registry.versions(n)) for n in names}
@@ -28,7 +30,7 @@ def list_(name: str | None, json_: bool) -> None:
             n,
             ("version", "route", "format", "size", "made by", "parent"),
             [
-                (v.ref, places.get(v.number, ""), v.model.format, size(v.model.size), v.made_by, v.parent or "")
+                (v.ref, places.get(v.number, ""), v.model.format, size(v.model.size), told(v.made_by), v.parent or "")
                 for v in versions
             ],
         )

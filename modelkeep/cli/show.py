@@ -12,6 +12,8 @@ from modelkeep.cli.output import as_json, dump, open_keep, plain, say, say_repor
 @as_json
 def show(ref: str, json_: bool) -> None:
     """Show the version that REF names: signature, lineage, reports, route."""
+    from modelkeep.provenance import told
+
     with open_keep() as keep:
         version = keep.get(ref)
         line = keep.lineage(version)
@@ -32,6 +34,6 @@ def show(ref: str, json_: bool) -> None:
     for tensor in version.model.signature.outputs:
         say(f"  gives {tensor.describe()}")
     for ancestor in line:
-        say(f"  {ancestor.ref}: {ancestor.made_by}")
+        say(f"  {ancestor.ref}: {told(ancestor.made_by)}")
     say_reports(reports)
     return None

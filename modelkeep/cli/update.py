@@ -36,6 +36,8 @@ def update(ref: str, data: Path | None, method: str, classes: str | None, json_:
         if not classes:
             raise click.UsageError("--method transfer needs --classes: the names of all classes, in order")
         options["labels"] = tuple(classes.split(","))
+    from modelkeep.provenance import told
+
     with open_keep() as keep, progress("training", quiet=json_):
         version = keep.get(ref)
         rows = keep.read_data(data, version) if data else keep.labelled(version.name)
@@ -44,6 +46,6 @@ def update(ref: str, data: Path | None, method: str, classes: str | None, json_:
     if json_:
         return dump({**version_json(made), "made": [version_json(v) for v in line]})
     for one in line:
-        say(f"{one.ref}  {one.model.format}  {one.made_by}")
+        say(f"{one.ref}  {one.model.format}  {told(one.made_by)}")
         say_reports(one.reports)
     return None

@@ -101,8 +101,8 @@ def from_exchanges(exchanges: Sequence[Exchange], source: str = "captured traffi
     """Captured requests as rows, in their order; labelled where every one of them is.
 
     A request whose inputs were not kept, or whose labels are not one a row, is left out, and so is a row whose label is
-    None. Sequences are padded to the longest where they have a mask (``lengths.joined``). BadData when none is left, or
-    they differ in other ways.
+    None, empty or NaN. Sequences are padded to the longest where they have a mask (``lengths.joined``). BadData when
+    none is left, or they differ in other ways.
     """
     kept = [e for e in exchanges if e.inputs]
     labelled = bool(kept) and all(e.label is not None for e in kept)
@@ -119,7 +119,7 @@ def from_exchanges(exchanges: Sequence[Exchange], source: str = "captured traffi
     if not labelled:
         return Dataset(inputs, None, source)
     labels = np.concatenate([np.reshape(e.label, -1) for e in kept])
-    known = np.array([label is not None for label in labels.tolist()])
+    known = np.array([label is not None and str(label).lower() not in ("", "nan") for label in labels.tolist()])
     return Dataset({name: array[known] for name, array in inputs.items()}, _truth(labels[known], source), source)
 
 

@@ -45,7 +45,7 @@ class Finetune:
         from modelkeep.model.formats import torch as torch_format
         from modelkeep.train import loop
 
-        new, old = taught(model, self.rows, model.labels, classes(model), TO_TRANSFER)
+        new, old, aside = taught(model, self.rows, model.labels, classes(model), TO_TRANSFER)
         parts = gate.split(new, old, share=self.held_out, seed=self.seed)
         names = [t.name for t in model.signature.inputs]
         judged = [rows for rows in (parts.held_out, parts.old_held_out) if rows is not None]
@@ -53,7 +53,7 @@ class Finetune:
         mixed = mix(parts.train, parts.old_train, self.replay, self.seed)
         history = loop.fit(module, mixed, epochs=self.epochs, lr=self.lr, seed=self.seed, signature=model.signature)
         after = [gate.right(module, rows, names) for rows in judged]
-        reports = [told(history, parts.train, len(mixed)), gate.learned(before[0], after[0], judged[0])]
+        reports = [told(history, parts.train, len(mixed), aside), gate.learned(before[0], after[0], judged[0])]
         if len(judged) > 1:
             reports.append(gate.remembered(before[1], after[1], judged[1], self.max_forgetting))
         else:
@@ -94,22 +94,23 @@ def classes(model: Model) -> int:
 
 def taught(
     model: Model, rows: Dataset | None, names: tuple[str, ...], count: int, mend: str = ""
-) -> tuple[Dataset, Dataset | None]:
-    """The new rows, and the model's old reference rows that are not among them (None without); labels as numbers.
+) -> tuple[Dataset, Dataset | None, str]:
+    """The new rows, the model's old reference rows that are not among them (None without), and what was put aside for
+    a label that is no class (labels.sound); labels as numbers.
 
     A row that is in both would be trained on and judged by. Raises BadData where there are no rows, they do not fit the
-    model, or a label is none of the classes.
+    model, or more than a few labels are none of the classes.
     """
-    from modelkeep.train.labels import indexed
+    from modelkeep.train.labels import indexed, sound
 
     if rows is None:
         raise BadData("there are no rows to learn from; give labelled rows")
-    new = indexed(dataset.fit(rows, model.signature), names, count, mend=mend)
+    new, aside = sound(dataset.fit(rows, model.signature), names, count, mend=mend)
     old = folder.reference(model.path)
     if old is None or old.labels is None:
-        return new, None
+        return new, None, aside
     old = gate.apart(old, new)
-    return new, None if old is None else indexed(old, names, count)
+    return new, None if old is None else indexed(old, names, count), aside
 
 
 def mix(rows: Dataset, old: Dataset | None, replay: float, seed: int) -> Dataset:
@@ -121,8 +122,8 @@ def mix(rows: Dataset, old: Dataset | None, replay: float, seed: int) -> Dataset
     return concat(rows, old.take(np.resize(order, wanted)))
 
 
-def told(history: list[float], rows: Dataset, mixed: int) -> Report:
-    """How training went."""
+def told(history: list[float], rows: Dataset, mixed: int, aside: str = "") -> Report:
+    """How training went, and which rows were put ``aside``."""
     numbers = {
         "loss_first": history[0],
         "loss_last": history[-1],
@@ -131,5 +132,5 @@ def told(history: list[float], rows: Dataset, mixed: int) -> Report:
         "replayed": mixed - len(rows),
     }
     moved = f"loss {history[0]:.3f} → {history[-1]:.3f} in {len(history)} epochs"
-    why = f"{moved} of {len(rows)} new and {mixed - len(rows)} old rows"
+    why = f"{moved} of {len(rows)} new and {mixed - len(rows)} old rows{'; ' if aside else ''}{aside}"
     return Report("training", None, why, numbers, rows.source)

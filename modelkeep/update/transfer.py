@@ -48,7 +48,7 @@ class Transfer:
         from modelkeep.model.formats import torch as torch_format
 
         known = self._known(model)
-        new, old = taught(model, self.rows, self.labels, len(self.labels))
+        new, old, aside = taught(model, self.rows, self.labels, len(self.labels))
         self._enough(new, known)
         parts = gate.split(new, old, share=self.held_out, seed=self.seed)
         names = [t.name for t in model.signature.inputs]
@@ -58,7 +58,7 @@ class Transfer:
         mixed = self._filled(parts, known)
         history = self._train(module, mixed, head["layer"], model.signature)
         reports = (
-            told(history, parts.train, len(mixed)),
+            told(history, parts.train, len(mixed), aside),
             self._grown(gate.right(module, learns, names), learns, head, moved, known),
             gate.remembered(before, gate.right(module, remembers, names), remembers, self.max_forgetting),
         )

@@ -276,6 +276,14 @@ class TestTraffic:
         found = from_exchanges([kept, self.exchange(None, 1), self.exchange({"x": np.ones((2, 4))}, 9)])
         assert len(found) == 1
 
+    @pytest.mark.parametrize("empty", ["", "nan", float("nan")])
+    def test_a_label_that_says_nothing_leaves_its_row_out(self, empty: object) -> None:
+        given = [self.exchange({"x": np.full((1, 4), at)}, label) for at, label in enumerate((3, empty, 1))]
+        found = from_exchanges(given)
+        assert found.labels is not None
+        assert found.labels.tolist() == [3, 1]
+        assert found.inputs["x"][:, 0].tolist() == [0, 2]
+
     def test_rows_whose_truth_is_not_known_are_left_out(self) -> None:
         two = self.exchange({"x": np.arange(12.0).reshape(3, 4)}, [4, None, 5])
         found = from_exchanges([self.exchange({"x": np.zeros((1, 4))}, 3), two])

@@ -107,10 +107,25 @@ def test_forgetting_is_refused(adopted: Any, digits: Any, tmp_path: Path) -> Non
 def test_a_class_that_it_does_not_know_is_named(adopted: Any, digits: Any, tmp_path: Path) -> None:
     rows = digits[0].head(40)
     labels = rows.labels.copy()
-    labels[7] = 11
+    labels[7:10] = 11
     with pytest.raises(BadData, match=r"the label .*11.* none of the model's .*classes.*--method transfer") as refused:
         Finetune(rows=relabelled(rows, labels)).run(adopted("MLP"), tmp_path)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("slip", ["nonsense", "-1", "0.5"])
+def test_one_slip_is_put_aside_and_the_others_teach(slip: str, adopted: Any, digits: Any, tmp_path: Path) -> None:
+    rows = askew(digits[0])
+    labels = rows.labels.astype(f"U{len(slip)}")
+    labels[7] = slip
+    model, reports = Finetune(epochs=15, lr=5e-3, max_forgetting=0.3, rows=relabelled(rows, labels)).run(
+        adopted("MLP"), tmp_path
+    )
+    assert f"; put aside: the label '{slip}' of askew digits (1 of {len(rows):,} rows) is none" in reports[0].why
+    kept = folder.reference(model.path)
+    assert kept is not None
+    assert kept.labels is not None
+    assert set(kept.labels.tolist()) <= set(range(10))
 
 
 def test_a_name_that_it_does_not_know_is_named(adopted: Any, digits: Any, tmp_path: Path) -> None:
