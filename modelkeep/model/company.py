@@ -12,7 +12,7 @@ from modelkeep.model import signature as signatures
 from modelkeep.types import BATCH, Bounds, Runner
 
 if TYPE_CHECKING:
-    from modelkeep.types import Array
+    from modelkeep.types import Array, Arrays
 
 ROWS = 3
 """Rows that keep each other company."""
@@ -35,6 +35,11 @@ def mixed(runner: Runner, rows: Dataset | None = None) -> str:
         alone, among = runner.run({name: array[:1] for name, array in few.items()}), runner.run(few)
     except BadInput:
         return ""
+    return apart(alone, among)
+
+
+def apart(alone: Arrays, among: Arrays) -> str:
+    """The same of answers that are there: to a row alone, and to it as the first of several."""
     for name, answer in alone.items():
         if (gap := _gap(answer, among[name])) > SHARE:
             return f"output '{name}' by {gap:.2g} of its largest answer"

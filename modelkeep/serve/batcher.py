@@ -89,6 +89,7 @@ class Batcher:
         self.waiting = self.waiting_rows = 0
         self.crew: Crew = runner if isinstance(runner, Crew) else Threads(runner, config.workers)
         self._batched = runner.signature.batched
+        self._joins = self._batched and not self.crew.mixes
         self._ragged = self.crew.ragged
         self._watch, self._died, self._padded = watch, died, padded
         self._loop = asyncio.get_running_loop()
@@ -113,7 +114,7 @@ class Batcher:
         rows = len(next(iter(inputs.values()))) if self._batched and inputs else 1
         length = self._ragged.length(inputs) if self._ragged is not None else 0
         axes = self._ragged.inputs if self._ragged is not None and length else None
-        key = joinable(inputs, parameters, axes) if self._batched else object()
+        key = joinable(inputs, parameters, axes) if self._joins else object()
         pending = Pending(inputs, rows, key, now, deadline, self._loop.create_future(), length=length)
         if self._suspects and (why := self._suspects.known(inputs, now)):
             pending.answer.set_exception(self._failed(why))
@@ -236,7 +237,7 @@ class Batcher:
     def _next(self, now: float) -> Hashable | None:
         """The group to run now, or None where waiting is likely to bring company."""
         first = next(iter(self._groups))
-        if not self._batched:
+        if not self._joins:
             return first
         due = self._refill.due(now, self.waiting) if self._company > ALONE else now
         if due > now and all(group.rows < self.config.max_batch for group in self._groups.values()):

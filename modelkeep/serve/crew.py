@@ -96,6 +96,8 @@ class Crew(Protocol):
     signature: Signature
     ragged: Ragged | None
     """How requests of different lengths may share a run; None where they may not."""
+    mixes: str
+    """Which answer the rows of a batch change for each other, so that no requests may share a run; empty for none."""
 
     @property
     def free(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 
 _SERIAL = itertools.count()
+log = logging.getLogger(__name__)
 
 
 class Loaded:
@@ -59,6 +61,12 @@ class Loaded:
             padded=self.series.padded,
             died=lambda kind: metrics.worker_died(name, number, kind),
         )
+        if self.batcher.crew.mixes and self.batched and config.max_batch > 1:
+            log.warning(
+                "the rows of a batch of %s change each other's answers (%s), so that each request runs alone",
+                self.ref,
+                self.batcher.crew.mixes,
+            )
         for rows, seconds in paces or ():
             self.batcher.pace.observe(rows, seconds)
 
@@ -129,10 +137,10 @@ def bring_here(model: Model, config: ServeConfig) -> tuple[Threads, Paces]:
     before = system.resident(os.getpid()) or 0
     runner = engines.load(model, config)
     try:
-        paces = warm(model, runner, config)
+        paces, mixes = warm(model, runner, config)
         pads = ragged.of(model.signature) if ragged.tried(runner, model.path, config) else None
         taken = max((system.resident(os.getpid()) or 0) - before, 0)
-        return Threads(runner, config.workers, ragged=pads, memory=taken), paces
+        return Threads(runner, config.workers, ragged=pads, mixes=mixes, memory=taken), paces
     except BaseException:  # whatever it was, the runner is closed before it is raised again
         runner.close()
         raise

@@ -44,6 +44,7 @@ class Pool:
         engines.check(model, config)
         self.signature = model.signature
         self.ragged: Ragged | None = None
+        self.mixes = ""
         self.trouble = ""
         self._room = _room(model, config)
         if self._room is not None:
@@ -76,6 +77,7 @@ class Pool:
         finally:
             _opening.discard(pool)
         pool._idle = [process for process, _ in started]
+        pool.mixes = started[0][0].mixes
         if started[0][0].pads:
             pool.ragged = ragged.of(model.signature)
         return pool, started[0][1]

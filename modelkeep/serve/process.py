@@ -47,6 +47,7 @@ class Process:
         self.seconds = 0.0
         self.memory = 0
         self.pads = False
+        self.mixes = ""
         self.modules = list(modules)
         self.hung = self._killed = False
         self.kind = ""
@@ -91,7 +92,7 @@ class Process:
         self.modules += reply["modules"]
         if len(reply["modules"]) > MANY:
             self.seconds += reply["seconds"]
-        self.pads = bool(reply["pads"])
+        self.pads, self.mixes = bool(reply["pads"]), str(reply["mixes"])
         self.memory = max((system.resident(self.pid) or 0) - before, 0)
         return [(rows, seconds) for rows, seconds in reply["paces"]]
 

@@ -22,9 +22,11 @@ class Threads:
 
     trouble = ""
 
-    def __init__(self, runner: Runner, size: int, *, ragged: Ragged | None = None, memory: int = 0) -> None:
+    def __init__(
+        self, runner: Runner, size: int, *, ragged: Ragged | None = None, mixes: str = "", memory: int = 0
+    ) -> None:
         self.signature = runner.signature
-        self.ragged, self.memory = ragged, memory
+        self.ragged, self.mixes, self.memory = ragged, mixes, memory
         self.alive = size
         self.free = size
         self._runner = runner

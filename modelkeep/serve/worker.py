@@ -93,11 +93,12 @@ class _Worker:
             return {"seconds": time.monotonic() - started}
         model, config = model_from(head["load"]), ServeConfig(**head["config"])
         runner: Runner = self._load(model, config)
-        paces = warm(model, runner, config)
+        paces, mixes = warm(model, runner, config)
         self._runs = Runs(runner, name=model.path.name)
         settle()
         return {
             "paces": paces,
+            "mixes": mixes,
             "pads": ragged.tried(runner, model.path, config),
             "seconds": time.monotonic() - started,
             "modules": [name for name in sys.modules if name not in before],

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from modelkeep.errors import BadInput, ModelkeepError, TooLate
 from modelkeep.serve.batcher import Batcher, joinable
+from modelkeep.serve.threads import Threads
 from modelkeep.types import ServeConfig, Signature, TensorSpec
 
 
@@ -65,6 +66,20 @@ def test_batches_form_while_the_worker_is_busy(fakes: SimpleNamespace, row: Any)
         return sizes(runner)
 
     assert run(main()) == [1, 4, 2]
+
+
+def test_where_rows_change_each_others_answers_no_two_requests_share_a_run(fakes: SimpleNamespace) -> None:
+    async def main() -> list[int]:
+        runner = fakes.Odd(lambda x: {"y": x / x.sum(axis=0)})
+        crew = Threads(runner, 1, mixes="output 'y' by 0.9 of its largest answer")
+        batcher = Batcher(crew, ServeConfig(max_batch=8), name="m@1")
+        asked = [submit(batcher, np.full((1 + i % 2, 2), i + 1, np.float32)) for i in range(6)]
+        for i, answer in enumerate(await asyncio.gather(*(p.answer for p in asked))):
+            assert answer.outputs["y"].tolist() == [[1 / (1 + i % 2)] * 2] * (1 + i % 2)
+        await batcher.close()
+        return sizes(runner)
+
+    assert sorted(run(main())) == [1, 1, 1, 2, 2, 2]
 
 
 def test_requests_of_one_turn_of_the_loop_share_a_run(fakes: SimpleNamespace, row: Any) -> None:

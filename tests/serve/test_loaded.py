@@ -7,11 +7,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper
 
 from modelkeep.data.dataset import Dataset
 from modelkeep.errors import BadModel, ModelkeepError
-from modelkeep.model import engines, folder
+from modelkeep.model import engines, folder, formats
 from modelkeep.serve import loaded
 from modelkeep.serve.loaded import bring
 from modelkeep.serve.warm import warm
@@ -31,10 +33,11 @@ def keep(model: Model, value: float) -> None:
 def test_it_runs_at_one_row_and_at_max_batch_on_the_models_own_rows(fakes: SimpleNamespace, model: Model) -> None:
     keep(model, 4.0)
     runner = fakes.Fake(of=model.signature)
-    paces = warm(model, runner, ServeConfig(max_batch=8))
+    paces, mixes = warm(model, runner, ServeConfig(max_batch=8))
     assert [len(x) for x in runner.runs] == [1, 1, 8, 8]
     assert all((x == 4.0).all() for x in runner.runs)
     assert [rows for rows, _ in paces] == [1, 8]
+    assert mixes == ""
     assert all(seconds >= 0 for _, seconds in paces)
 
 
@@ -49,10 +52,20 @@ def test_failing_on_its_own_rows_is_fatal_on_made_up_ones_not(fakes: SimpleNames
         raise ValueError("index out of range")
 
     runner = fakes.Odd(refuse, of=model.signature)
-    assert warm(model, runner, ServeConfig()) == []
+    assert warm(model, runner, ServeConfig()) == ([], "")
     keep(model, 1.0)
     with pytest.raises(ModelkeepError, match="fails on its own reference rows: ValueError: index out of range"):
         warm(model, runner, ServeConfig())
+
+
+def test_rows_that_change_each_others_answers_are_seen(fakes: SimpleNamespace, model: Model) -> None:
+    def softmax_over_the_batch(x: Any) -> dict[str, Any]:
+        return {"y": np.exp(x) / np.exp(x).sum(axis=0)}
+
+    runner = fakes.Odd(softmax_over_the_batch, of=model.signature)
+    _, mixes = warm(model, runner, ServeConfig(max_batch=4))
+    assert mixes.startswith("output 'y' by ")
+    assert warm(model, runner, ServeConfig(max_batch=1))[1] == "", "nothing to compare with"
 
 
 def test_what_fails_the_warm_up_is_closed(
@@ -79,3 +92,19 @@ def test_what_the_engine_refuses_is_passed_on(model: Model, in_process: bool) ->
 def test_the_short_check_is_for_what_only_rows_are_free_of(shape: Any, bounds: Any, short: bool) -> None:
     signature = Signature((TensorSpec("x", "float32", shape),), (TensorSpec("y", "float32", shape),), bounds)
     assert (loaded._plain(signature) is not None) == short
+
+
+@pytest.mark.parametrize("in_process", [True, False])
+def test_a_model_that_normalises_over_its_batch_is_found_out_as_it_is_brought(tmp_path: Path, in_process: bool) -> None:
+    nodes = [helper.make_node("Softmax", ["x"], ["y"], axis=0)]
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 3]) for name in "xy"]
+    made = helper.make_model(
+        helper.make_graph(nodes, "g", values[:1], values[1:]), opset_imports=[helper.make_opsetid("", 17)], ir_version=8
+    )
+    onnx.save(made, tmp_path / "model.onnx")
+    room = tmp_path / "room"
+    room.mkdir()
+    crew, paces = bring(formats.adopt(tmp_path / "model.onnx", room), ServeConfig(max_batch=4, in_process=in_process))
+    assert crew.mixes.startswith("output 'y' by ")
+    assert [rows for rows, _ in paces] == [1, 4]
+    crew.close()
