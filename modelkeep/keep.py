@@ -18,7 +18,7 @@ from modelkeep.data.dataset import Dataset
 from modelkeep.errors import BadData, ModelkeepError, Unsupported, Wrong
 from modelkeep.model import baseline, engines, folder, formats, score
 from modelkeep.optimize import budget
-from modelkeep.provenance import again
+from modelkeep.provenance import again, told
 from modelkeep.registry import Registry
 from modelkeep.settings import Settings, read
 from modelkeep.types import Model, Ref, Report, Route, Step, Version
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from modelkeep.tune.benchmark import Benchmark, Subject
     from modelkeep.tune.search import Tune
 
+OnStep = Callable[[int, int, str], None]
 STALE_WORK_SECONDS = 24 * 3600.0
 """A workspace this old was left by a process that was killed."""
 
@@ -98,10 +99,10 @@ class Keep:
         ``options`` are those of formats.adopt; the rows in ``data`` become the version's reference.
         """
         Ref.parse(name)
-        told = "".join(f", {key}={options[key]!r}" for key in ("factory", "task", "with_past") if options.get(key))
+        given = "".join(f", {key}={options[key]!r}" for key in ("factory", "task", "with_past") if options.get(key))
         with self._workspace() as room:
             baseline.keep(formats.adopt(source, room, **options), options.get("data"))
-            return self.registry.add(name, room, made_by=f"add({source.name!r}{told})", who=self.who)
+            return self.registry.add(name, room, made_by=f"add({source.name!r}{given})", who=self.who)
 
     def convert(self, ref: str | Ref | Version, to: str, *, rows: Dataset | None = None, **options: Any) -> Version:
         """The same weights in another format, once the answers have been shown to agree. Raises Differs.
@@ -162,19 +163,29 @@ class Keep:
         *,
         method: str = "finetune",
         max_drop: float = 0.02,
+        on_step: OnStep | None = None,
         **options: Any,
     ) -> Version:
         """New knowledge from labelled rows: trains the nearest trainable ancestor, then repeats the steps to ``ref``.
 
+        ``on_step`` is told before each step how many are done, how many there are, and which this is.
         Raises Regressed when the result is not better on new rows, or forgets the old ones.
+        """
+        trained, *made = self.trainable(ref)
+        rows, repeated = again([version.made_by for version in made], rows)
+        return self._make(trained, [update.step(method, rows=rows, **options), *repeated], on_step)
+
+    def trainable(self, ref: str | Ref | Version) -> list[Version]:
+        """The nearest ancestor that update trains, and what was made of it, to ``ref``. Raises Unsupported with the
+        way to one where there is none, BadModel where it is none that tells classes apart.
         """
         base = self.get(ref)
         line = self.lineage(base)
         at = next((i for i, v in reversed(list(enumerate(line))) if v.model.format in formats.TRAINABLE), None)
         if at is None:
             raise Unsupported(f"{base.ref} has no PyTorch ancestor to train; {_way_to_train(line[0], base)}")
-        rows, repeated = again([version.made_by for version in line[at + 1 :]], rows)
-        return self._make(line[at], [update.step(method, rows=rows, **options), *repeated])
+        update.classes(line[at].model)
+        return line[at:]
 
     def lineage(self, ref: str | Ref | Version) -> list[Version]:
         """The version and its ancestors, the oldest first."""
@@ -333,16 +344,18 @@ class Keep:
 
     # ── how a version is made ────────────────────────────────────────────────────────────────────────────────────
 
-    def _make(self, base: Version, steps: Sequence[Step]) -> Version:
+    def _make(self, base: Version, steps: Sequence[Step], on_step: OnStep | None = None) -> Version:
         with self._workspace() as room:
-            return self._record(base, self._run(base, steps, room))
+            return self._record(base, self._run(base, steps, room, on_step))
 
-    def _run(self, base: Version, steps: Sequence[Step], room: Path) -> list[Made]:
+    def _run(self, base: Version, steps: Sequence[Step], room: Path, on_step: OnStep | None = None) -> list[Made]:
         """Run the steps one after the other, each into a folder of its own. Nothing is recorded yet."""
         made: list[Made] = []
         model = self.model(base)
         for number, step in enumerate(steps):
             (into := room / str(number)).mkdir()
+            if on_step is not None:
+                on_step(number, len(steps), told(repr(step)))
             model, reports = step.run(model, into)
             made.append(Made(model, repr(step), reports))
         return made

@@ -198,6 +198,20 @@ def test_a_version_without_a_pytorch_ancestor_says_so(
     alone = keep.add(file, "alone")
     with pytest.raises(Unsupported, match=r"no PyTorch ancestor to train.*modelkeep convert alone@1 --to torch"):
         keep.update(alone, digits[0])
+    with pytest.raises(Unsupported, match=r"no PyTorch ancestor to train"):
+        keep.trainable(alone)
+
+
+def test_an_update_tells_of_each_step_before_it_begins(keep: Keep, added: str, digits: tuple[Dataset, Dataset]) -> None:
+    onnx = keep.convert(added, "onnx")
+    assert [v.ref for v in keep.trainable(onnx)] == [added, onnx.ref]
+    said: list[tuple[int, int, str]] = []
+    keep.update(
+        onnx, turned(digits[0]), epochs=20, lr=5e-3, max_forgetting=0.5, on_step=lambda *step: said.append(step)
+    )
+    assert said[0] == (0, 2, "Finetune with epochs=20, lr=0.005, max_forgetting=0.5")
+    assert said[1][:2] == (1, 2)
+    assert said[1][2].startswith("TorchToOnnx")
 
 
 def test_what_scikit_learn_fitted_is_to_be_fitted_again(keep: Keep, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from modelkeep.cli.output import DURATION, FILE, as_json, dump, say
+from modelkeep.cli.output import DURATION, FILE, as_json, dump
 
 
 @click.command(epilog="The policy file is described in docs/operate.md.")
@@ -32,8 +32,7 @@ def operate(policy: Path, cycles: int | None, max_time: float | None, reset: boo
     rules = policies.read(policy)
 
     def tell(text: str) -> None:
-        if not json_:
-            say(f"{time.strftime('%H:%M:%S')} {text}")
+        click.echo(f"{time.strftime('%H:%M:%S')} {text}", err=json_)
 
     with Keep(who="operate") as keep:
         if reset:

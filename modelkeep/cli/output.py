@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
@@ -97,8 +98,10 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> 
 
 
 @contextmanager
-def progress(what: str, *, quiet: bool = False) -> Iterator[Callable[..., None]]:
-    """A progress bar on stderr: call the given function with (done, total, note). Silent without a terminal."""
+def progress(what: str, *, quiet: bool = False, lines: bool = False) -> Iterator[Callable[..., None]]:
+    """A progress bar on stderr: call the given function with (done, total, note). Without a terminal it is silent or,
+    with ``lines``, a line for each call, as a log wants it.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -110,6 +113,8 @@ def progress(what: str, *, quiet: bool = False) -> Iterator[Callable[..., None]]
         task = bar.add_task(what, total=None, note="")
 
         def advance(done: float, total: float, note: object = "") -> None:
+            if lines and not quiet and not sys.stderr.isatty():
+                click.echo(f"{time.strftime('%H:%M:%S')} {what}, step {done + 1:g} of {total:g}: {note}", err=True)
             bar.update(task, completed=done, total=total, note=f"{note:.4g}" if isinstance(note, float) else str(note))
 
         yield advance

@@ -38,10 +38,10 @@ def update(ref: str, data: Path | None, method: str, classes: str | None, json_:
         options["labels"] = tuple(classes.split(","))
     from modelkeep.provenance import told
 
-    with open_keep() as keep, progress("training", quiet=json_):
+    with open_keep() as keep, progress("training", quiet=json_, lines=True) as advance:
         version = keep.get(ref)
         rows = keep.read_data(data, version) if data else keep.labelled(version.name)
-        made = keep.update(version, rows, method=method, **options)
+        made = keep.update(version, rows, method=method, on_step=advance, **options)
         line = [v for v in keep.lineage(made) if v.number > version.number]
     if json_:
         return dump({**version_json(made), "made": [version_json(v) for v in line]})

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from modelkeep.data.dataset import Dataset
-from modelkeep.errors import BadData, ModelkeepError, No
+from modelkeep.errors import BadData, BadModel, ModelkeepError, No, Unsupported
 from modelkeep.operate import budget
 from modelkeep.operate.policy import Policy
 from modelkeep.rollout.canary import Canary
@@ -52,9 +52,17 @@ class Loop:
     def run(self, *, cycles: int | None = None, max_seconds: float | None = None) -> Outcome:
         """Turn until ``cycles`` updates have ended, or for ``max_seconds``; for ever when neither is given. An update
         that has begun goes on to its end, its rollout too.
+
+        A live version that cannot be trained is watched, and told of; Unsupported or BadModel where ``cycles`` ask for
+        updates of it.
         """
         began, done, promotions = self.now(), 0, 0
+        route = self.keep.registry.route(self.policy.model)
         self._say(f"watching {self.policy.model} every {self.policy.watch.every:g} s")
+        if (error := self._unteachable()) is not None:
+            if cycles is not None and route.canary is None:
+                raise error
+            self._say(f"it is watched and told of, but cannot be updated: {error}")
         while (cycles is None or done < cycles) and (max_seconds is None or self.now() - began < max_seconds):
             ended = self.turn()
             if ended is not None:
@@ -74,12 +82,23 @@ class Loop:
         finding = self._look()
         if finding is None:
             return None
+        if (error := self._unteachable()) is not None:
+            self._say(f"not acting on {finding.kind} of {finding.subject}: {error}", about="budget")
+            return None
         entries = self.keep.registry.journal(name, kind="operate")
         if refusal := budget.refusal(self.policy.budget, entries, now=self.now):
             self._say(f"not acting on {finding.kind} of {finding.subject}: {refusal}", about="budget")
             return None
         rows = self._labelled(finding)
         return None if rows is None else self._act(finding, rows)
+
+    def _unteachable(self) -> Unsupported | BadModel | None:
+        """Why the live version cannot be updated; asked at each finding, for a person may put another in its place."""
+        try:
+            self.keep.trainable(Ref(self.policy.model, "live"))
+        except (Unsupported, BadModel) as error:
+            return error
+        return None
 
     def _look(self) -> Finding | None:
         checked = self.keep.monitor(Ref(self.policy.model, "live"), **self.policy.watch.limits())
@@ -107,7 +126,9 @@ class Loop:
         base = self.keep.get(Ref(self.policy.model, "live"))
         self._note(budget.STARTED, f"updating {base.ref} on {len(rows)} labelled requests: {finding.why}")
         try:
-            version = self.keep.update(base, rows, method=self.policy.update.method, **self.policy.update.options())
+            version = self.keep.update(
+                base, rows, method=self.policy.update.method, on_step=self._step, **self.policy.update.options()
+            )
         except ModelkeepError as error:
             self._note(budget.FAILED, f"the update was refused: {error}", refused=isinstance(error, No))
             return False
@@ -134,6 +155,9 @@ class Loop:
         promoted = decision.verdict == "promote"
         self._note(budget.PROMOTED if promoted else budget.FAILED, decision.why, version=version.number)
         return promoted
+
+    def _step(self, done: int, steps: int, what: str) -> None:
+        self._say(f"step {done + 1} of {steps}: {what}")
 
     def _note(self, stage: str, why: str, **data: Any) -> None:
         self.keep.registry.note(self.policy.model, "operate", why, {"stage": stage, **data}, who=self.keep.who)

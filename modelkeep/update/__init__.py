@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from modelkeep.errors import Unsupported
+from modelkeep.errors import BadModel, Unsupported
 from modelkeep.extras import load
-from modelkeep.types import Step
+from modelkeep.types import Model, Step
 
 METHODS: dict[str, str] = {
     "finetune": "modelkeep.update.finetune:Finetune",
@@ -26,3 +26,14 @@ def step(method: str, **options: Any) -> Step:
             raise Unsupported(f"'{method}' has no option '{name}'; there are: {', '.join(known)}")
     made: Step = kind(**options)
     return made
+
+
+def classes(model: Model) -> int:
+    """How many classes the model tells apart. Raises BadModel where its first output is not one score for each."""
+    first = model.signature.outputs[0]
+    if len(first.shape) != 2 or first.shape[1] is None or not first.dtype.startswith("float"):
+        raise BadModel(
+            "updates train models that give one score for each class, float [?, classes]; "
+            f"this one gives {first.describe()}"
+        )
+    return first.shape[1]

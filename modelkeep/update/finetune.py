@@ -11,11 +11,11 @@ import numpy as np
 from modelkeep import extras
 from modelkeep.data import dataset
 from modelkeep.data.dataset import Dataset, concat
-from modelkeep.errors import BadData, BadModel, Unsupported
+from modelkeep.errors import BadData, Unsupported
 from modelkeep.model import folder, formats
 from modelkeep.model.whole import whole
 from modelkeep.types import Model, Report
-from modelkeep.update import gate
+from modelkeep.update import classes, gate
 
 OLD_KEPT = 0.2
 """Old rows for each new one among the result's reference rows: monitor must take the new world for normal."""
@@ -79,17 +79,6 @@ def trainable(model: Model) -> Any:
     from modelkeep.model.formats import torch as torch_format
 
     return torch_format.module(model)
-
-
-def classes(model: Model) -> int:
-    """How many classes the model tells apart. Raises BadModel where its first output is not one score for each."""
-    first = model.signature.outputs[0]
-    if len(first.shape) != 2 or first.shape[1] is None or not first.dtype.startswith("float"):
-        raise BadModel(
-            "updates train models that give one score for each class, float [?, classes]; "
-            f"this one gives {first.describe()}"
-        )
-    return first.shape[1]
 
 
 def taught(

@@ -13,8 +13,8 @@ from modelkeep.errors import BadData, BadModel, Regressed, Unsupported
 from modelkeep.model import folder
 from modelkeep.model.whole import whole
 from modelkeep.types import Model, Report, Signature
-from modelkeep.update import gate
-from modelkeep.update.finetune import classes, taught, told, trainable
+from modelkeep.update import classes, gate
+from modelkeep.update.finetune import taught, told, trainable
 
 if TYPE_CHECKING:
     from modelkeep.types import Array

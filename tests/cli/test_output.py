@@ -91,3 +91,12 @@ def test_no_time_and_no_number_are_refused_by_their_option(
     assert ended.value.code == 2
     assert said in err
     assert words[-2] in err
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_a_log_gets_a_line_for_each_step(quiet: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    with output.progress("training", quiet=quiet, lines=True) as advance:
+        advance(0, 2, "Finetune with epochs=3")
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert ("training, step 1 of 2: Finetune with epochs=3\n" in said.err) is not quiet

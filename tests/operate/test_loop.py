@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from modelkeep.data.dataset import Dataset
-from modelkeep.errors import BadData, Regressed
+from modelkeep.errors import BadData, Regressed, Unsupported
 from modelkeep.operate.loop import Loop
 from modelkeep.operate.policy import Policy, Rolling, Spending, Updating
 from modelkeep.types import Finding, Ref, Report, Route
@@ -39,6 +39,7 @@ class PlayedKeep:
         self.registry, self.who = Registry(), "operate"
         self.findings, self.labels, self.verdict = findings, labels, verdict
         self.refuse: Exception | None = None
+        self.untrainable: Exception | None = None
         self.done: list[str] = []
 
     def monitor(self, ref: Ref, **limits: Any) -> Any:
@@ -54,8 +55,14 @@ class PlayedKeep:
         number = 1 if ref.which == "live" else ref.which
         return SimpleNamespace(ref=f"m@{number}", number=number, name="m", reports=())
 
-    def update(self, base: Any, rows: Dataset, *, method: str, **options: Any) -> Any:
+    def trainable(self, ref: Ref) -> list[Any]:
+        if self.untrainable:
+            raise self.untrainable
+        return [self.get(ref)]
+
+    def update(self, base: Any, rows: Dataset, *, method: str, on_step: Any, **options: Any) -> Any:
         self.done.append(f"{method} on {len(rows)}")
+        on_step(0, 2, "Finetune with epochs=3")
         if self.refuse:
             raise self.refuse
         return SimpleNamespace(ref="m@2", number=2, name="m", reports=(Report("score", True, "better"),))
@@ -103,6 +110,38 @@ def test_drift_is_answered_by_update_and_rollout() -> None:
     assert outcome.promoted
     assert outcome.live == 2
     assert [e.data["stage"] for e in keep.registry.entries] == ["update started", "verified", "promoted"]
+
+
+def test_each_step_of_an_update_is_told_as_it_begins() -> None:
+    keep, said = PlayedKeep(findings=[DRIFT], labels=100), []
+    told = loop(keep)
+    told.tell = said.append
+    told.turn()
+    assert "step 1 of 2: Finetune with epochs=3" in said
+
+
+def test_what_cannot_be_trained_is_watched_and_told_of_from_the_start() -> None:
+    keep, said, clock = PlayedKeep(findings=[DRIFT], labels=500), [], iter(range(1000))
+    keep.untrainable = Unsupported("m@1 has no PyTorch ancestor to train")
+    watching = loop(keep)
+    watching.tell, watching.now = said.append, lambda: float(next(clock))
+    outcome = watching.run(max_seconds=5)
+    assert outcome.cycles == 0
+    assert said[1] == "it is watched and told of, but cannot be updated: m@1 has no PyTorch ancestor to train"
+    assert said[2:] == [
+        "something was found",
+        "not acting on drift of inputs: m@1 has no PyTorch ancestor to train",
+    ]
+    assert keep.done == keep.registry.entries == []
+    keep.untrainable = None  # a person put another version in its place
+    assert watching.turn() is True
+
+
+def test_updates_that_are_asked_for_and_cannot_be_are_refused_at_once() -> None:
+    keep = PlayedKeep(findings=[], labels=0)
+    keep.untrainable = Unsupported("m@1 has no PyTorch ancestor to train")
+    with pytest.raises(Unsupported, match="no PyTorch ancestor"):
+        loop(keep).run(cycles=1)
 
 
 def test_a_rolled_back_canary_counts_as_failed() -> None:
