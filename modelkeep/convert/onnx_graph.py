@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,18 @@ SMALL = 1024
 """Weights of fewer bytes stay in model.onnx in any case."""
 SCOPES = "pkg.torch.onnx.name_scopes"
 """Where torch.onnx notes which submodules a node came from; its stack traces, which name your folders, are dropped."""
+
+
+ROUNDS = re.compile(r"(Dynamic)?QuantizeLinear|QLinear\w+|QGemm|QAttention|QEmbed\w+|(Conv|MatMul)Integer\w*")
+"""Operators that round what a model computes to whole numbers; DequantizeLinear alone only keeps its weights small."""
+
+
+def rounds(file: Path) -> bool:
+    """Whether this ONNX model computes with rounded numbers (int8): functions and branches are looked into."""
+    model = onnx_ir.load(file)
+    graphs: list[onnx_ir.Graph | onnx_ir.Function] = [model.graph, *model.functions.values()]
+    nodes = (node for graph in graphs for node in onnx_ir.traversal.RecursiveGraphIterator(graph))
+    return any(ROUNDS.fullmatch(node.op_type) for node in nodes)
 
 
 def tidy(model: onnx_ir.Model, *, optimise: bool) -> dict[str, int]:

@@ -64,7 +64,7 @@ class OnnxToOpenVino:
                 progress=self.progress,
             )
             keep_reference(model, self.rename, into)
-            return folder.write(made), (replace(report, numbers={**report.numbers, "precision": self.precision}),)
+            return folder.write(made), (report,)
 
     def _check(self, model: Model) -> None:
         if model.format != "onnx":

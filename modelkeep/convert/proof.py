@@ -17,6 +17,7 @@ from modelkeep.data.dataset import Dataset
 from modelkeep.errors import Differs, ModelkeepError, Undecided
 from modelkeep.model import company, engines
 from modelkeep.model.compare import Trial, judge, rule_for
+from modelkeep.model.tally import TOLERANCES
 from modelkeep.types import Model, Report, Runner, ServeConfig, Signature
 
 if TYPE_CHECKING:
@@ -29,6 +30,10 @@ DIFFERS = "the {made} model does not answer as the {reference} one: "
 MIXED = (
     "a row's answer depends on the other rows of its batch, in the reference as well ({what}), so requests must not "
     "share a run: serve it with --max-batch 1"
+)
+INT8 = (
+    f"; the reference is quantized, so its outputs are held to a cosine of {TOLERANCES['int8'].cosine:g} and to the "
+    f"same best class in {TOLERANCES['int8'].top1:.0%} of the rows, ties apart, and no single number to a bound"
 )
 PRECISE_BYTES = 500_000_000
 """Larger models are not held a second time in float64."""
@@ -60,10 +65,13 @@ def prove(
     ``rows`` are real ones, under the names of either model; None stands for seeded rows made from the signature of
     ``made``, which says what is free: each of those dimensions is tried at several sizes. ``precision`` (float32,
     float16, bfloat16: what the weights of ``made`` were cast to) picks the tolerance, ``atol`` and ``rtol`` replace it.
+    A reference that is quantized itself has that of int8, unless one of these is given.
     ``config`` says which engine runs ``made``, by default its format's own; ``rename`` are the inputs and outputs of
     ``reference`` that have other names in ``made``; ``example_rows`` is the batch that an exporter saw.
     """
     names = dict(rename or {})
+    if atol is None and rtol is None and _quantized(reference):
+        precision = "int8"
     fitted = dataset.fit(renamed(rows, names), made.signature) if rows else None
     with contextlib.closing(engines.load(reference)) as old, contextlib.closing(engines.load(made, config)) as new:
         report, failed = judge(
@@ -82,7 +90,7 @@ def prove(
         limits = {name: made.signature.bounds.get(name) for name in made.signature.free}
         free = {name: list(bounds) if bounds else None for name, bounds in limits.items()}
         apart = f"; {MIXED.format(what=mixes)}" if mixes else ""
-        why = f"{report.why}; {_free(made.signature)}{_told(report)}{apart}"
+        why = f"{report.why}; {_free(made.signature)}{_told(report)}{INT8 if precision == 'int8' else ''}{apart}"
         return replace(report, why=why, numbers={**report.numbers, "free": free, "mixed": mixes})
     if report.numbers["undecided"]:
         raise Undecided(f"nothing can be told of the {made.format} model: {report.why}")
@@ -123,6 +131,14 @@ class Precise:
     def close(self) -> None:
         """See Runner."""
         self._runner.close()
+
+
+def _quantized(reference: Model) -> bool:
+    if reference.format != "onnx":
+        return False
+    from modelkeep.convert import onnx_graph  # heavy, and of an ONNX reference alone
+
+    return onnx_graph.rounds(reference.main)
 
 
 def _precise(reference: Model, names: Names) -> Runner | None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.parser
 import onnx_ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
@@ -72,3 +73,20 @@ def test_large_weights_go_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     onnx_graph.write(onnx_ir.from_proto(leftovers()), tmp_path / "model.onnx")
     assert onnx_graph.files(tmp_path / "model.onnx") == ("model.onnx", "model.onnx.data")
     assert onnx.load(tmp_path / "model.onnx").graph.initializer[1].raw_data == np.ones(9, np.float32).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("nodes", "rounds"),
+    [
+        ("y = Relu (x)", False),
+        ("y = DequantizeLinear (small, scale)", False),  # weights kept small; what is computed is not rounded
+        ("q = QuantizeLinear (x, scale) y = DequantizeLinear (q, scale)", True),
+        ("q, s, z = DynamicQuantizeLinear (x) y = DequantizeLinear (q, s, z)", True),
+        ("y = If (yes) <then_branch = g () => (q) { q = QuantizeLinear (x, scale) }>", True),
+    ],
+)
+def test_what_computes_with_rounded_numbers(nodes: str, rounds: bool, tmp_path: Path) -> None:
+    text = """<ir_version: 10, opset_import: ["" : 18]>
+        g (float[n] x, float scale, int8[n] small, bool yes) => (float[n] y) { %s }"""
+    onnx.save(onnx.parser.parse_model(text % nodes), tmp_path / "m.onnx")
+    assert onnx_graph.rounds(tmp_path / "m.onnx") is rounds

@@ -14,9 +14,11 @@ from onnx import TensorProto, helper
 
 from modelkeep import convert
 from modelkeep.convert.onnx_to_openvino import OnnxToOpenVino
+from modelkeep.convert.proof import prove
 from modelkeep.convert.torch_to_onnx import TorchToOnnx
 from modelkeep.errors import BadModel, Differs, Unsupported
 from modelkeep.model import engines, folder, formats
+from modelkeep.optimize.quantize import Quantize
 from modelkeep.types import Model
 
 pytest.importorskip("openvino")
@@ -71,6 +73,51 @@ def test_weights_stay_whole_unless_halves_are_asked_for(conv: Model, tmp_path: P
     assert (half.path / "model.bin").stat().st_size < 0.6 * (whole.path / "model.bin").stat().st_size
     assert (report.numbers["precision"], report.numbers["atol"]) == ("float16", 5e-3)
     assert report.numbers["max_abs"] > 1e-6, "something was rounded"
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["static", "dynamic"])
+def int8(request: pytest.FixtureRequest, conv: Model, digits: Any, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    into = tmp_path_factory.mktemp("int8")
+    return Quantize(dynamic=request.param, rows=digits[0]).run(conv, into)[0]
+
+
+def test_a_quantized_model_is_held_to_the_rule_of_int8_and_the_report_says_so(
+    int8: Model, tmp_path: Path, digits: Any
+) -> None:
+    made, (report,) = OnnxToOpenVino(rows=digits[1]).run(int8, tmp_path / "into")
+    assert (report.ok, report.numbers["precision"], made.format) == (True, "int8", "openvino")
+    assert report.numbers["top1_agreement"] >= 0.98
+    assert report.numbers["cosine"] >= 0.997
+    assert (
+        "; the reference is quantized, so its outputs are held to a cosine of 0.997 and to the same best" in report.why
+    )
+
+
+def test_a_tolerance_that_was_given_holds_of_a_quantized_model_too(int8: Model, tmp_path: Path, digits: Any) -> None:
+    with pytest.raises(Differs, match="output 'output'"):
+        OnnxToOpenVino(rows=digits[1], atol=1e-9, rtol=0.0).run(int8, tmp_path / "into")
+    assert list((tmp_path / "into").iterdir()) == []
+
+
+@pytest.mark.parametrize("fault", ["two classes swapped", "one class silent", "softmax added"])
+def test_the_wider_rule_of_int8_still_finds_faults(fault: str, int8: Model, tmp_path: Path, digits: Any) -> None:
+    graph = onnx.load(int8.main)
+    (last,) = [node for node in graph.graph.node if "output" in node.output]
+    last.output[0] = "right"
+    order = [1, 0, *range(2, 10)]
+    shares = np.ones(10, np.float32) * (np.arange(10) != 3)
+    graph.graph.initializer.extend(
+        onnx.numpy_helper.from_array(np.asarray(array), name) for name, array in (("order", order), ("shares", shares))
+    )
+    node = {
+        "two classes swapped": helper.make_node("Gather", ["right", "order"], ["output"], axis=1),
+        "one class silent": helper.make_node("Mul", ["right", "shares"], ["output"]),
+        "softmax added": helper.make_node("Softmax", ["right"], ["output"], axis=1),
+    }[fault]
+    graph.graph.node.append(node)
+    onnx.save(graph, tmp_path / "model.onnx")
+    with pytest.raises(Differs, match=r"points elsewhere|another best class"):
+        prove(int8, replace(int8, path=tmp_path), digits[1])
 
 
 def test_halves_are_held_to_a_tolerance_that_was_given(conv: Model, tmp_path: Path) -> None:
