@@ -9,6 +9,10 @@ BURST, REGAINED = 10.0, 0.1
 """Seconds' worth of requests that a rush may bring before it is known how many there are, once; and how much of a
 second's worth each second gives back of that.
 """
+HEAVY, FEWER = 2000.0, 0.4
+"""Requests a second from which fewer are kept, in the end so large a part of the rate: answering them takes so little
+that keeping others would show in how many are answered.
+"""
 
 
 def mark_of(request: str) -> int:
@@ -17,7 +21,7 @@ def mark_of(request: str) -> int:
 
 
 class Share:
-    """What one reader keeps of a track, where more come than ``rate`` a second: a share of them, chosen by id.
+    """What one reader keeps of a track, where more come than ``rate`` a second (see HEAVY): a share, chosen by id.
 
     Whether a request is kept depends on its id only, never on what became of it, so that what is seen of those kept
     holds for all. Shares of one Sampler are nested: the smaller is part of the larger.
@@ -46,8 +50,9 @@ class Share:
         """``load`` requests a second came in the last ``seconds``; as many are expected from now on."""
         over = max(self._kept - self.rate, 0.0)
         self._spare = min(max(self._spare - over, 0.0) + REGAINED * self.rate * seconds, BURST * self.rate)
-        self._kept, self._most = 0, self.rate + self._spare
-        self.below = ALL if load <= self.rate else int(ALL * self.rate / load)
+        rate = self.rate * max(FEWER, HEAVY / load) if load > HEAVY else self.rate
+        self._kept, self._most = 0, rate + self._spare
+        self.below = ALL if load <= rate else int(ALL * rate / load)
 
 
 class Sampler:

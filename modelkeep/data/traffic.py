@@ -9,6 +9,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,12 @@ GATHER_SECONDS, GATHER_ROWS, GATHER_BYTES = 0.25, 1000, 1024**2
 ROW_OVERHEAD = 200
 PLAIN = ("id", "at", "model", "version", "track", "outcome", "seconds")
 plain = attrgetter(*PLAIN)
-INSERT = f"INSERT INTO exchanges ({', '.join(PLAIN)}, seq, inputs, outputs, bytes) VALUES ({', '.join('?' * 11)})"
+INSERT = f"INSERT INTO exchanges ({', '.join(PLAIN)}, seq, inputs, outputs, bytes) VALUES "
+ROW = f"({', '.join('?' * 11)})"
+LOT = 64
+"""Rows that one statement inserts: with each statement the writer gives the interpreter away and asks for it again,
+which costs an answering server more than the writing.
+"""
 NEWEST = "SELECT COALESCE(MAX(seq), 0) FROM exchanges WHERE model = ? AND version = ?"
 
 
@@ -171,12 +177,13 @@ class TrafficLog:
                 waiters.append(item)
             else:
                 batch.append(item)
-                with self._lock:
-                    self._waiting_bytes -= _nbytes(item)
             if len(batch) >= GATHER_ROWS or self._waiting.empty():
-                return batch, waiters, True
+                break
             item = self._waiting.get_nowait()  # there is no other reader
-        return batch, waiters, False
+        size = sum(map(_nbytes, batch))
+        with self._lock:
+            self._waiting_bytes -= size
+        return batch, waiters, item is not None
 
     def _write(self, database: sqlite3.Connection, batch: Sequence[Exchange]) -> None:
         if not batch:
@@ -184,7 +191,10 @@ class TrafficLog:
         with database:
             database.execute("BEGIN IMMEDIATE")
             seqs: dict[tuple[str, int], int] = {}
-            database.executemany(INSERT, [self._row(database, one, seqs) for one in batch])
+            rows = [self._row(database, one, seqs) for one in batch]
+            for at in range(0, len(rows), LOT):
+                lot = rows[at : at + LOT]
+                database.execute(INSERT + ", ".join([ROW] * len(lot)), [*chain.from_iterable(lot)])
             database.execute(
                 "DELETE FROM exchanges WHERE row <= (SELECT MAX(row) FROM exchanges) - ?", (self.max_rows,)
             )

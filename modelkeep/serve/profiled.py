@@ -24,7 +24,7 @@ MAX_ROWS = 32
 """Of one request; more of them tell little more about its kind."""
 SKETCHED = 64
 """Of requests that are read together; of more, every second goes into the sketches, every third, and so on."""
-CHUNK_N, CHUNK_SECONDS, CHUNK_LATEST = 16, 0.5, 5.0
+CHUNK_N, CHUNK_SECONDS, CHUNK_LATEST = 16, 1.0, 5.0
 """A chunk has so many requests and so many seconds at least; after the last of these, what there is."""
 
 
