@@ -54,12 +54,25 @@ class OnnxRunner:
         try:
             answers = self._session.run(self._outputs, feeds)
         except _FAILURES as error:
-            raise BadInput(f"the model cannot run these inputs: {reason(error)}") from error
+            raise BadInput(_beyond(str(error), feeds) or f"the model cannot run these inputs: {reason(error)}") from error
         return dict(zip(self._outputs, answers, strict=True))
 
     def close(self) -> None:
         """See Runner."""
         self._session = None
+
+
+_INDEX = re.compile(r"idx=(-?\d+) must be within the inclusive range \[(-?\d+),(-?\d+)\]")
+
+
+def _beyond(said: str, feeds: Arrays) -> str:
+    """Which input holds the number that a table (Gather) does not reach to; empty where none does, or that is not it."""
+    found = _INDEX.search(said)
+    if found is None:
+        return ""
+    number, _, last = map(int, found.groups())
+    names = [f"'{name}'" for name, array in feeds.items() if array.dtype.kind in "iu" and (array == number).any()]
+    return f"input {' or '.join(names)} holds {number}, and the model takes 0 to {last} there" if names else ""
 
 
 def load(model: Model, config: ServeConfig) -> OnnxRunner:
