@@ -54,7 +54,9 @@ class OnnxRunner:
         try:
             answers = self._session.run(self._outputs, feeds)
         except _FAILURES as error:
-            raise BadInput(_beyond(str(error), feeds) or f"the model cannot run these inputs: {reason(error)}") from error
+            raise BadInput(
+                _beyond(str(error), feeds) or f"the model cannot run these inputs: {reason(error)}"
+            ) from error
         return dict(zip(self._outputs, answers, strict=True))
 
     def close(self) -> None:
