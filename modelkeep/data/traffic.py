@@ -9,7 +9,6 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
-from itertools import chain
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,12 +28,7 @@ GATHER_SECONDS, GATHER_ROWS, GATHER_BYTES = 0.25, 1000, 1024**2
 ROW_OVERHEAD = 200
 PLAIN = ("id", "at", "model", "version", "track", "outcome", "seconds")
 plain = attrgetter(*PLAIN)
-INSERT = f"INSERT INTO exchanges ({', '.join(PLAIN)}, seq, inputs, outputs, bytes) VALUES "
-ROW = f"({', '.join('?' * 11)})"
-LOT = 64
-"""Rows that one statement inserts: with each statement the writer gives the interpreter away and asks for it again,
-which costs an answering server more than the writing.
-"""
+INSERT = f"INSERT INTO exchanges ({', '.join(PLAIN)}, seq, inputs, outputs, bytes) VALUES ({', '.join('?' * 11)})"
 NEWEST = "SELECT COALESCE(MAX(seq), 0) FROM exchanges WHERE model = ? AND version = ?"
 
 
@@ -191,10 +185,7 @@ class TrafficLog:
         with database:
             database.execute("BEGIN IMMEDIATE")
             seqs: dict[tuple[str, int], int] = {}
-            rows = [self._row(database, one, seqs) for one in batch]
-            for at in range(0, len(rows), LOT):
-                lot = rows[at : at + LOT]
-                database.execute(INSERT + ", ".join([ROW] * len(lot)), [*chain.from_iterable(lot)])
+            database.executemany(INSERT, [self._row(database, one, seqs) for one in batch])
             database.execute(
                 "DELETE FROM exchanges WHERE row <= (SELECT MAX(row) FROM exchanges) - ?", (self.max_rows,)
             )

@@ -68,7 +68,7 @@ _INDEX = re.compile(r"idx=(-?\d+) must be within the inclusive range \[(-?\d+),(
 
 
 def _beyond(said: str, feeds: Arrays) -> str:
-    """Which input holds the number that a table (Gather) does not reach to; empty where none does, or that is not it."""
+    """Which input holds the number that a table (Gather) does not reach to; empty where none does."""
     found = _INDEX.search(said)
     if found is None:
         return ""
