@@ -108,4 +108,4 @@ def test_the_readme_is_short_and_named() -> None:
 
 def test_the_command_is_there() -> None:
     module, _, name = PROJECT["scripts"]["modelkeep"].partition(":")
-    assert (module, name) == ("modelkeep.cli", "main")
+    assert (module, name) == ("modelkeep.cli", "script")

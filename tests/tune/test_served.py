@@ -59,7 +59,8 @@ def test_answers_alone_and_under_load(tiny: Model, in_process: bool, monkeypatch
 def test_a_wrong_answer_under_load_is_found(
     tiny: Model, fake: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A model that mixes up the rows of a batch answers rightly as long as it is alone."""
+    """A model that mixes up the rows of a batch answers rightly as long as it is alone, here past its warm-up too."""
+    monkeypatch.setattr("modelkeep.model.company.apart", lambda *answers: "")
     runner = fake(lambda x: np.roll(x, 1, axis=0)[:, :3])
     monkeypatch.setattr(engines, "load", lambda model, config: runner)
     _, (alone, busy), _ = serve(tiny, Load(0.05), Load(0.1, concurrency=8))
