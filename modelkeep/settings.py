@@ -28,8 +28,8 @@ class Settings:
     without keys listen beyond this machine. ``tls_cert`` and ``tls_key`` are PEM files. ``access_log`` is a file
     (``-``: stderr), which begins anew at ``access_log_bytes``; ``traces`` an OTLP/HTTP URL, or ``console``.
     ``cache_bytes`` is room for answers that were given before; 0 runs every request. Traffic that monitor, rollout and
-    update read is kept of ``capture_rate`` requests a second at most on each track (data.sampler), with inputs and
-    outputs of a ``capture_share``. ``sample`` is a folder for parquet files of a ``sample_share`` of the requests, with the fields
+    update read is kept of ``capture_rate`` requests a second at most on each track, with inputs and outputs of a
+    ``capture_share``. ``sample`` is a folder for parquet files of a ``sample_share`` of the requests, with the fields
     of ``sample_mask`` masked (data.masks); none is kept where it is empty. ``collect`` is whether features of requests
     and answers are counted for monitor.
     """
