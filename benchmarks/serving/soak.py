@@ -6,9 +6,9 @@ First a closed loop finds what the server can do; then clients ask at that share
 that of the version which it names. Meanwhile workers are killed with SIGKILL, the live version is switched, clients
 leave before their answer, and malformed requests come in; at last SIGTERM ends the server under load. Nothing that was
 accepted may be lost, no malformed request may be answered with a 5xx, the server's own counters must agree with what
-clients saw, no process may be left, and from five minutes on the server's resident memory may grow by less than 2 %
-(the median of the last tenth beside that of the second; workers are replaced all the time, so that theirs is told, not
-judged). Exit code 1 where one of these was broken.
+clients saw, no process may be left, and in a run of five minutes or more the server's resident memory may grow by less
+than 2 % (the median of the last tenth beside that of the second; workers are replaced all the time, so that theirs is
+told, not judged). Exit code 1 where one of these was broken.
 """
 
 from __future__ import annotations
