@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from modelkeep.data.summaries import are_probabilities
 from modelkeep.errors import BadSettings
 from modelkeep.monitor.classified import Classified, Measured, probabilities
 from modelkeep.monitor.numeric import Numeric
@@ -42,7 +43,10 @@ class Answer:
 
 
 def answer(outputs: Arrays | None, label: Any, model: Model) -> Answer | None:
-    """What was answered beside what was so; None where the two cannot be compared."""
+    """What was answered beside what was so; None where the two cannot be compared.
+
+    Chances count where the likeliest class is the one that was answered: else their columns may be of other classes.
+    """
     truth = label if isinstance(label, list) else [label]
     known = [row for row, one in enumerate(truth) if one is not None]
     if outputs is None or not known:
@@ -58,23 +62,29 @@ def answer(outputs: Arrays | None, label: Any, model: Model) -> Answer | None:
     true = codes([truth[row] for row in known], model.labels)
     assert true is not None  # or there would be no share that is right
     whole = np.where(true == np.rint(true), true, -1).astype(np.int64)
-    scores = chances(outputs, model)
+    said, scores = answered[known].astype(np.int64), chances(outputs, model)
     given = scores[known] if scores is not None and scores.shape[1] <= MAX_CHANCES else None
-    return Answer(right, (answered[known].astype(np.int64), whole), given)
+    told = given is not None and np.array_equal(given.argmax(axis=1), said)
+    return Answer(right, (said, whole), given if told else None)
 
 
 def chances(outputs: Arrays, model: Model) -> Array | None:
-    """[rows, classes]: the probabilities that were answered; None where the first output is no scores of classes."""
-    first = np.asarray(outputs[model.signature.outputs[0].name])
-    if first.ndim != 2 or first.dtype.kind != "f" or first.shape[1] < 2:
-        return None
-    found = probabilities(first)
-    return found if np.isfinite(found).all() else None
+    """[rows, classes]: the probabilities that were answered, by the first output where that is scores of classes, or
+    by another one of probabilities (a classifier of scikit-learn says the class first); None where none is.
+    """
+    for spec in model.signature.outputs:
+        scores = np.asarray(outputs.get(spec.name))
+        if scores.ndim != 2 or scores.dtype.kind != "f" or scores.shape[1] < 2:
+            continue
+        if spec is model.signature.outputs[0] or are_probabilities(scores):
+            found = probabilities(scores)
+            return found if np.isfinite(found).all() else None
+    return None
 
 
 def _number(outputs: Arrays, truth: list[Any], known: list[int], model: Model) -> Answer | None:
     """A price, say: one float a row."""
-    first = np.asarray(outputs[model.signature.outputs[0].name])
+    first = np.asarray(outputs.get(model.signature.outputs[0].name))
     rows = first.reshape(-1)
     if first.dtype.kind != "f" or len(rows) != len(truth):
         return None

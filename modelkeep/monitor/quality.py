@@ -23,8 +23,10 @@ CONFIDENCE = 0.95
 
 
 def predicted(outputs: Arrays | None, model: Model) -> Array | None:
-    """[rows]: the classes that were answered; None where the answers are no classes, so that none is right or wrong."""
-    if outputs is None:
+    """[rows]: the classes that were answered; None where the answers are no classes, so that none is right or wrong,
+    and where the client did not ask for the output that says them.
+    """
+    if outputs is None or model.signature.outputs[0].name not in outputs:
         return None
     found = np.atleast_1d(predictions(outputs, model.signature))
     return found.ravel() if found.dtype.kind in "iubUOS" and found.ndim == 1 else None

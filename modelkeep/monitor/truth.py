@@ -57,6 +57,8 @@ class Truth:
             self.slices = Slices(bins, columns, who.limits.slices, floor, promise, who.every)
         self.strange, self.example = 0, ""
         """Labels that cannot be compared with their answers, and one of them."""
+        self.unsaid = 0
+        """Labels of answers without the output that is held against them: their clients asked for others only."""
         self._waiting: dict[str, tuple[Any, int]] = {}
         """Labels whose request is not known yet, and for how many more looks they wait."""
 
@@ -91,7 +93,9 @@ class Truth:
             return
         one = answer(exchange.outputs, label, model)
         if one is None:
-            if exchange.outputs is not None:
+            if exchange.outputs is not None and model.signature.outputs[0].name not in exchange.outputs:
+                self.unsaid += 1
+            elif exchange.outputs is not None:
                 self.strange += 1
                 self.example = self.example or f"{str(label)[:40]!r} of request {exchange.id[:40]}"
             return

@@ -148,6 +148,11 @@ class Run:
                 f"{strange} labels cannot be compared with what was answered, such as {self.truth.example}: give one a "
                 "row, a number where answers are numbers, and for a class its number or its name in the model"
             )
+        if unsaid := self.truth.unsaid:
+            notes.append(
+                f"{unsaid} labels are of answers without the output '{self.watched.model.signature.outputs[0].name}', "
+                "which their clients did not ask for, and count for nothing"
+            )
         return notes
 
     def _lines(self, doubtful: bool) -> list[str]:

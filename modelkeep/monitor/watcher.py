@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,7 +111,7 @@ class Watcher:
         try:
             part()
         except Exception as error:  # noqa: BLE001 - whatever it is, the service answers on, and so does the next look
-            return f"{type(error).__name__}: {error}"
+            return ": ".join([*getattr(error, "__notes__", []), type(error).__name__, str(error)])
         return ""
 
     def _beat(self) -> None:
@@ -125,7 +125,13 @@ class Watcher:
         self._counted = counts
 
     def _judge(self) -> None:
-        checks = list(self._look())
+        checks: list[Checked] = []
+        try:
+            checks.extend(self._look())
+        finally:  # those before what went wrong
+            self._keep(checks)
+
+    def _keep(self, checks: Sequence[Checked]) -> None:
         gauges: dict[str, Rows] = {}
         found: set[tuple[str, str, str]] = set()
         for checked in checks:

@@ -43,14 +43,25 @@ class Looks:
         """When each version was looked at first, on time.monotonic's clock."""
 
     def at(self, names: Sequence[str]) -> Iterator[Checked]:
-        """One after the other; what is new is written and told."""
+        """One after the other; what is new is written and told. A version that cannot be looked at keeps nobody from
+        looking at the next ones: what it raised is raised at the end, its name before it.
+        """
+        troubles = []
         for name in names:
             try:
                 route = self.registry.route(name)
             except NotFound:  # it was removed meanwhile
                 continue
             for number in sorted(n for n in (route.live, route.canary) if n is not None):
-                yield self._look(Ref(name, number))
+                try:
+                    checked = self._look(Ref(name, number))
+                except Exception as error:  # noqa: BLE001 - whatever it is
+                    error.add_note(f"{name}@{number}")
+                    troubles.append(error)
+                    continue
+                yield checked
+        if troubles:
+            raise troubles[0]
 
     def _look(self, ref: Ref) -> Checked:
         version = self.registry.get(ref)

@@ -20,6 +20,12 @@ def model(dtype: str, shape: tuple[int | None, ...], labels: tuple[str, ...] = (
 
 
 SCORES = model("float32", (None, 3), ("cat", "dog", "owl"))
+SKLEARN = Model(
+    Path("unused"),
+    "onnx",
+    Signature((), (TensorSpec("label", "int64", (None,)), TensorSpec("chances", "float32", (None, 3)))),
+    ("model.onnx",),
+)
 PRICE = model("float32", (None, 1))
 
 
@@ -50,6 +56,26 @@ class TestAnswer:
         assert one.right == 0.0
         assert one.classes is not None
         assert one.classes[1].tolist() == [-1]
+
+    def test_the_class_first_and_then_its_chances(self) -> None:
+        """As scikit-learn's classifiers answer."""
+        outputs = {"label": np.array([2, 0]), "chances": np.array([[0.1, 0.2, 0.7], [0.6, 0.3, 0.1]], "float32")}
+        one = answer(outputs, [2, 1], SKLEARN)
+        assert one is not None
+        assert one.right == 0.5
+        assert one.chances is not None
+        assert one.chances[0] == pytest.approx([0.1, 0.2, 0.7])
+
+    def test_chances_in_another_order_are_none_of_these_classes(self) -> None:
+        """Of the classes 1, 2 and 5, say."""
+        outputs = {"label": np.array([5]), "chances": np.array([[0.1, 0.2, 0.7]], "float32")}
+        one = answer(outputs, 5, SKLEARN)
+        assert one is not None
+        assert (one.right, one.chances) == (1.0, None)
+
+    @pytest.mark.parametrize("of", ["classes", "price"])
+    def test_a_client_asked_for_another_output(self, of: str) -> None:
+        assert answer({"other": np.zeros((1, 2), "float32")}, 1, SCORES if of == "classes" else PRICE) is None
 
     def test_a_price(self) -> None:
         one = answer({"y": np.array([[3.5], [4.0]], "float32")}, [3.0, 5], PRICE)

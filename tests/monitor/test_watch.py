@@ -195,6 +195,20 @@ class TestQuality:
             for note in checked.notes
         )
 
+    def test_answers_without_the_classes_are_said_and_count_for_nothing(
+        self, version: Version, model: Model, home: Path, path: Path, send: Send, held_out: Callable[[int], Any]
+    ) -> None:
+        """A client may ask for one output, and not for the one that is judged."""
+        pixels, truth = held_out(20)
+        ids = send(pixels) + send(pixels[:3], outputs={"embedding": np.zeros((1, 4), "float32")})
+        labels.record(path, "digits", dict(zip(ids, [*truth.tolist(), 1, 2, 3], strict=True)))
+        checked = check(version, model, home)
+        assert checked.numbers["quality"]["n"] == checked.numbers["estimated"]["n"] == 20
+        assert [note for note in checked.notes if "labels" in note] == [
+            "3 labels are of answers without the output 'logits', which their clients did not ask for, and count for "
+            "nothing"
+        ]
+
     def test_a_label_waits_for_its_request_a_while(
         self, version: Version, model: Model, home: Path, path: Path, send: Send, held_out: Callable[[int], Any]
     ) -> None:

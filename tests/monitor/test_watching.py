@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -16,8 +17,11 @@ from modelkeep.client import Client
 from modelkeep.data import pulses
 from modelkeep.data.dataset import Dataset
 from modelkeep.errors import BadSettings
+from modelkeep.metrics import Metrics
 from modelkeep.monitor import watching
 from modelkeep.monitor.telling import FOUND, OVER
+from modelkeep.monitor.watch import Checked
+from modelkeep.monitor.watcher import Watcher
 from modelkeep.monitor.watching import WHO, Looks
 from modelkeep.registry import Registry
 from modelkeep.serve import collect
@@ -25,7 +29,7 @@ from modelkeep.serve.follow import Follower
 from modelkeep.serve.server import Running
 from modelkeep.settings import Settings
 from modelkeep.tune import machine
-from modelkeep.types import Model
+from modelkeep.types import Model, Version
 
 
 @pytest.fixture
@@ -133,6 +137,26 @@ class TestLooks:
         registry.add("digits", model.path, made_by="add('digits.onnx')")
         registry.set_route(replace(registry.route("digits"), canary=2, weight=0.1), why="a canary")
         assert [checked.ref for checked in looks.at(["digits", "gone"])] == ["digits@1", "digits@2"]
+
+    def test_one_that_cannot_be_looked_at_keeps_nobody_from_the_others(
+        self, registry: Registry, settings: Settings, model: Model, monkeypatch: pytest.MonkeyPatch, caplog: Any
+    ) -> None:
+        registry.add("other", model.path, made_by="add('digits.onnx')")
+        registry.promote("other", 1, why="it is the first")
+        check = watching.watch.check
+
+        def broken(version: Version, *rest: Any, **given: Any) -> Checked:
+            if version.name == "digits":
+                raise KeyError("logits")
+            return check(version, *rest, **given)
+
+        monkeypatch.setattr(watching.watch, "check", broken)
+        metrics, looks = Metrics(), Looks(registry, settings, {}, Lock())
+        watcher = Watcher(metrics, settings.home, lambda: looks.at(["digits", "other"]), every=1.0)
+        with caplog.at_level(logging.WARNING):
+            watcher.turn()
+        assert "digits@1: KeyError: 'logits'" in caplog.text
+        assert metrics.value("modelkeep_findings", model="other", version="1", kind="drift") == 0.0
 
     def test_a_folder_is_verified_once(
         self, registry: Registry, settings: Settings, monkeypatch: pytest.MonkeyPatch
