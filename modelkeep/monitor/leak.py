@@ -5,6 +5,9 @@ means nothing. So time is cut into blocks, each block gives the median of its sa
 block lies above the one before by more than a trifle: a step is one rise, and a leak is a rise in nearly every block.
 Under "a block rises with a chance of one half at most" the rises are bets as any other (detector.py). The slope is the
 median of the rises, with the interval of the sign test (evidence.median_interval), which no single step can move.
+
+Caches that fill, and an allocator that gets to know its load, raise memory in block after block too, and then are done:
+so a server's first hour is not judged, and growth is a finding once it comes to a tenth of what there was.
 """
 
 from __future__ import annotations
@@ -18,6 +21,10 @@ from modelkeep.types import Finding
 
 BLOCK = 120.0
 """Seconds."""
+WARM_UP = 3600.0
+"""Seconds from the first sample of a server, of which no rise counts."""
+MATERIAL = 0.1
+"""The share that memory must have grown by."""
 TRIFLE = 0.1 / 86400
 """Growth of so small a share a second (a tenth a day) is none."""
 MAX_RISES = 720
@@ -26,47 +33,47 @@ PER_ALARM = 365 * 86400 / BLOCK
 """Blocks per false alarm: a year of them."""
 
 
-class Leak:
-    """Samples of one service's memory in bytes, in their order; ``process`` tells one run of it from the next."""
+class _Server:
+    """One process, from its first sample on: the block that is gathered, and the rises of those before."""
 
-    def __init__(self) -> None:
-        self._rising = Rising(0.5, PER_ALARM)
-        self._rises: list[float] = []
-        self._block: list[float] = []
-        self._began = 0.0
-        self._process: int | None = None
-        self._last: float | None = None
+    def __init__(self, at: float) -> None:
+        self.born = self.began = self.newest = at
         self.bytes = 0.0
-        self.n = 0
+        self.rises: list[float] = []
+        self.rising = Rising(0.5, PER_ALARM)
+        self._block: list[float] = []
+        self._last: float | None = None
 
-    def add(self, at: float, process: int, size: float) -> None:
-        """The next sample. After a restart or a gap, the next block is compared with none."""
-        if process != self._process or at - self._began > 3 * BLOCK:
-            self._process, self._last, self._block, self._began = process, None, [], at
-        elif at - self._began >= BLOCK:
+    def add(self, at: float, size: float) -> None:
+        """The next sample."""
+        if at - self.began >= BLOCK:
             self._close()
-            self._began = at
+            self.began = at
         self._block.append(size)
-        self.bytes = size
-        self.n += 1
+        self.newest, self.bytes = at, size
 
     def _close(self) -> None:
         now = median(self._block)
-        if self._last is not None:
-            rise = now - self._last
-            self._rises.append(rise)
-            del self._rises[:-MAX_RISES]
-            self._rising.add(float(rise > TRIFLE * BLOCK * self._last), self._began)
+        if self._last is not None and self.began - self.born >= WARM_UP:
+            self.rises.append(now - self._last)
+            del self.rises[:-MAX_RISES]
+            self.rising.add(float(now - self._last > TRIFLE * BLOCK * self._last), self.began)
         self._last, self._block = now, []
 
+    @property
+    def evidence(self) -> float:
+        """That it grows, as a logarithm."""
+        return float(self.rising.detector.log_evidence[0])
+
     def finding(self) -> Finding | None:
-        """That it grows on and on; None while that may be chance."""
-        if not self._rising.raised:
+        """See Leak."""
+        if not self.rising.raised:
             return None
-        since, rises = self._rising.since()
-        slope, low, high = (
-            None if x is None else x * 3600 / BLOCK for x in median_interval(self._rises[-len(rises) :])
-        )
+        since, rises = self.rising.since()
+        grown = sum(self.rises[-len(rises) :])
+        if grown < MATERIAL * (self.bytes - grown):
+            return None
+        slope, low, high = (x and x * 3600 / BLOCK for x in median_interval(self.rises[-len(rises) :]))
         assert slope is not None
         band = f" ({_mb(low)} to {_mb(high)})" if low is not None and high is not None else ""
         why = (
@@ -74,15 +81,39 @@ class Leak:
             f"{_mb(slope)} an hour{band}, to {_mb(self.bytes)}: something is never given back"
         )
         evidence: dict[str, Any] = {"slope": slope, "low": low, "high": high, "n": len(rises), "bytes": self.bytes}
-        evidence["log_evidence"] = float(self._rising.detector.log_evidence[0])
-        evidence["log_threshold"] = self._rising.detector.needed
+        evidence |= {"log_evidence": self.evidence, "log_threshold": self.rising.detector.needed}
         return Finding("health", "memory", why, evidence, since)
+
+
+class Leak:
+    """Samples of servers' memory in bytes, in their order; ``process`` tells one server, or run of it, from the next.
+
+    Of several at a time, the one that grows the most surely is told of.
+    """
+
+    def __init__(self) -> None:
+        self._servers: dict[int, _Server] = {}
+        self.n = 0
+
+    def add(self, at: float, process: int, size: float) -> None:
+        """The next sample. A server that was away for a while begins anew."""
+        self._servers = {key: one for key, one in self._servers.items() if at - one.newest <= 3 * BLOCK}
+        self._servers.setdefault(process, _Server(at)).add(at, size)
+        self.n += 1
+
+    @property
+    def _told(self) -> _Server:
+        return max(self._servers.values(), key=lambda one: (one.evidence, one.newest))
+
+    def finding(self) -> Finding | None:
+        """That it grows on and on; None while that may be chance, or is little."""
+        return self._told.finding() if self.n else None
 
     def numbers(self) -> dict[str, Any]:
         """Bytes now, and the slope in bytes an hour with its interval (95 %), where there are blocks enough."""
-        slope, low, high = median_interval(self._rises)
-        per_hour = 3600 / BLOCK
-        found = {"n": self.n, "bytes": self.bytes, "slope": None if not self._rises else slope * per_hour}
+        told, per_hour = self._told, 3600 / BLOCK
+        slope, low, high = median_interval(told.rises)
+        found = {"n": self.n, "bytes": told.bytes, "slope": slope * per_hour if told.rises else None}
         return found | {name: None if end is None else end * per_hour for name, end in (("low", low), ("high", high))}
 
     def describe(self) -> str:
@@ -91,9 +122,9 @@ class Leak:
             return "memory: not known, for no server has told of it"
         numbers = self.numbers()
         if numbers["low"] is None:
-            return f"memory {_mb(self.bytes)}"
+            return f"memory {_mb(numbers['bytes'])}"
         told = f"{_mb(numbers['slope'])} an hour ({_mb(numbers['low'])} to {_mb(numbers['high'])})"
-        return f"memory {_mb(self.bytes)}, growing by {told}"
+        return f"memory {_mb(numbers['bytes'])}, growing by {told}"
 
 
 def _mb(size: float) -> str:

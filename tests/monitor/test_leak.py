@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 
-from modelkeep.monitor.leak import BLOCK, Leak
+from modelkeep.monitor.leak import BLOCK, WARM_UP, Leak
 
 MB = 1e6
 
@@ -64,18 +65,47 @@ def test_warming_up_is_none() -> None:
     assert watch(breathing(rng, 5, 0.5 * MB) + 200 * MB * (1 - np.exp(-hours * 6))).finding() is None
 
 
+def test_caches_that_fill_smoothly_for_hours_are_none() -> None:
+    """Each block lies above the one before, all the way."""
+    hours = np.arange(960) / 120
+    leak = Leak()
+    for at, size in enumerate(300 * MB + 200 * MB * (1 - np.exp(-hours * 3))):
+        leak.add(at * 30.0, 1, float(size))
+        assert leak.finding() is None
+        assert "growing" not in leak.describe() or at * 30 > WARM_UP, "no slope is told minutes after the start"
+    assert leak.numbers()["slope"] > 0
+
+
+def test_growth_that_is_little_is_told_but_is_no_finding() -> None:
+    leak = watch(300 * MB + 3 * MB * np.arange(480) / 120)
+    assert leak.finding() is None
+    assert leak.describe().startswith("memory 312.0 MB, growing by 3.0 MB an hour")
+
+
+def test_two_servers_at_once_are_told_apart() -> None:
+    """Their samples come by turns, and one of them leaks."""
+    leak = Leak()
+    for at in range(360):
+        leak.add(at * 30.0, 1, 300 * MB + at * MB / 2)
+        leak.add(at * 30.0 + 1, 2, 700 * MB)
+    found = leak.finding()
+    assert found is not None
+    assert found.evidence["bytes"] == 479.5 * MB
+    assert leak.numbers()["slope"] == pytest.approx(60 * MB)
+
+
 def test_a_restart_is_no_fall_and_begins_anew() -> None:
-    leak = watch(np.linspace(300, 340, 40) * MB)
-    before = leak.numbers()
-    watch(np.full(4, 100 * MB), process=2, leak=leak, begin=1300.0)
-    assert leak.numbers()["slope"] == before["slope"]
-    assert leak.bytes == 100 * MB
+    leak = watch(np.linspace(300, 480, 240) * MB)
+    assert leak.finding() is not None
+    watch(np.full(20, 100 * MB), process=2, leak=leak, begin=240 * 30)
+    assert leak.finding() is None
+    assert leak.describe() == "memory 100.0 MB"
 
 
 def test_a_gap_is_no_block() -> None:
-    leak = watch(np.full(20, 300 * MB))
-    watch(np.full(20, 400 * MB), leak=leak, begin=20 * 30 + 10 * BLOCK)
-    assert leak.numbers()["slope"] == 0.0
+    leak = watch(np.full(160, 300 * MB))
+    watch(np.full(160, 400 * MB), leak=leak, begin=160 * 30 + 10 * BLOCK)
+    assert leak.describe() == "memory 400.0 MB, growing by 0.0 MB an hour (0.0 MB to 0.0 MB)"
 
 
 def test_a_few_samples_say_little() -> None:
