@@ -155,11 +155,14 @@ class Follower:
     async def follow(self, name: str) -> None:
         """Answer for this model too, or try again at once to load what could not be loaded.
 
-        Raises BadRef, NotFound, and NotReady with the reason where it cannot answer now; it is followed all the same.
+        Raises BadRef, NotFound, and NotReady with the reason where it cannot answer now. It is followed all the same,
+        unless no version of it is live: a server that waited for one would not be ready, for all its other models.
         """
         Ref.parse(name)
         await asyncio.to_thread(self.registry.versions, name)
         if name not in self.names:
+            if (await asyncio.to_thread(self.registry.route, name)).live is None:
+                raise _none_is_live(name)
             self.names.append(name)
             self._plane.expect(name)
         await self._settle(name)
@@ -356,11 +359,14 @@ class Follower:
                 return (
                     error if isinstance(error, ModelkeepError) else ModelkeepError(f"{type(error).__name__}: {error}")
                 )
-        name = self.names[0]
-        return NotReady(f"no version of '{name}' is live; say which: modelkeep promote {name}@NUMBER")
+        return _none_is_live(self.names[0])
 
     def _spawn(self, work: Any, name: str | None = None) -> asyncio.Task[Any]:
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _none_is_live(name: str) -> NotReady:
+    return NotReady(f"no version of '{name}' is live; say which: modelkeep promote {name}@NUMBER")

@@ -109,7 +109,7 @@ class _Handlers:
             "x-modelkeep-version": str(reply.version),
             "x-request-id": reply.id,
         }
-        return self._answer(orjson.dumps(v1.predictions(reply)), headers=headers)
+        return self._answer(orjson.dumps(v1.predictions(reply, batched=signature.batched)), headers=headers)
 
     async def labels(self, http: HttpRequest) -> Response:
         model = http.path_params["model"]

@@ -67,7 +67,7 @@ class Router:
             if loaded is not None and loaded.number == version:
                 return loaded, track
         if version in self.problems:
-            raise NotReady(f"{self.name}@{version} could not be loaded: {self.problems[version]}")
+            raise NotReady(f"{self.name}@{version} cannot answer: {self.problems[version]}")
         there = ", ".join(f"{self.name}@{n}" for n in sorted(self.loaded)) or "no version of it"
         raise NotFound(f"{self.name}@{version} is not served; this server holds {there}")
 

@@ -39,11 +39,13 @@ def inputs(head: Mapping[str, Any], signature: Signature) -> dict[str, Array]:
     return {name: _array(name, [row[name] for row in rows], signature) for name in rows[0]}
 
 
-def predictions(reply: Reply) -> dict[str, Any]:
-    """A list with a row each; of several outputs an object by output name."""
+def predictions(reply: Reply, *, batched: bool = True) -> dict[str, Any]:
+    """A list with a row each; of several outputs an object by output name, in each row where there are rows."""
     outputs = {name: _plain(array) for name, array in reply.outputs.items()}
     if len(outputs) == 1:
         return {"predictions": next(iter(outputs.values()))}
+    if not batched:
+        return {"predictions": outputs}
     columns = outputs.values()
     return {"predictions": [dict(zip(outputs, row, strict=True)) for row in zip(*columns, strict=True)]}
 
@@ -58,7 +60,13 @@ def _array(name: str, data: Any, signature: Signature) -> Array:
         raise BadInput(f"the rows of input '{name}' are not of one shape")
     half = spec.dtype == "float16"  # JSON's numbers are wider, and rounding is what this protocol means
     array = codec.from_json(name, "FP32" if half else codec.NAMES[spec.dtype], list(rows.shape), data)
-    return array.astype(spec.dtype) if half else array
+    if not half:
+        return array
+    try:
+        with np.errstate(over="raise"):
+            return array.astype(spec.dtype)
+    except FloatingPointError:
+        raise BadInput(f"input '{name}' is float16, which ends at 65504, and some of its values are beyond") from None
 
 
 def _plain(array: Array) -> list[Any]:

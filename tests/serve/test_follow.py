@@ -209,7 +209,7 @@ def test_a_canary_that_cannot_be_loaded_gets_no_traffic(world: World) -> None:
         async with world.following() as plane:
             assert plane.router("m").shares == {"live": 1.0, "canary": 0.0, "shadow": 0.0}
             assert await answer(plane) == 1
-            with pytest.raises(NotReady, match="m@2 could not be loaded: not a model"):
+            with pytest.raises(NotReady, match="m@2 cannot answer: not a model"):
                 await answer(plane, version=2)
 
     run(main())

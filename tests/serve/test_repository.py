@@ -127,6 +127,20 @@ def test_one_that_cannot_be_loaded_says_why_and_can_be_tried_again(
     assert ask(client, "broken") == 200
 
 
+def test_one_of_which_no_version_is_live_is_refused_and_the_server_stays_ready(
+    client: httpx.Client, world: SimpleNamespace
+) -> None:
+    world.registry.routes["second"] = Route("second")
+    refused = client.post("/v2/repository/models/second/load")
+    assert refused.status_code == 503
+    said = "no version of 'second' is live; say which: modelkeep promote second@NUMBER"
+    assert refused.json() == {"error": said}
+    assert client.get("/v2/health/ready").status_code == 200
+    assert ask(client, "second") == 404
+    world.registry.routes["second"] = Route("second", live=1)
+    assert client.post("/v2/repository/models/second/load").status_code == 200
+
+
 @pytest.mark.parametrize("name", ["nobody", "..", "..%2f..%2fetc%2fpasswd", "%2e%2e", "a%00b", "~", "c:%5cx", "x" * 99])
 def test_a_name_cannot_leave_the_repository(client: httpx.Client, world: SimpleNamespace, name: str) -> None:
     for verb in ("load", "unload"):

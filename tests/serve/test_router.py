@@ -62,7 +62,7 @@ def test_no_live_version_is_not_ready_and_says_why() -> None:
     router = Router("digits", problems={3: "it is being loaded"})
     with pytest.raises(NotReady, match=r"\(digits@3: it is being loaded\)"):
         router.pick("k")
-    with pytest.raises(NotReady, match="digits@3 could not be loaded: it is being loaded"):
+    with pytest.raises(NotReady, match="digits@3 cannot answer: it is being loaded"):
         router.pick("k", 3)
 
 

@@ -39,6 +39,18 @@ def test_rows_by_name_and_columns_by_name() -> None:
         assert found["text"].tolist() == ["a", "b"]
 
 
+def test_half_precision_is_rounded_and_what_it_does_not_reach_is_refused() -> None:
+    half = Signature((TensorSpec("x", "float16", (None, 2)),), ONE.outputs)
+    assert v1.inputs({"instances": [[3.14159, 65504]]}, half)["x"].tolist() == [[3.140625, 65504.0]]
+    with pytest.raises(BadInput, match="input 'x' is float16, which ends at 65504, and some of its values are beyond"):
+        v1.inputs({"instances": [[1e10, 2]]}, half)
+
+
+def test_outputs_without_rows_are_told_by_name() -> None:
+    found = v1.predictions(reply(total=6.0, y=[1.0, 2.0, 3.0]), batched=False)
+    assert found == {"predictions": {"total": [6.0], "y": [1.0, 2.0, 3.0]}}
+
+
 @pytest.mark.parametrize(
     ("head", "signature", "said"),
     [
@@ -84,3 +96,12 @@ def test_over_a_socket(client: httpx.Client) -> None:
     assert answer.headers["x-modelkeep-version"] == "1"
     assert client.post("/v1/models/m:predict", json={"instances": [["a"]]}).status_code == 400
     assert client.post("/v1/models/nobody:predict", json={"instances": [[1]]}).status_code == 404
+
+
+def test_a_model_without_rows_answers_too(fakes: SimpleNamespace) -> None:
+    of = Signature(
+        (TensorSpec("x", "float32", (3,)),), (TensorSpec("total", "float32", ()), TensorSpec("y", "float32", (3,)))
+    )
+    with Running({"m": fakes.Odd(lambda x: {"total": x.sum(), "y": x}, of=of)}) as url:
+        answer = httpx.post(f"{url}/v1/models/m:predict", json={"instances": [1, 2, 3]}, timeout=20)
+    assert (answer.status_code, answer.json()) == (200, {"predictions": {"total": [6.0], "y": [1.0, 2.0, 3.0]}})
