@@ -6,6 +6,7 @@ takes the form of the question.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import os
@@ -63,7 +64,8 @@ class Endpoint:
     """A gRPC server over a plane. All methods belong to the plane's loop. Raises MissingExtra without grpcio."""
 
     def __init__(self, plane: Plane, keys: Gate | None = None, repository: Repository | None = None) -> None:
-        self._settings, self._metrics, self._keys = plane.settings, plane.metrics, keys or Gate(None)
+        self._plane, self._keys = plane, keys or Gate(None)
+        self._settings, self._metrics = plane.settings, plane.metrics
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own lines about a busy port say nothing that we do not
         self._grpc: Any = extras.need("grpc", extra="grpc")
         aio: Any = extras.need("grpc.aio", extra="grpc")
@@ -135,15 +137,28 @@ class Endpoint:
         made = classes()
         kind = made[f"{name}Request"]
 
-        async def guarded(message: bytes, context: Any) -> Any:
+        async def guarded(messages: AsyncIterator[bytes], context: Any) -> Any:
             try:
                 self._admit(context, scope_of(name))
-                return await handler(_read(kind, message), context)
+                return await handler(_read(kind, await self._only(messages)), context)
             except Exception as error:  # noqa: BLE001 - a defect of modelkeep, and the server must outlive it
                 await self._refuse(context, error)
 
         serialize = made[f"{name}Response"].SerializeToString
-        return self._grpc.unary_unary_rpc_method_handler(guarded, response_serializer=serialize)
+        # to gRPC a stream of one message, or it would take the whole of a stranger's before anybody is asked
+        return self._grpc.stream_unary_rpc_method_handler(guarded, response_serializer=serialize)
+
+    async def _only(self, messages: AsyncIterator[bytes]) -> bytes:
+        """The message of a call, which is read from here on. Raises TooLate for one that is slow, BadInput for none."""
+        seconds = self._plane.settings.request_timeout
+        try:
+            async with asyncio.timeout(seconds):
+                message = await anext(messages, None)
+        except TimeoutError:
+            raise TooLate(f"the message took longer than {seconds:g} s (request_timeout); send less") from None
+        if message is None:
+            raise BadInput("the call ended without a message; send one")
+        return message
 
     def _stream(self, name: str, handler: Streamed, asked: Any, answered: Any) -> Any:
         async def guarded(messages: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 openvino = extras.need("openvino", extra="openvino")
 
 PRECISIONS = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
+SAME = frozenset({"Convert", "Reshape", "Squeeze", "Unsqueeze"})
+"""Operations that leave numbers as they are."""
 NOISE = ("Exception from", "Check '", "FrontEnd API failed", "Model wasn't fully converted", "Summary:")
 
 
@@ -25,7 +27,7 @@ class OpenVinoRunner:
 
     def __init__(self, model: Model, config: ServeConfig) -> None:
         self.signature = model.signature
-        self._compiled: Any = _compile(model, config)
+        self._compiled, self._tables = _compile(model, config)
         self._own = threading.local()
 
     def run(self, inputs: Arrays) -> dict[str, Array]:
@@ -34,6 +36,8 @@ class OpenVinoRunner:
         if compiled is None:
             raise NotReady("this model has been closed")
         self.signature.check(inputs)  # OpenVINO itself takes rows that are too short, and answers something
+        for name, rows in self._tables.items():
+            _within(name, inputs[name], rows)
         request = getattr(self._own, "request", None)
         if request is None:
             request = self._own.request = compiled.create_infer_request()
@@ -56,7 +60,8 @@ def load(model: Model, config: ServeConfig) -> OpenVinoRunner:
     return OpenVinoRunner(model, config)
 
 
-def _compile(model: Model, config: ServeConfig) -> Any:
+def _compile(model: Model, config: ServeConfig) -> tuple[Any, dict[str, int]]:
+    """The compiled model, and its tables."""
     if any(t.dtype == "str" for t in (*model.signature.inputs, *model.signature.outputs)):
         raise Unsupported("engine 'openvino' does not run text; engine 'onnxruntime' does")
     # a stream is one run at a time: workers without streams of their own would queue for the first
@@ -73,9 +78,34 @@ def _compile(model: Model, config: ServeConfig) -> Any:
         there = ", ".join(device.lower() for device in core.available_devices)
         raise Unsupported(f"engine 'openvino' cannot run on device '{config.device}' here; there are: {there}")
     try:
-        return core.compile_model(str(model.main), config.device.upper(), options)
+        graph = core.read_model(str(model.main))
+        return core.compile_model(graph, config.device.upper(), options), _tables(graph)
     except RuntimeError as error:
         raise BadModel(f"{model.main} is not a model that OpenVINO can run: {reason(error)}") from error
+
+
+def _tables(graph: Any) -> dict[str, int]:
+    """Of inputs whose numbers choose rows of a table (Gather): how many rows it has, by input name."""
+    found: dict[str, int] = {}
+    for node in graph.get_ops():
+        if node.get_type_name() != "Gather" or (axis := node.input_value(2).get_node()).get_type_name() != "Constant":
+            continue
+        table = node.input_value(0).get_partial_shape()
+        size = table[int(axis.get_data().item())] if table.rank.is_static else None
+        source = node.input_value(1).get_node()
+        while source.get_type_name() in SAME:
+            source = source.input_value(0).get_node()
+        if source.get_type_name() == "Parameter" and size is not None and size.is_static:
+            for name in source.output(0).get_names():
+                found[name] = min(size.get_length(), found.get(name, size.get_length()))
+    return found
+
+
+def _within(name: str, array: Array, rows: int) -> None:
+    """Raises BadInput for a number beyond a table, for which OpenVINO would answer something without a word."""
+    if array.size and not (-rows <= int(array.min()) and int(array.max()) < rows):  # negative: from its end, as in ONNX
+        number = next(n for n in array.ravel().tolist() if not -rows <= n < rows)
+        raise BadInput(f"input '{name}' holds {number}, and the model takes 0 to {rows - 1} there")
 
 
 def reason(error: Exception) -> str:

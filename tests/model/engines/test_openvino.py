@@ -12,7 +12,7 @@ pytest.importorskip("openvino")
 
 from onnx import TensorProto, helper  # noqa: E402  (after the skip)
 
-from modelkeep.errors import BadModel, NotReady, Unsupported  # noqa: E402
+from modelkeep.errors import BadInput, BadModel, NotReady, Unsupported  # noqa: E402
 from modelkeep.model import engines, formats  # noqa: E402
 from modelkeep.types import Model, ServeConfig  # noqa: E402
 
@@ -93,3 +93,50 @@ def test_answers_outlive_the_next_run_and_the_model(model: Model) -> None:
     assert np.array_equal(first, kept)
     with pytest.raises(NotReady, match="this model has been closed"):
         runner.run({"x": ROWS})
+
+
+@pytest.fixture
+def lookup(tmp_path: Path) -> Model:
+    """Of each row three ids, which choose from a table of 4 and, times another shape, from one of 6."""
+    tables = {"small": np.eye(4, dtype=np.float32), "large": np.eye(6, 4, dtype=np.float32)}
+    graph = helper.make_graph(
+        [
+            helper.make_node("Gather", ["small", "ids"], ["a"]),
+            helper.make_node("Unsqueeze", ["others", "axis"], ["column"]),
+            helper.make_node("Gather", ["large", "column"], ["b"]),
+            helper.make_node("Squeeze", ["b", "axis"], ["c"]),
+            helper.make_node("Add", ["a", "c"], ["y"]),
+        ],
+        "g",
+        [helper.make_tensor_value_info(n, TensorProto.INT64, [None, 3]) for n in ("ids", "others")],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 3, 4])],
+        [
+            *(onnx.numpy_helper.from_array(table, name) for name, table in tables.items()),
+            onnx.numpy_helper.from_array(np.array([2]), "axis"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+    model.ir_version = 9
+    onnx.save(model, tmp_path / "lookup.onnx")
+    return formats.adopt(tmp_path / "lookup.onnx", tmp_path / "looked-up")
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "last"), [("ids", 4, 3), ("ids", -5, 3), ("ids", 2**40, 3), ("others", 6, 5), ("others", -7, 5)]
+)
+def test_a_number_beyond_a_table_is_refused_as_by_onnx_runtime(
+    lookup: Model, name: str, number: int, last: int
+) -> None:
+    """OpenVINO itself answers, with a row of zeros or another one."""
+    asked = {n: np.array([[0, -1, 3], [1, 2, 3]]) for n in ("ids", "others")}
+    asked[name][1, 1] = number
+    for engine in ("openvino", "onnxruntime"):
+        runner = engines.load(lookup, ServeConfig(engine=engine))
+        with pytest.raises(BadInput, match=f"^input '{name}' holds {number}, and the model takes 0 to {last} there$"):
+            runner.run(asked)
+
+
+def test_numbers_within_a_table_are_answered_as_by_onnx_runtime(lookup: Model) -> None:
+    asked = {"ids": np.array([[0, -4, 3]]), "others": np.array([[5, -6, 0]])}
+    one, other = (engines.load(lookup, ServeConfig(engine=e)).run(asked)["y"] for e in ("openvino", "onnxruntime"))
+    assert one.tolist() == other.tolist()
