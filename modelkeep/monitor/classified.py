@@ -28,7 +28,7 @@ MAX_CLASSES = 20
 
 
 class Measured(NamedTuple):
-    """A metric: its value, its confidence sequence at this ``n`` (None where it has none), and n."""
+    """A metric: its value, its confidence sequence at this ``n`` (None where it has none, or no upper end), and n."""
 
     value: float
     low: float | None
@@ -37,7 +37,8 @@ class Measured(NamedTuple):
 
     def describe(self, form: str = ".3f") -> str:
         """``0.912 (0.880 to 0.940, n 400)``."""
-        band = "" if self.low is None or self.high is None else f"{self.low:{form}} to {self.high:{form}}, "
+        ends = [f"{end:{form}}" for end in (self.low, self.high) if end is not None]
+        band = "" if not ends else f"{' to '.join(ends)}{', ' if len(ends) == 2 else ' or more, '}"
         return f"{self.value:{form}} ({band}n {self.n:,})"
 
 

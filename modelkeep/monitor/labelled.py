@@ -95,12 +95,14 @@ def _number(outputs: Arrays, truth: list[Any], known: list[int], model: Model) -
 
 
 class Labelled:
-    """The metrics of labelled requests. ``floor`` and ``worst`` are what was promised: the least accuracy, and the
-    largest mean absolute error."""
+    """The metrics of labelled requests. ``floor`` and ``worst`` are what is held, and whose promise that is: the least
+    accuracy, and the largest mean absolute error."""
 
-    def __init__(self, floor: float | None, promise: str, every: float, *, worst: float | None = None) -> None:
+    def __init__(
+        self, floor: float | None, promise: str, every: float, *, worst: tuple[float | None, str] = (None, "")
+    ) -> None:
         self.quality = Quality(floor, promise, every)
-        self.classified, self.numeric = Classified(), Numeric(worst, every)
+        self.classified, self.numeric = Classified(), Numeric(worst[0], every, worst[1])
         self.n = 0
         self._known: tuple[int, dict[str, Measured]] = (0, {})
 

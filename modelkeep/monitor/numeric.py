@@ -2,7 +2,8 @@
 
 Errors have no bound, and no interval without one holds at any time. So an error counts at most SPREAD times the largest
 of the first BURN_IN labelled requests, which themselves count for no interval. The intervals are confidence sequences
-by betting (evidence.mean_interval: Waudby-Smith & Ramdas 2024, JRSS-B 86(1)) of the errors over that bound.
+by betting (evidence.mean_interval: Waudby-Smith & Ramdas 2024, JRSS-B 86(1)) of the errors over that bound. What is
+left of a larger error only lowers the mean, so once there is one, the lower end still holds, and there is no upper one.
 """
 
 from __future__ import annotations
@@ -27,10 +28,13 @@ CHUNK = 16
 
 
 class Numeric:
-    """What was answered and what was so, as numbers. ``worst`` is the promised mean absolute error, None for none."""
+    """What was answered and what was so, as numbers. ``worst`` is the mean absolute error that is held, None for none,
+    and ``promise`` whose it is."""
 
-    def __init__(self, worst: float | None = None, false_alarm_every: float = 1e6) -> None:
-        self.worst = worst
+    def __init__(
+        self, worst: float | None = None, false_alarm_every: float = 1e6, promise: str = "what was promised"
+    ) -> None:
+        self.worst, self.promise = worst, promise
         self._too_far = Rising(1 / PATIENCE, false_alarm_every, chunk=CHUNK)
         self._absolute: list[float] = []
         self._squared: list[float] = []
@@ -63,9 +67,10 @@ class Numeric:
             return {"rmse": Measured(root, None, None, n), "mae": Measured(mean, None, None, n)}
         low, high = (bound * end for end in _interval(absolute, bound))
         least, most = (bound * sqrt(end) for end in _interval(squared, bound**2))
+        whole = float(squared.max()) <= bound**2
         return {
-            "rmse": Measured(root, min(least, root), max(most, root), n),
-            "mae": Measured(mean, min(low, mean), max(high, mean), n),
+            "rmse": Measured(root, min(least, root), max(most, root) if whole else None, n),
+            "mae": Measured(mean, min(low, mean), max(high, mean) if whole else None, n),
         }
 
     def finding(self) -> Finding | None:
@@ -76,7 +81,7 @@ class Numeric:
         since, shares = self._too_far.since()
         mean = float(np.mean(self._absolute[-len(shares) :]))
         why = (
-            f"the mean absolute error is {mean:.4g} on the last {len(shares)} labelled requests; what was promised is "
+            f"the mean absolute error is {mean:.4g} on the last {len(shares)} labelled requests; {self.promise} is "
             f"{self.worst:.4g}"
         )
         evidence = {"mae": mean, "n": len(shares), "worst": self.worst}

@@ -196,8 +196,10 @@ def _cell(name: str, one: Mapping[str, Any] | None) -> str:
     if one is None:
         return "–"
     form = percent if name in SHARES else "{:.4g}".format
-    band = "" if one.get("low") is None else f' <span class="soft">{form(one["low"])} to {form(one["high"])}</span>'
-    return f"{form(one['value'])}{band}"
+    if one.get("low") is None:
+        return form(one["value"])
+    upper = "or more" if one["high"] is None else f"to {form(one['high'])}"
+    return f'{form(one["value"])} <span class="soft">{form(one["low"])} {upper}</span>'
 
 
 def _slices(numbers: Mapping[str, Any]) -> str:

@@ -32,6 +32,12 @@ def predicted(outputs: Arrays | None, model: Model) -> Array | None:
     return found.ravel() if found.dtype.kind in "iubUOS" and found.ndim == 1 else None
 
 
+def are_classes(model: Model) -> bool:
+    """Whether what it answers first are classes, or scores of them, and no number that misses by so much."""
+    first = model.signature.outputs[0]
+    return not first.dtype.startswith("float") or (len(first.shape) == 2 and first.shape[1] != 1)
+
+
 def share_right(answers: Array | None, label: Any, names: Sequence[str] = ()) -> float | None:
     """The share of a request's rows that were answered right; None where answers and truth cannot be compared.
 
@@ -69,8 +75,6 @@ class Quality:
     def __init__(self, floor: float | None, promise: str, false_alarm_every: float) -> None:
         self.floor, self.promise = floor, promise
         self.wrong = Rising(1.0 if floor is None else 1 - floor, false_alarm_every, chunk=CHUNK)
-        self.requests = 0
-        """Answered so far, labelled or not."""
 
     def add(self, right: float, at: float) -> None:
         """The share of a request's rows that were right, in the order in which the truth came."""
@@ -100,24 +104,18 @@ class Quality:
         return {"accuracy": Measured(float(right.mean()), *mean_interval(right, CONFIDENCE), len(right))}
 
     def numbers(self) -> dict[str, Any]:
-        """n, coverage, accuracy and the confidence sequence at this n."""
+        """n, accuracy and the confidence sequence at this n."""
         right = 1 - np.array(self.wrong.values)
-        found: dict[str, Any] = {
-            "n": len(right),
-            "coverage": len(right) / self.requests if self.requests else 0.0,
-            "floor": self.floor,
-        }
+        found: dict[str, Any] = {"n": len(right), "floor": self.floor}
         if len(right):
             low, high = mean_interval(right, CONFIDENCE)
             found |= {"accuracy": float(right.mean()), "low": low, "high": high}
         return found
 
     def describe(self) -> str:
-        """One line for a person."""
+        """A part of a line for a person, once there are labels."""
         numbers = self.numbers()
-        if not numbers["n"]:
-            return f"no truth has come for {self.requests} captured answers, so accuracy is unknown (modelkeep label)"
         return (
             f"accuracy {numbers['accuracy']:.1%} ({numbers['low']:.1%} to {numbers['high']:.1%}) on {numbers['n']} "
-            f"labelled requests, {numbers['coverage']:.0%} of those captured"
+            "labelled requests"
         )

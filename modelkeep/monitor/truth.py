@@ -11,6 +11,7 @@ import numpy as np
 from modelkeep.data import labels, traffic
 from modelkeep.monitor.estimated import Calibrated, Calibration
 from modelkeep.monitor.labelled import Labelled, Slices, answer
+from modelkeep.monitor.quality import are_classes
 from modelkeep.monitor.watched import Place, stride
 
 if TYPE_CHECKING:
@@ -85,7 +86,6 @@ class Truth:
             began = time.thread_time()
             self.lag = labels.lag(who.traffic, who.name, version=who.number)
             self._ask = time.monotonic() + max(LAG_EVERY, (time.thread_time() - began) / LAG_SHARE)
-        self.labelled.quality.requests = self.lag.answers
 
     def _judge(self, exchange: Exchange, label: Any) -> None:
         model = self.watched.model
@@ -115,12 +115,20 @@ class Truth:
         """Accuracy and the floor, the other metrics by name, coverage and lag."""
         others = {name: one._asdict() for name, one in self.labelled.measured().items() if name != "accuracy"}
         lag = {"lag": self.lag.median, "lag_p90": self.lag.p90, "unmatched": self.lag.unmatched}
-        return {**self.labelled.quality.numbers(), **others, **lag}
+        whole = {"n": self.labelled.n, "coverage": self.lag.coverage or 0.0}
+        return {**self.labelled.quality.numbers(), **whole, **others, **lag}
 
     def describe(self) -> list[str]:
         """Lines for a person."""
-        quality, numeric = self.labelled.quality, len(self.labelled.numeric)
-        lines = [] if numeric else [quality.describe()]
+        quality, n = self.labelled.quality, self.labelled.n
+        if not n:
+            what = "accuracy" if are_classes(self.watched.model) else "their error"
+            lines = [
+                f"no truth has come for {self.lag.answers} captured answers, so {what} is unknown (modelkeep label)"
+            ]
+        else:
+            told = quality.describe() if quality.wrong.values else f"the truth is known of {n:,} requests"
+            lines = [f"{told}, {self.lag.coverage or 0:.0%} of those captured"]
         others = {name: one for name, one in self.labelled.measured().items() if name != "accuracy"}
         if others:
             lines.append(", ".join(f"{name.replace('_', ' ')} {one.describe()}" for name, one in others.items()))
@@ -129,13 +137,14 @@ class Truth:
         return lines + (self.slices.describe() if self.slices else [])
 
 
-def _worst(watched: Watched) -> float | None:
-    """The mean absolute error that is held: what was promised, else WORSE times that of the reference rows."""
+def _worst(watched: Watched) -> tuple[float | None, str]:
+    """The mean absolute error that is held, and whose promise it is; None where there is none."""
     known = watched.known
     if watched.limits.max_error is not None:
-        return watched.limits.max_error
+        return watched.limits.max_error, "what was promised"
     if known is None or known.predicted is None or known.truth is None:
-        return None
+        return None, ""
     if known.predicted.dtype.kind != "f" or known.truth.dtype.kind not in "iuf":
-        return None
-    return float(np.abs(known.predicted - known.truth).mean()) * WORSE or None
+        return None, ""
+    mean = float(np.abs(known.predicted - known.truth).mean())
+    return mean * WORSE or None, f"{WORSE:g} times that of its reference rows"

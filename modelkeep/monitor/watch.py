@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from modelkeep import quantities
 from modelkeep.model import baseline
 from modelkeep.monitor import series
 from modelkeep.monitor.captured import Captured, calibration
@@ -163,7 +164,7 @@ class Run:
             holds = truth.calibrated is None or truth.calibrated.holds
             lines.append(estimated.describe(holds=holds, doubtful=doubtful))
         seconds = self.captured.seconds()
-        took = f"; p50 {seconds['p50']:.4f} s, p99 {seconds['p99']:.4f} s" if seconds else ""
+        took = "".join(f"; {name} {quantities.seconds(value)}" for name, value in seconds.items())
         return [*lines, self.health.describe() + took, *self._notes()]
 
 

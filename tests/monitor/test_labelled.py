@@ -121,7 +121,7 @@ class TestLabelled:
         assert made.findings() == []
 
     def test_numbers_with_a_promise(self) -> None:
-        made = Labelled(None, "", 1e6, worst=1.0)
+        made = Labelled(None, "", 1e6, worst=(1.0, "what was promised"))
         for at in range(200):
             made.add(Answer(numbers=(np.array([9.0]), np.array([1.0]))), float(at))
         assert set(made.measured()) == {"rmse", "mae"}

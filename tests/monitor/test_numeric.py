@@ -58,6 +58,16 @@ def test_intervals_hold_the_true_value_while_looking_again_and_again() -> None:
     assert 0 < last["mae"].high - last["mae"].low < 5
 
 
+def test_once_an_error_was_cut_there_is_no_upper_end() -> None:
+    """An interval that ends where the value is would claim that no error is larger."""
+    errors = np.r_[np.full(40, 1.0), np.full(400, 50.0)]
+    for one in numeric(errors).measured().values():
+        assert one.low is not None
+        assert 1.0 < one.low < one.value
+        assert one.high is None
+        assert f"({one.low:.3f} or more, n 440)" in one.describe()
+
+
 def test_exact_answers() -> None:
     assert numeric(np.zeros(60)).measured()["rmse"] == (0.0, None, None, 60)
 

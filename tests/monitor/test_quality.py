@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from modelkeep.monitor.quality import CHUNK, Quality, predicted, share_right
+from modelkeep.monitor.quality import CHUNK, Quality, are_classes, predicted, share_right
 from modelkeep.types import Model, Signature, TensorSpec
 
 
@@ -82,7 +82,6 @@ def quality(rates: list[tuple[int, float]], floor: float | None = 0.9, seed: int
     made, at = Quality(floor, "what was promised", 1e6), 0
     for count, accuracy in rates:
         for _ in range(count):
-            made.requests += 1
             made.add(float(rng.random() < accuracy), float(at))
             at += 1
     return made
@@ -114,18 +113,29 @@ class TestVerdict:
 
 
 class TestNumbers:
-    def test_accuracy_with_its_interval_and_coverage(self) -> None:
+    def test_accuracy_with_its_interval(self) -> None:
         made = quality([(400, 0.95)])
-        made.requests = 1000
         numbers = made.numbers()
         assert numbers["n"] == 400
-        assert numbers["coverage"] == 0.4
         assert numbers["low"] < numbers["accuracy"] < numbers["high"]
-        assert "on 400 labelled requests, 40% of those captured" in made.describe()
+        assert made.describe().endswith(" on 400 labelled requests")
 
-    def test_without_labels_only_that_is_said(self) -> None:
+    def test_without_labels_there_is_none(self) -> None:
         made = Quality(0.9, "what was promised", 1e6)
-        made.requests = 12
-        assert made.numbers() == {"n": 0, "coverage": 0.0, "floor": 0.9}
-        assert made.describe() == "no truth has come for 12 captured answers, so accuracy is unknown (modelkeep label)"
+        assert made.numbers() == {"n": 0, "floor": 0.9}
         assert made.finding() is None
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape", "classes"),
+    [
+        ("float32", (None, 10), True),
+        ("int64", (None,), True),
+        ("str", (None,), True),
+        ("float32", (None, 1), False),
+        ("float64", (None,), False),
+    ],
+)
+def test_which_answers_are_classes(dtype: str, shape: tuple[int | None, ...], classes: bool) -> None:
+    signature = Signature((), (TensorSpec("y", dtype, shape),))
+    assert are_classes(Model(Path("unused"), "onnx", signature, ("model.onnx",))) == classes

@@ -175,6 +175,7 @@ class TestQuality:
         first = check(version, model, home).numbers["quality"]
         labels.record(path, "digits", dict(zip(ids, truth.tolist(), strict=True)))
         second = check(version, model, home)
+        assert "labelled requests, 100% of those captured" in second.describe()
         assert (first["n"], first["coverage"]) == (300, 0.75)
         assert second.numbers["quality"]["n"] == 400
         assert second.numbers["quality"]["accuracy"] > 0.85

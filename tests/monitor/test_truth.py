@@ -1,0 +1,58 @@
+"""The truth of answers that are numbers: counted, held to a promise, and said in words that fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from modelkeep.data import labels
+from modelkeep.data.traffic import Exchange, TrafficLog
+from modelkeep.model.baseline import Baseline
+from modelkeep.monitor.limits import Limits
+from modelkeep.monitor.truth import Truth
+from modelkeep.monitor.watched import Watched
+from modelkeep.types import Model, Signature, TensorSpec
+
+PRICE = Signature((TensorSpec("x", "float32", (None, 1)),), (TensorSpec("price", "float32", (None, 1)),))
+
+
+@pytest.fixture
+def prices(tmp_path: Path) -> Truth:
+    """100 requests, each answered with 5, of a version that misses by 1 on its reference rows."""
+    log = TrafficLog(tmp_path / "traffic.db")
+    for at in range(100):
+        arrays: dict[str, Any] = {
+            "inputs": {"x": np.zeros((1, 1), "float32")},
+            "outputs": {"price": np.full((1, 1), 5.0)},
+        }
+        log.offer(Exchange(f"r{at}", 1e6 + at, "house", 1, "live", "ok", 0.01, **arrays))
+    log.close()
+    known = Baseline(None, None, np.full(80, 5.0), None, np.full(80, 4.0))  # type: ignore[arg-type]
+    model = Model(tmp_path, "onnx", PRICE, ("model.onnx",))
+    return Truth(Watched("house", 1, model, tmp_path, Limits(), known), None)
+
+
+def test_before_the_first_label(prices: Truth) -> None:
+    prices.look()
+    assert prices.describe() == [
+        "no truth has come for 100 captured answers, so their error is unknown (modelkeep label)"
+    ]
+
+
+def test_how_many_have_a_label(prices: Truth) -> None:
+    labels.record(prices.watched.traffic, "house", {f"r{at}": 4.0 for at in range(40)})
+    prices.look()
+    numbers = prices.numbers()
+    assert (numbers["n"], numbers["coverage"]) == (40, 0.4)
+    assert prices.describe()[0] == "the truth is known of 40 requests, 40% of those captured"
+    assert prices.labelled.findings() == []
+
+
+def test_what_was_not_promised_is_not_called_a_promise(prices: Truth) -> None:
+    labels.record(prices.watched.traffic, "house", {f"r{at}": 50.0 for at in range(100)})
+    prices.look()
+    (found,) = prices.labelled.findings()
+    assert found.why.endswith("labelled requests; 1.5 times that of its reference rows is 1.5")
