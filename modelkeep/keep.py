@@ -287,9 +287,10 @@ class Keep:
 
         version = self.get(ref)
         home, promised = self.settings.home, self.settings.promised
-        checked = watch.check(version, self.model(version), home, plots=plots, **{**promised, **limits})
+        held = {**promised, **limits}
+        checked = watch.check(version, self.model(version), home, plots=plots, **held)
         with self.telling:
-            telling.tell(self.registry, version, checked, alerts, self.who)
+            telling.tell(self.registry, version, checked, alerts, self.who, limits=held)
         return checked
 
     def alerted(self, document: Any) -> int:

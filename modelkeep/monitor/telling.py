@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from modelkeep.registry.journal import author
 from modelkeep.types import Finding
@@ -21,22 +22,35 @@ FOUND, TOLD, OVER = "finding", "finding-told", "finding-over"
 
 @dataclass
 class Known:
-    """A finding that is not over: the entry of who found it first, who found it too, and who of them has told it."""
+    """A finding that is not over: the entry of who found it first, who found it too and by which limits, and who of
+    them has told it."""
 
     entry: Entry
-    found: set[str] = field(default_factory=set)
+    found: dict[str, Any] = field(default_factory=dict)
     told: set[str] = field(default_factory=set)
+
+    def over(self, who: str, limits: Mapping[str, Any], *, always: bool) -> bool:
+        """Whether it is over once ``who`` finds it no more by these limits."""
+        return who in self.found and (always or self.found == {who: dict(limits)})
 
 
 def tell(
-    registry: Registry, version: Version, checked: Checked, alerts: Alerts | None, who: str, *, over: bool = False
+    registry: Registry,
+    version: Version,
+    checked: Checked,
+    alerts: Alerts | None,
+    who: str,
+    *,
+    limits: Mapping[str, Any] | None = None,
+    over: bool = False,
 ) -> None:
     """Write what is new in a look, and tell what ``who`` has not told; what goes on is told again to Alertmanager only.
 
-    So that a person who looked first takes no finding from those whom the service tells. ``over``: whether what ``who``
-    found, and finds no more, is over. That is so for who looks with the same limits each time; another one may have
-    looked for less.
+    So that a person who looked first takes no finding from those whom the service tells. What ``who`` found, and finds
+    no more by the same ``limits``, is over where nobody else found it: by other ones, one may have looked for less.
+    ``over``: it is over in any case, as for a service, which looks by the same limits as long as it runs.
     """
+    given = {key: list(value) if isinstance(value, tuple) else value for key, value in (limits or {}).items()}
     known, tells = _open(registry, version), alerts is not None or over
     found = {(finding.kind, finding.subject): finding for finding in checked.findings}
     me, goes_on = author(who), []
@@ -44,14 +58,14 @@ def tell(
         if key in known and (me in known[key].told or not tells):
             goes_on.append(finding)
             continue
-        data = {**finding.to_json(), "version": version.number, "told": tells}
+        data = {**finding.to_json(), "version": version.number, "told": tells, "limits": given}
         registry.note(version.name, TOLD if key in known else FOUND, finding.why, data, who=who)
         if alerts is not None:
             alerts.tell(version.ref, finding)
     if alerts is not None:
         alerts.still(version.ref, goes_on)
-    for key, one in known.items() if over else ():
-        if key not in found and me in one.found:
+    for key, one in known.items():
+        if key not in found and one.over(me, given, always=over):
             past = Finding(*key, one.entry.why, since=one.entry.data.get("since"))
             data = {"kind": past.kind, "subject": past.subject, "version": version.number, "since": past.since}
             registry.note(version.name, OVER, f"{past.kind} of {past.subject} is found no more", data, who=who)
@@ -71,7 +85,7 @@ def _open(registry: Registry, version: Version) -> dict[tuple[str, str], Known]:
             found.pop(key, None)
             continue
         one = found.setdefault(key, Known(entry))
-        one.found.add(entry.who)
+        one.found[entry.who] = entry.data.get("limits")
         if entry.data.get("told", True):
             one.told.add(entry.who)
     return found

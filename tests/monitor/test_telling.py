@@ -45,12 +45,12 @@ class Watching:
         self.registry, self.version, self.alerts = registry, version, Heard()
 
     def look(
-        self, *findings: Finding, who: str = "monitor", over: bool = True, tells: bool = True
+        self, *findings: Finding, who: str = "monitor", over: bool = True, tells: bool = True, **limits: Any
     ) -> list[tuple[str, str]]:
         """What is told of a look with these findings."""
         self.alerts.heard.clear()
         alerts = self.alerts if tells else None
-        tell(self.registry, self.version, Checked("digits@1", 9, 1.0, findings), alerts, who, over=over)
+        tell(self.registry, self.version, Checked("digits@1", 9, 1.0, findings), alerts, who, limits=limits, over=over)
         return list(self.alerts.heard)
 
     def journal(self) -> list[tuple[str, str]]:
@@ -84,7 +84,7 @@ def test_the_entry_holds_the_evidence(watching: Watching) -> None:
     watching.look(DRIFT)
     (entry,) = watching.registry.journal("digits", kind=FOUND)
     assert entry.why == "they moved"
-    assert entry.data == {**DRIFT.to_json(), "version": 1, "told": True}
+    assert entry.data == {**DRIFT.to_json(), "version": 1, "told": True, "limits": {}}
     assert entry.who == "monitor"
     watching.look()
     (entry,) = watching.registry.journal("digits", kind=OVER)
@@ -115,6 +115,18 @@ def test_what_only_a_person_found_is_not_for_the_service_to_end(watching: Watchi
     watching.look(DRIFT, who="person", over=False, tells=False)
     assert watching.look() == []
     assert watching.journal() == [(FOUND, "inputs")]
+
+
+def test_who_looks_again_by_the_same_limits_ends_what_nobody_else_found(watching: Watching) -> None:
+    """A line of cron, whose findings would stay open for ever, so that none came a second time."""
+    cron: dict[str, Any] = {"who": "person:cron", "over": False, "min_accuracy": 0.9, "slices": ("age",)}
+    assert watching.look(DRIFT, **cron) == [("tell", "inputs")]
+    assert watching.look(**{**cron, "min_accuracy": 0.8}) == [], "it may have looked for less"
+    assert watching.look(**{**cron, "who": "person:other"}) == []
+    assert watching.look(**cron) == [("over", "inputs")]
+    assert watching.look(DRIFT, **cron) == [("tell", "inputs")]
+    assert watching.look(DRIFT, who="monitor") == [("tell", "inputs")]
+    assert watching.look(**cron) == [], "the service finds it still"
 
 
 def test_who_told_nobody_may_tell_later(watching: Watching) -> None:
