@@ -29,7 +29,7 @@ from modelkeep.errors import (
 )
 from modelkeep.serve.grpc_handlers import ROOM, Handlers
 from modelkeep.serve.keys import Gate
-from modelkeep.serve.listener import KEEP_ALIVE, certificate
+from modelkeep.serve.listener import KEEP_ALIVE, LAME_DUCK, certificate
 from modelkeep.serve.messages import HEALTH, METHODS, SERVICE, STREAM, classes, pool
 from modelkeep.serve.plane import Plane
 from modelkeep.serve.repository import Repository
@@ -53,6 +53,7 @@ DESCRIBE = "ServerReflectionInfo"
 READING = frozenset({*METHODS, "HealthCheck", DESCRIBE}) - {"RepositoryModelLoad", "RepositoryModelUnload"}
 LONGEST = 4096
 """Characters of a sentence: it travels as a header, and clients drop an answer with one that is too large."""
+STOPPING = "the server is stopping, and takes no more questions; ask again later"
 PUSHBACK = "grpc-retry-pushback-ms"
 """Trailer: when to try again (gRPC proposal A6)."""
 _log = logging.getLogger(__name__)
@@ -66,6 +67,8 @@ class Endpoint:
     def __init__(self, plane: Plane, keys: Gate | None = None, repository: Repository | None = None) -> None:
         self._plane, self._keys = plane, keys or Gate(None)
         self._settings, self._metrics = plane.settings, plane.metrics
+        self._waiting: set[asyncio.Timeout] = set()
+        self._stopping = False
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own lines about a busy port say nothing that we do not
         self._grpc: Any = extras.need("grpc", extra="grpc")
         aio: Any = extras.need("grpc.aio", extra="grpc")
@@ -130,8 +133,16 @@ class Endpoint:
             )
 
     async def stop(self, grace: float) -> None:
-        """Take no more requests, and wait ``grace`` seconds at most for the answers to those that came."""
-        await self._server.stop(grace)
+        """Take no more requests, and wait ``grace`` seconds at most for the answers to those that came.
+
+        A stream that is between its questions, be it for hours, ends now; one that still gets answers, after them.
+        """
+        self._stopping = True
+        for waiting in self._waiting:
+            waiting.reschedule(0.0)
+        # gRPC's own stop ends calls that it has not handed over yet as CANCELLED, which no client takes for "try again"
+        await asyncio.sleep(min(LAME_DUCK, grace))
+        await self._server.stop(max(0.0, grace - LAME_DUCK))
 
     def _unary(self, name: str, handler: Handler) -> Any:
         made = classes()
@@ -140,6 +151,9 @@ class Endpoint:
         async def guarded(messages: AsyncIterator[bytes], context: Any) -> Any:
             try:
                 self._admit(context, scope_of(name))
+                if self._stopping and name == "ModelInfer":
+                    self._metrics.rejected("not_ready")
+                    raise NotReady(STOPPING)
                 return await handler(_read(kind, await self._only(messages)), context)
             except Exception as error:  # noqa: BLE001 - a defect of modelkeep, and the server must outlive it
                 await self._refuse(context, error)
@@ -176,11 +190,22 @@ class Endpoint:
         may have been revoked meanwhile, and its rate counts questions.
         """
         first = True
-        async for message in messages:
+        while (message := await self._next(messages)) is not None:
             if not first:
                 self._admit(context, scope_of(name))
             first = False
             yield _read(kind, message)
+
+    async def _next(self, messages: AsyncIterator[bytes]) -> bytes | None:
+        """The next message of a stream, however late; None after the last. Raises NotReady once the server stops."""
+        try:
+            async with asyncio.timeout(0.0 if self._stopping else None) as waiting:
+                self._waiting.add(waiting)
+                return await anext(messages, None)
+        except TimeoutError:
+            raise NotReady(STOPPING) from None
+        finally:
+            self._waiting.discard(waiting)
 
     def _reflection(self) -> dict[str, Any]:
         """What the services are, for a client that has no .proto file."""

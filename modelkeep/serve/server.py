@@ -190,9 +190,9 @@ class Service:
         finally:
             for page in mounted.values():
                 page.stop()
-            if grpc is not None:
-                await grpc.stop(settings.request_timeout)
-            await self._listener.drain()
+            self.plane.stopping = True
+            ending = [] if grpc is None else [grpc.stop(settings.request_timeout)]
+            await asyncio.gather(self._listener.drain(), *ending)
             await serving
             await self.source.end()
             await self.plane.close()
