@@ -100,13 +100,14 @@ def _record(
     return Recorded(found.given, new, changed, matched, examples)
 
 
-def read(path: Path, model: str, *, after: int = 0) -> list[tuple[int, str, Any]]:
-    """(row, request id, label) of the labels that came after row ``after``, the oldest first."""
+def read(path: Path, model: str, *, after: int = 0, limit: int | None = None) -> list[tuple[int, str, Any]]:
+    """(row, request id, label) of the labels that came after row ``after``, the oldest ``limit`` of them first."""
     if not path.is_file():
         return []
     with closing(connect(path)) as database:
         found = database.execute(
-            "SELECT row, id, label FROM labels WHERE model = ? AND row > ? ORDER BY row", (model, after)
+            "SELECT row, id, label FROM labels WHERE model = ? AND row > ? ORDER BY row LIMIT ?",
+            (model, after, -1 if limit is None else limit),
         ).fetchall()
     return [(row, request, json.loads(label)) for row, request, label in found]
 

@@ -33,6 +33,11 @@ class Profiled:
         self.run = _Run(watched, 0)
         self._next: _Run | None = None
 
+    @property
+    def behind(self) -> bool:
+        """Whether the last look left something for the next ones."""
+        return self.run.behind
+
     def look(self) -> None:
         """Take the chunks that are new or, where looks are bounded, the next ones, for none may be left out."""
         if self._place.moved():
@@ -54,6 +59,7 @@ class _Run:
         self.drifts = drifts(watched)
         self.n = self.strange = 0
         self.since: float | None = None
+        self.behind = False
 
     def read(self) -> None:
         """Go on."""
@@ -63,6 +69,7 @@ class _Run:
                 if chunk.track != "shadow":
                     self._take(chunk)
             self.row = page[-1].row
+            self.behind = len(page) == who.most
             if who.most is not None:
                 break
 

@@ -43,6 +43,8 @@ class Truth:
         place = Place(path, newest, lambda: stride(newest(), RUN))
         self._place = place if watched.most is None else place.once()
         self.lag: Lag = labels.Lag()
+        self.behind = False
+        """Whether the last look left labels for the next ones."""
         self._ask = float("-inf")
         """When to ask for it again, on time.monotonic's clock."""
         self._begin()
@@ -68,7 +70,9 @@ class Truth:
         if self._place.moved():
             self._begin()
         who = self.watched
-        for row, request, label in labels.read(who.traffic, who.name, after=self._place.row)[: who.most]:
+        new = labels.read(who.traffic, who.name, after=self._place.row, limit=who.most)
+        self.behind = len(new) == who.most
+        for row, request, label in new:
             self._place.row = row
             if len(self._waiting) < MAX_WAITING:
                 self._waiting[request] = label, TRIES

@@ -22,6 +22,8 @@ class Vital:
     def __init__(self, watched: Watched) -> None:
         self.watched = watched
         self._place = Place(watched.pulses, partial(pulses.newest, watched.pulses), lambda: 0)
+        self.behind = False
+        """Whether the last look left something for the next ones."""
         self._begin()
 
     def _begin(self) -> None:
@@ -40,11 +42,14 @@ class Vital:
         if self._place.moved():
             self._begin()
         who = self.watched
-        for pulse in pulses.read(who.pulses, who.name, who.number, after=self._place.row, limit=who.most):
+        new = pulses.read(who.pulses, who.name, who.number, after=self._place.row, limit=who.most)
+        memory = pulses.memory(who.pulses, after=self._memory_row, limit=who.most)
+        self.behind = who.most in (len(new), len(memory))
+        for pulse in new:
             self._place.row = pulse.row
             self.since = pulse.at if self.since is None else self.since
             self.health.add_pulse(pulse, SECONDS)
-        for row, sample in pulses.memory(who.pulses, after=self._memory_row, limit=who.most):
+        for row, sample in memory:
             self._memory_row = row
             self.health.leak.add(*sample)
         if who.limits.slo is not None:

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 class Checked:
     """What a look came to: ``findings``, and the ``numbers`` by subject. ``n`` requests were looked at.
 
-    ``notes`` say what could not be judged, and why; ``plots`` is what a page draws, where it was asked for.
+    ``notes`` say what could not be judged, and why; ``plots`` is what a page draws, where it was asked for. ``whole``
+    is false while bounded looks have not yet read all that there was: what was found long ago may be over since.
     """
 
     ref: str
@@ -41,6 +42,7 @@ class Checked:
     findings: tuple[Finding, ...]
     numbers: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    whole: bool = True
     lines: tuple[str, ...] = field(default=(), repr=False)
     plots: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
@@ -63,6 +65,11 @@ def check(
     return run.look(plots=plots)
 
 
+def begin(version: Version, model: Model, home: Path, *, most: int | None = None, **limits: Any) -> Run:
+    """For one who looks again and again: what ``check`` does at each ``look``. See ``check``."""
+    return _begun(version.ref, version.digest, home, Limits(**limits), most, _Same(model))
+
+
 class Run:
     """The detectors of one version; each look reads on where the last one ended."""
 
@@ -72,6 +79,7 @@ class Run:
         self.profiled, self.captured = Profiled(watched), Captured(watched, sure)
         self.truth, self.vital = Truth(watched, sure), Vital(watched)
         self._lock = threading.Lock()
+        self._whole = False
 
     @property
     def health(self) -> Health:
@@ -90,6 +98,7 @@ class Run:
             self.captured.look(features=not self.profiled.run.n)
             self.truth.look()
             self.vital.look()
+            self._whole = self._whole or not (self.profiled.behind or self.truth.behind or self.vital.behind)
             if self.watched.limits.silence is not None:
                 self.health.now = time.time()
             findings = self._findings()
@@ -104,6 +113,7 @@ class Run:
                 tuple(findings),
                 self._numbers(doubtful),
                 tuple(self._notes()),
+                self._whole,
                 tuple(self._lines(doubtful)),
                 series.of(self) if plots else {},
             )
@@ -183,7 +193,12 @@ class _Same:
 
 @lru_cache(maxsize=8)
 def _run(ref: str, digest: str, home: Path, limits: Limits, most: int | None, same: _Same) -> Run:
-    """The run in progress, if this process has one; a version never changes, so its digest names its baseline."""
+    """The run in progress, if this process has one."""
+    return _begun(ref, digest, home, limits, most, same)
+
+
+def _begun(ref: str, digest: str, home: Path, limits: Limits, most: int | None, same: _Same) -> Run:
+    """A new run; a version never changes, so its digest names its baseline."""
     name, _, number = ref.rpartition("@")
     known = _baseline(digest, home, most is not None, same)
     return Run(Watched(name, int(number), same.model, home, limits, known, most))

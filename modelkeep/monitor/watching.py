@@ -13,11 +13,11 @@ from modelkeep.monitor import telling, watch
 from modelkeep.monitor.alerts import Alerts
 from modelkeep.monitor.limits import Limits
 from modelkeep.monitor.watcher import Watcher
-from modelkeep.types import Model, Ref
+from modelkeep.types import Ref
 
 if TYPE_CHECKING:
     from modelkeep.metrics import Metrics
-    from modelkeep.monitor.watch import Checked
+    from modelkeep.monitor.watch import Checked, Run
     from modelkeep.registry import Registry
     from modelkeep.settings import Settings
 
@@ -37,39 +37,46 @@ class Looks:
         self.registry, self.home, self.limits = registry, settings.home, limits
         self.alerts = Alerts(settings.webhook or None, alertmanager=settings.alertmanager or None)
         self._lock = lock
-        self._models: dict[str, Model] = {}
-        """By digest: a version never changes, so its folder is verified once."""
+        self._runs: dict[str, Run] = {}
+        """Of the versions that were looked at last time: a version never changes, so its folder is verified once."""
         self._first: dict[str, float] = {}
         """When each version was looked at first, on time.monotonic's clock."""
 
     def at(self, names: Sequence[str]) -> Iterator[Checked]:
-        """One after the other; what is new is written and told. A version that cannot be looked at keeps nobody from
-        looking at the next ones: what it raised is raised at the end, its name before it.
+        """One after the other; what is new is written and told. After a start it takes a few looks to read what there
+        was, of which nothing is said: it was told before, or is over.
+
+        A version that cannot be looked at keeps nobody from looking at the next ones: what it raised is raised at the
+        end, its name before it.
         """
-        troubles = []
+        troubles, runs, self._runs = [], self._runs, {}
         for name in names:
             try:
                 route = self.registry.route(name)
             except NotFound:  # it was removed meanwhile
                 continue
             for number in sorted(n for n in (route.live, route.canary) if n is not None):
+                ref = Ref(name, number)
                 try:
-                    checked = self._look(Ref(name, number))
+                    run = self._runs[str(ref)] = runs.get(str(ref)) or self._begin(ref)
+                    checked = self._look(ref, run)
                 except Exception as error:  # noqa: BLE001 - whatever it is
                     error.add_note(f"{name}@{number}")
                     troubles.append(error)
                     continue
-                yield checked
+                if checked.whole:
+                    yield checked
         if troubles:
             raise troubles[0]
 
-    def _look(self, ref: Ref) -> Checked:
+    def _begin(self, ref: Ref) -> Run:
         version = self.registry.get(ref)
-        model = self._models.get(version.digest)
-        if model is None:
-            self._models = {version.digest: self.registry.checkout(version), **dict(list(self._models.items())[:15])}
-            model = self._models[version.digest]
-        checked = watch.check(version, model, self.home, most=MOST, **self.limits)
+        return watch.begin(version, self.registry.checkout(version), self.home, most=MOST, **self.limits)
+
+    def _look(self, ref: Ref, run: Run) -> Checked:
+        version, checked = self.registry.get(ref), run.look()
+        if not checked.whole:
+            return checked
         if time.monotonic() - self._first.setdefault(version.ref, time.monotonic()) < GRACE:
             checked = replace(checked, findings=tuple(f for f in checked.findings if f.kind != "no-data"))
         with self._lock:

@@ -42,6 +42,12 @@ class TestRecord:
         assert truth(path)["a"] == 4
         assert len(labels.read(path, "digits")) == 1
 
+    def test_they_are_read_in_parts_the_oldest_first(self, path: Path) -> None:
+        labels.record(path, "digits", {"a": 1, "b": 2, "c": 3})
+        rows = labels.read(path, "digits", limit=2)
+        assert [request for _, request, _ in rows] == ["a", "b"]
+        assert [request for _, request, _ in labels.read(path, "digits", after=rows[-1][0], limit=2)] == ["c"]
+
     def test_another_model_is_another_matter(self, path: Path) -> None:
         assert labels.record(path, "other", {"a": 3}).matched == 0
         assert truth(path)["a"] is None

@@ -20,7 +20,7 @@ from modelkeep.errors import BadSettings
 from modelkeep.metrics import Metrics
 from modelkeep.monitor import watching
 from modelkeep.monitor.telling import FOUND, OVER
-from modelkeep.monitor.watch import Checked
+from modelkeep.monitor.watch import Run
 from modelkeep.monitor.watcher import Watcher
 from modelkeep.monitor.watching import WHO, Looks
 from modelkeep.registry import Registry
@@ -114,7 +114,7 @@ def test_a_monitor_that_cannot_work_costs_no_answer(
     def broken(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(watching.watch, "check", broken)
+    monkeypatch.setattr(watching.watch, "begin", broken)
     monkeypatch.setattr(pulses, "write", broken)
     running = service(registry, settings, Looks(registry, settings, {}, Lock()))
     with running as url:
@@ -143,20 +143,52 @@ class TestLooks:
     ) -> None:
         registry.add("other", model.path, made_by="add('digits.onnx')")
         registry.promote("other", 1, why="it is the first")
-        check = watching.watch.check
+        begin = watching.watch.begin
 
-        def broken(version: Version, *rest: Any, **given: Any) -> Checked:
+        def broken(version: Version, *rest: Any, **given: Any) -> Run:
             if version.name == "digits":
                 raise KeyError("logits")
-            return check(version, *rest, **given)
+            return begin(version, *rest, **given)
 
-        monkeypatch.setattr(watching.watch, "check", broken)
+        monkeypatch.setattr(watching.watch, "begin", broken)
         metrics, looks = Metrics(), Looks(registry, settings, {}, Lock())
         watcher = Watcher(metrics, settings.home, lambda: looks.at(["digits", "other"]), every=1.0)
         with caplog.at_level(logging.WARNING):
             watcher.turn()
         assert "digits@1: KeyError: 'logits'" in caplog.text
         assert metrics.value("modelkeep_findings", model="other", version="1", kind="drift") == 0.0
+
+    def test_after_a_restart_nothing_is_told_again_and_nothing_is_over_before_all_is_read(
+        self, registry: Registry, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(watching, "MOST", 10)
+        monkeypatch.setattr(watching, "GRACE", 0.0)
+        for at in range(60):
+            counts = {("digits", 1): pulses.Counts(100, 60 if at > 20 else 0)}
+            pulses.write(settings.home / "pulses.db", time.time() + at, counts)
+        looks = Looks(registry, settings, {}, Lock())
+        assert [list(looks.at(["digits"])) for _ in range(5)] == [[]] * 5, "not all is read yet"
+        for _ in range(4):
+            list(looks.at(["digits"]))
+        assert findings(registry) == {"errors"}
+        again = Looks(registry, settings, {}, Lock())
+        for _ in range(9):
+            list(again.at(["digits"]))
+        assert len(registry.journal("digits", kind=FOUND)) == 1
+        assert findings(registry, OVER) == set()
+
+    def test_many_models_are_each_read_on(self, registry: Registry, settings: Settings, model: Model) -> None:
+        """More of them than a cache of runs held once: none begins anew."""
+        names = ["digits", *(f"digits{at}" for at in range(12))]
+        for name in names[1:]:
+            registry.add(name, model.path, made_by="add('digits.onnx')")
+            registry.promote(name, 1, why="it is the first")
+        looks = Looks(registry, settings, {}, Lock())
+        list(looks.at(names))
+        before = dict(looks._runs)
+        list(looks.at(names))
+        assert len(before) == 13
+        assert all(looks._runs[ref] is run for ref, run in before.items())
 
     def test_a_folder_is_verified_once(
         self, registry: Registry, settings: Settings, monkeypatch: pytest.MonkeyPatch
