@@ -5,6 +5,7 @@ The help of a verb stands here, so that ``modelkeep --help`` imports none of the
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -40,6 +41,9 @@ VERBS: dict[str, tuple[str, str]] = {
     "journal": ("modelkeep.cli.journal:journal", "What happened, in order."),
 }
 
+STOPPED = 130
+"""The exit code of what Ctrl-C ended."""
+
 
 class Verbs(click.Group):
     """Commands from the table, imported when they are called."""
@@ -64,7 +68,8 @@ class Verbs(click.Group):
 @click.command(
     cls=Verbs,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 ok, 1 the answer is no, 2 wrong use. modelkeep VERB --help says more.",
+    epilog="A REF names a version: digits (the live one, else the newest), digits@3, digits@live, @canary, @previous, "
+    "@newest or an alias. Exit codes: 0 ok, 1 the answer is no, 2 wrong use. modelkeep VERB --help says more.",
 )
 @click.version_option(__version__, prog_name="modelkeep")
 def group() -> None:
@@ -73,10 +78,14 @@ def group() -> None:
 
 def fail(message: str, kind: str, code: int) -> NoReturn:
     """One sentence to stderr, or JSON to stdout where the caller asked for JSON; then exit."""
+    told = False
     if "--json" in sys.argv:
-        click.echo(json.dumps({"error": message, "kind": kind}))
-    else:
-        click.echo(f"modelkeep: {message}", err=True)
+        with contextlib.suppress(OSError):  # stdout may be what failed: a full disk, a pipe that nobody reads
+            click.echo(json.dumps({"error": message, "kind": kind}))
+            told = True
+    if not told:
+        with contextlib.suppress(OSError):
+            click.echo(f"modelkeep: {message}", err=True)
     sys.exit(code)
 
 
@@ -89,16 +98,22 @@ def main(argv: list[str] | None = None) -> None:
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
         sys.exit(2)
+    except click.UsageError as error:
+        fail(f"{error.format_message()} (see {_command(error)} --help)", "Usage", 2)
     except click.ClickException as error:
-        fail(f"{error.format_message()} (see modelkeep --help)", "Usage", 2)
+        fail(error.format_message(), "Usage", 2)
     except (KeyboardInterrupt, click.Abort):
         click.echo("modelkeep: stopped", err=True)
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.exit(0)
+        sys.exit(STOPPED)
     except OSError as error:
-        fail(f"{error.strerror or error}: {error.filename or 'no file named'}", type(error).__name__, 2)
+        where = f": {error.filename}" if error.filename else ", while writing to stdout or to a file"
+        fail(f"{error.strerror or error}{where}", type(error).__name__, 2)
     sys.exit(outcome if isinstance(outcome, int) else 0)
+
+
+def _command(error: click.UsageError) -> str:
+    """What was typed, as far as it is known: modelkeep, or modelkeep VERB."""
+    return error.ctx.command_path if error.ctx else "modelkeep"
 
 
 def script() -> NoReturn:
@@ -106,13 +121,18 @@ def script() -> NoReturn:
 
     An engine that was given up while it loaded a model still runs, in native code that an orderly end would abort
     ("terminate called without an active exception"): the process then ends at once, with the exit code that it has.
+    So does one that a person stopped: what is under way on other threads would be told as leaked, object by object.
     """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started this
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - open until the process ends
     try:
         main()
     except SystemExit as end:
-        if any(thread.name == LOADING for thread in threading.enumerate()):
-            sys.stdout.flush()
-            sys.stderr.flush()
+        if end.code == STOPPED or any(thread.name == LOADING for thread in threading.enumerate()):
+            with contextlib.suppress(OSError):
+                sys.stdout.flush()
+                sys.stderr.flush()
             os._exit(end.code if isinstance(end.code, int) else 1)
         raise
     sys.exit(0)

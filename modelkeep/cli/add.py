@@ -58,6 +58,7 @@ def add(
       scikit-learn (.skops)                         --data where it picks columns by name
       pickle of scikit-learn (.joblib, .pkl)        --trust
       XGBoost (.json, .ubj), LightGBM (.txt)        nothing more
+      SavedModel, Keras (.keras, .h5), LiteRT       nothing more
     """
     from modelkeep.data import dataset
 

@@ -28,7 +28,8 @@ def doctor(explain: bool, make: str | None, remove: str | None, json_: bool) -> 
         return dump(found)
     advice = found.pop("advice")
     for key, value in found.items():
-        say(f"{key.replace('_', ' '):<{WIDTH}} {_text(value)}")
+        name, unit = ("memory", " GiB") if key == "memory_gib" else (key.replace("_", " "), "")
+        say(f"{name:<{WIDTH}} {_text(value)}{unit}")
     for line in advice:
         say(f"- {line}")
     return None

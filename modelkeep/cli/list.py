@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from modelkeep.cli.output import as_json, dump, open_keep, say, table, version_json
+from modelkeep.cli.output import as_json, dump, open_keep, place, say, table, version_json
 from modelkeep.quantities import size
 
 
-@click.command("list")
+@click.command("list", epilog="Examples: modelkeep list    modelkeep list digits")
 @click.argument("name", required=False)
 @as_json
 def list_(name: str | None, json_: bool) -> None:
@@ -25,12 +25,11 @@ def list_(name: str | None, json_: bool) -> None:
     if not found:
         return say("no model yet; register one with: modelkeep add NAME FILE")
     for n, (route, versions) in found.items():
-        places = {route.live: "live", route.canary: f"canary {route.weight:.0%}", route.previous: "previous"}
         table(
             n,
             ("version", "route", "format", "size", "made by", "parent"),
             [
-                (v.ref, places.get(v.number, ""), v.model.format, size(v.model.size), told(v.made_by), v.parent or "")
+                (v.ref, place(route, v.number), v.model.format, size(v.model.size), told(v.made_by), v.parent or "")
                 for v in versions
             ],
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from modelkeep.keep import Keep
-    from modelkeep.types import Report, Version
+    from modelkeep.types import Report, Route, Version
 
 as_json = click.option("--json", "json_", is_flag=True, help="One JSON document on stdout, for a machine.")
 
@@ -34,7 +35,7 @@ def open_keep() -> Keep:
 
 def dump(value: Any) -> None:
     """One JSON document to stdout."""
-    click.echo(json.dumps(plain(value), indent=2))
+    say(json.dumps(plain(value), indent=2))
 
 
 def plain(value: Any) -> Any:
@@ -71,16 +72,39 @@ def version_json(version: Version) -> dict[str, Any]:
     }
 
 
+def place(route: Route, number: int) -> str:
+    """What a version is in its model's route: live, canary 10%, shadow, previous, several of them or nothing."""
+    places = {"live": route.live, f"canary {route.weight:.0%}": route.canary}
+    places |= {"shadow": route.shadow, "previous": route.previous}
+    return ", ".join(name for name, at in places.items() if at == number)
+
+
 def say(text: str) -> None:
     """A sentence for the person, on stdout."""
-    click.echo(text)
+    with _while_read():
+        click.echo(text)
 
 
 def say_reports(reports: Iterable[Report]) -> None:
     """Each report's sentence, marked by its verdict."""
-    marks = {True: click.style("ok", fg="green"), False: click.style("no", fg="red"), None: "--"}
+    marks = {True: _coloured("ok", "green"), False: _coloured("no", "red"), None: "--"}
     for report in reports:
-        click.echo(f"  {marks[report.ok]}  {report.kind}: {report.why}")
+        say(f"  {marks[report.ok]}  {report.kind}: {report.why}")
+
+
+def _coloured(text: str, colour: str) -> str:
+    return text if os.environ.get("NO_COLOR") else click.style(text, fg=colour)
+
+
+@contextmanager
+def _while_read() -> Iterator[None]:
+    """Once nobody reads on (``| head``) the rest goes nowhere, and the exit code stays the verb's: 1 would mean no."""
+    try:
+        yield
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -94,7 +118,10 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> 
     for row in rows:
         drawn.add_row(*(str(cell) for cell in row))
     # a pipe has no width of its own: give the table what it needs, so that a log keeps whole lines
-    Console(width=None if sys.stdout.isatty() else 160).print(drawn)
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    with console.capture() as text:
+        console.print(drawn)
+    say(text.get().rstrip("\n"))
 
 
 @contextmanager

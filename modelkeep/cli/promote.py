@@ -7,7 +7,7 @@ import click
 from modelkeep.cli.output import as_json, dump, open_keep, say
 
 
-@click.command()
+@click.command(epilog="Example: modelkeep promote digits@2 --why 'better on the new rows'")
 @click.argument("ref")
 @click.option("--why", default="promoted by hand", help="Goes to the journal.")
 @as_json

@@ -7,7 +7,7 @@ import click
 from modelkeep.cli.output import as_json, dump, open_keep, say
 
 
-@click.command()
+@click.command(epilog="Example: modelkeep rollback digits --why 'slow since noon'")
 @click.argument("name")
 @click.option("--why", default="rolled back by hand", help="Goes to the journal.")
 @as_json

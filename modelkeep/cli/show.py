@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from modelkeep.cli.output import as_json, dump, open_keep, plain, say, say_reports, version_json
+from modelkeep.cli.output import as_json, dump, open_keep, place, plain, say, say_reports, version_json
 
 
-@click.command()
+@click.command(epilog="Examples: modelkeep show digits    modelkeep show digits@3    modelkeep show digits@canary")
 @click.argument("ref")
 @as_json
 def show(ref: str, json_: bool) -> None:
@@ -28,7 +28,8 @@ def show(ref: str, json_: bool) -> None:
                 "route": route,
             }
         )
-    say(f"{version.ref}  {version.model.format}  sha256 {version.digest}")
+    at = place(route, version.number)
+    say(f"{version.ref}  {version.model.format}  {f'{at}  ' if at else ''}sha256 {version.digest}")
     for tensor in version.model.signature.inputs:
         say(f"  takes {tensor.describe()}")
     for tensor in version.model.signature.outputs:

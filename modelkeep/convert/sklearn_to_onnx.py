@@ -25,7 +25,7 @@ from modelkeep import extras
 from modelkeep.convert.proof import Progress, difference, noted, prove
 from modelkeep.convert.rename import Names, keep_reference, rename_file, renamed_signature
 from modelkeep.data.dataset import Dataset
-from modelkeep.errors import BadModel, Differs, ModelkeepError, Unsupported
+from modelkeep.errors import BadModel, Differs, ModelkeepError, Undecided, Unsupported
 from modelkeep.model import folder
 from modelkeep.model.formats import onnx as onnx_format
 from modelkeep.model.formats import sklearn as sklearn_format
@@ -63,7 +63,7 @@ class SklearnToOnnx:
     progress: Progress | None = field(default=None, repr=False, compare=False)
 
     def run(self, model: Model, into: Path) -> tuple[Model, tuple[Report, ...]]:
-        """See Step. Raises Differs, with the rows that differ for each way tried, or Unsupported."""
+        """See Step. Raises Differs, with the rows that differ for each way tried, Undecided, or Unsupported."""
         if model.format != "sklearn":
             raise Unsupported(f"only scikit-learn models are converted so, and this is '{model.format}'")
         renamed_signature(model.signature, self.rename)  # refuses names that there are not
@@ -84,6 +84,8 @@ class SklearnToOnnx:
                 report = prove(
                     model, made, rows, atol=self.atol, rtol=self.rtol, rename=self.rename, progress=self.progress
                 )
+            except Undecided:
+                raise  # of the rows, and not of how it was written
             except ModelkeepError as error:
                 failed[way] = difference(error)
                 differs = error if isinstance(error, Differs) else differs
@@ -221,9 +223,12 @@ def _types(signature: Signature, floating: str, library: str) -> list[tuple[str,
 
 def _finish(graph: Any, signature: Signature) -> None:
     """Inputs and outputs as the signature has them: names, dtypes, ranks; casts go in where the converter differs."""
-    nodes, inputs = graph.graph, list(graph.graph.input)
-    for spec in signature.inputs:
-        given = next(value for value in inputs if value.name == spec.name)
+    nodes = graph.graph
+    if len(nodes.input) != len(signature.inputs):
+        raise Unsupported(f"it takes {', '.join(value.name for value in nodes.input)} only")
+    for spec, given in zip(signature.inputs, nodes.input, strict=True):
+        if given.name != spec.name:  # the converters write "length (cm)" as length__cm_; the order is the model's
+            _rename(nodes, given.name, spec.name)
         kind = given.type.tensor_type.elem_type
         if kind != ONNX_TYPES[spec.dtype]:
             _rename(nodes, spec.name, f"{spec.name}/cast")

@@ -259,7 +259,7 @@ class Tally:
             return "one row cannot show whether two models agree; give more rows"
         return (
             f"the reference gives the same answer to all of the rows, within the tolerance "
-            f"({', '.join(self.constant())}), so agreement would mean nothing; give rows that it tells apart"
+            f"({', '.join(self.constant())}), so agreement would mean nothing; give rows that it tells apart (--data)"
         )
 
     def numbers(self) -> dict[str, Any]:

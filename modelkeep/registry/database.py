@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 BUSY_SECONDS = 10.0
 """How long a writer waits for another before it gives up."""
+SHARED_BYTES = 32 * 1024
+"""What SQLite needs beside a database in WAL mode for its readers, too (the -shm file)."""
 _LAYOUT_LOCK = 0x6D6F64656C6B  # any number that other programs in the same PostgreSQL are unlikely to lock
 
 
@@ -92,7 +94,7 @@ class Database:
 
     def _explain(self, error: DBAPIError) -> ModelkeepError:
         text = str(error.orig).strip()
-        if "is full" in text or "No space left" in text:
+        if "is full" in text or "No space left" in text or ("I/O error" in text and self._is_full()):
             return StorageFull(
                 f"no space left for the registry {self.where}: {self._free()} are free, about 100,000 needed; nothing "
                 "was stored; free some space, then do it again"
@@ -102,7 +104,7 @@ class Database:
                 f"another process has kept the registry {self.where} locked for {BUSY_SECONDS:g} s; try again, "
                 "and look for a process that hangs if this comes back"
             )
-        if "not a database" in text or "malformed" in text:
+        if "not a database" in text or "malformed" in text or "no such table" in text or "no such column" in text:
             return Damaged(
                 f"{self.where} is not a registry of modelkeep, or is damaged ({text}); restore it from a backup, or "
                 "move it away to begin with an empty one"
@@ -113,6 +115,10 @@ class Database:
 
     def _free(self) -> str:
         return f"{shutil.disk_usage(Path(self.where).parent).free:,} bytes" if self._sqlite else "no bytes"
+
+    def _is_full(self) -> bool:
+        """SQLite calls it an I/O error where there is no room even for what its readers share."""
+        return self._sqlite and shutil.disk_usage(Path(self.where).parent).free < SHARED_BYTES
 
     def _lay_out(self) -> None:
         """Create the tables where there are none. Several processes may come here at the same moment."""

@@ -46,7 +46,9 @@ class Store:
                 for folder in ("blobs", "temp"):
                     Path(self._root, folder).mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise Damaged(f"the store {url} cannot be made: {error}; set `store` to another place") from error
+                raise Damaged(
+                    f"the store {url} cannot be made: {error.strerror}; set `store` to another place"
+                ) from error
 
     def put(self, source: Path, file: File) -> bool:
         """Store a file's bytes; False when they were there already. A stored copy that is damaged is replaced.

@@ -89,6 +89,9 @@ def numbers(connection: Connection, name: str) -> list[int]:
     found = list(connection.execute(query).scalars())
     if not found:
         there = names(connection)
+        model, at, _ = name.partition("@")
+        if at and model in there:
+            raise NotFound(f"'{name}' names one version, and a model's name belongs here: {model}")
         raise NotFound(
             f"no model is called '{name}'; there are: {', '.join(there)}"
             if there

@@ -57,7 +57,9 @@ class Ring:
             return [Key(**{**row, "scopes": tuple(row["scopes"])}) for row in rows]
         except FileNotFoundError:
             return []
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except OSError as error:
+            raise BadSettings(f"the keys in {self.path} cannot be read: {error.strerror}") from error
+        except (ValueError, KeyError, TypeError) as error:
             raise BadSettings(f"{self.path} holds no keys that can be read ({error}); mend or remove it") from error
 
     def add(self, name: str, scopes: Iterable[str], rate: float = 0.0) -> str:

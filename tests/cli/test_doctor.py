@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from modelkeep import environments
 from modelkeep.cli.doctor import doctor
 from modelkeep.errors import NotFound
+from modelkeep.tune import machine
 
 
 def test_an_environment_is_made_and_removed_on_demand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,6 +26,12 @@ def test_an_environment_is_made_and_removed_on_demand(tmp_path: Path, monkeypatc
     assert CliRunner().invoke(doctor, ["--remove", "tensorflow"]).exit_code == 0
     assert not place.exists()
     assert isinstance(CliRunner().invoke(doctor, ["--remove", "tensorflow"]).exception, NotFound)
+
+
+def test_memory_has_its_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "_memory_gib", lambda: 23.5)
+    said = CliRunner().invoke(doctor, []).output.splitlines()
+    assert "memory           23.5 GiB" in said
 
 
 def test_an_unknown_environment_is_told_with_those_that_there_are() -> None:

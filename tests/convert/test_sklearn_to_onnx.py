@@ -27,7 +27,7 @@ from sklearn.svm import LinearSVC
 from modelkeep import convert
 from modelkeep.convert import sklearn_to_onnx
 from modelkeep.data.dataset import Dataset
-from modelkeep.errors import BadInput, Differs, Unsupported
+from modelkeep.errors import BadInput, Differs, Undecided, Unsupported
 from modelkeep.model import engines, formats
 from modelkeep.types import Model, Report
 
@@ -95,6 +95,24 @@ def test_columns_stay_inputs_of_their_own(tmp_path: Path) -> None:
     made, report = converted(adopted(estimator, tmp_path, rows), tmp_path)
     assert report.ok is True
     assert [t.describe() for t in made.signature.inputs] == ["age float64 [batch, 1]", "city str [batch, 1]"]
+
+
+def test_names_of_columns_that_no_c_program_would_take(tmp_path: Path) -> None:
+    frame = pandas.DataFrame({"a b": X[:, 0], "a_b": X[:, 1], "Größe (cm)": X[:, 2], "2nd": X[:, 3]})
+    scaled = ColumnTransformer([("all", StandardScaler(), list(frame))])
+    estimator = make_pipeline(scaled, LogisticRegression()).fit(frame, Y)
+    rows = Dataset({name: frame[[name]].to_numpy() for name in frame}, Y, "frame")
+    made, report = converted(adopted(estimator, tmp_path, rows), tmp_path)
+    assert report.ok is True
+    assert [t.name for t in made.signature.inputs] == list(frame)
+    found = engines.load(made).run({name: array[:9] for name, array in rows.inputs.items()})
+    np.testing.assert_allclose(found["probabilities"], estimator.predict_proba(frame[:9]), atol=1e-5)
+
+
+def test_rows_that_are_all_alike_to_it_are_told_once(tmp_path: Path) -> None:
+    model = adopted(RandomForestClassifier(5).fit(X + 100, Y), tmp_path)  # all rows are far below its thresholds
+    with pytest.raises(Undecided, match=r"^nothing can be told of the onnx model: .*that it tells apart \(--data\)$"):
+        converted(model, tmp_path)
 
 
 def test_names_that_were_given(tmp_path: Path) -> None:

@@ -190,7 +190,9 @@ def test_a_missing_driver_is_told() -> None:
 
 def test_a_home_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(Damaged, match=r"the folder .*/file/home cannot be made: .*; set `home` to another place"):
+    with pytest.raises(
+        Damaged, match=r"the folder .*/file/home cannot be made: Not a directory; set `home` to another place"
+    ):
         Registry.open(Settings(home=tmp_path / "file" / "home"))
 
 
@@ -261,6 +263,8 @@ def test_a_row_of_a_version_that_is_not_there_cannot_be_written(three: Registry)
     [
         ("database or disk is full", StorageFull, r"no space left for the registry .*bytes are free, .*nothing was"),
         ("database disk image is malformed", Damaged, "is damaged .*; restore it from a backup"),
+        ("no such table: journal", Damaged, r"is damaged \(no such table: journal\); restore it from a backup"),
+        ("disk I/O error", Damaged, "cannot be used: disk I/O error; check"),
         (
             "attempt to write a readonly database",
             Damaged,
@@ -277,6 +281,14 @@ def test_what_the_database_says_becomes_a_sentence(url: str, said: str, kind: ty
 
     with pytest.raises(kind, match=sentence):
         fail()
+
+
+def test_a_full_disk_without_room_for_readers_is_told_sqlite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = Database(f"sqlite:///{tmp_path / 'r.db'}")
+    usage = database.shutil.disk_usage(tmp_path)._replace(free=4096)
+    monkeypatch.setattr(database.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(StorageFull, match=r"no space left for the registry .*: 4,096 bytes are free"), opened.read():
+        raise DBAPIError("SELECT", None, sqlite3.OperationalError("disk I/O error"))
 
 
 def test_reports_with_numpy_values_and_nan_can_be_stored(three: Registry) -> None:

@@ -139,7 +139,9 @@ def test_an_unknown_kind_of_store_is_refused() -> None:
 
 def test_a_store_that_cannot_be_made_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(Damaged, match=r"the store .*/file/s cannot be made: .*; set `store` to another place"):
+    with pytest.raises(
+        Damaged, match=r"the store .*/file/s cannot be made: Not a directory; set `store` to another place"
+    ):
         Store(str(tmp_path / "file" / "s"))
 
 

@@ -94,7 +94,7 @@ def _find(name: str, near: Sequence[Path]) -> Path | None:
     except (ImportError, ValueError):
         spec = None
     if spec is None:
-        told = " nor in ".join(str(folder) for folder in near)
+        told = " nor in ".join(dict.fromkeys(str(folder.absolute()) for folder in near))
         raise BadModel(f"module '{name}' of the factory is neither in {told} nor installed")
     origin = Path(spec.origin or "built-in")
     installed = [Path(sysconfig.get_path(kind)) for kind in ("purelib", "platlib", "stdlib")]

@@ -202,7 +202,10 @@ def read_weights(source: Path, *, trust: bool) -> Mapping[str, torch.Tensor] | t
         try:
             return _state(torch.load(source, map_location="cpu", weights_only=False), source)
         except (AttributeError, ImportError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-            raise BadModel(f"{source} cannot be unpickled here: {reason(error)}") from error
+            raise BadModel(
+                f"{source} cannot be unpickled here: {reason(error)}; what defines its class must be importable under "
+                "that name, so better save its state_dict(), and pass --factory module:Name"
+            ) from error
 
 
 def _state(found: Any, source: Path) -> Mapping[str, torch.Tensor] | torch.nn.Module:

@@ -96,7 +96,7 @@ class Up:
             data.mkdir(parents=True, exist_ok=True)
             log = self.log(name).open("wb")
         except OSError as error:
-            raise BadSettings(f"{self.folder} cannot be written ({error}); give another folder") from error
+            raise BadSettings(f"{self.folder} cannot be written ({error.strerror}); give another folder") from error
         with log:
             self._running[name] = subprocess.Popen(
                 [self._programs[name], *self._flags(name, data)],

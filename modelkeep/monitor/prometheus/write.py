@@ -31,11 +31,21 @@ def write(folder: Path, plan_: Plan, *, force: bool = False) -> list[Path]:
         raise Conflict(f"these files are there and were changed: {', '.join(lost)}; overwrite them with --force")
     try:
         for path, text in wanted.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
+            _put(path, text)
     except OSError as error:
-        raise BadSettings(f"{folder} cannot be written ({error}); give another folder") from error
+        raise BadSettings(f"{folder} cannot be written ({error.strerror}); give another folder") from error
     return list(wanted)
+
+
+def _put(path: Path, text: str) -> None:
+    """Whole or not at all: half of it, on a full disk, would be taken for a file that a person changed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f"{path.name}.new")
+    try:
+        fresh.write_text(text, encoding="utf-8")
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
 
 
 def files(given: Plan, folder: Path) -> Mapping[str, str]:

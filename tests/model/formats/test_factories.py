@@ -86,6 +86,12 @@ def test_a_module_that_is_nowhere_is_refused(tmp_path: Path) -> None:
         factories.keep("no_such_net:Net", tmp_path, near=(tmp_path,))
 
 
+def test_a_folder_that_is_searched_twice_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BadModel, match=rf"is neither in {tmp_path} nor installed"):
+        factories.keep("no_such_net:Net", tmp_path / "into", near=(Path.cwd(), Path(".")))
+
+
 def test_a_file_that_needs_another_of_yours_is_refused(tmp_path: Path) -> None:
     mine = write(tmp_path / "mine", "net.py", "from layers_beside import Layer as Net\n")
     factories.keep("net:Net", tmp_path, near=(write(mine, "layers_beside.py", "Layer = 1\n"),))

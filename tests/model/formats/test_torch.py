@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -233,6 +234,17 @@ class TestPickledModules:
             home / "w.pt", into, factory="torch.nn:Linear", factory_args=args, data=rows(), trust=True
         )
         assert model.format == "torch"
+
+    def test_whose_class_is_nowhere_are_told_of_the_way_without(self, home: Path) -> None:
+        class Gone(nn.Linear):
+            """Pickled by a name that nothing has any more."""
+
+        Gone.__qualname__, Gone.__module__ = "Gone", "modelkeep"
+        sys.modules["modelkeep"].Gone = Gone  # type: ignore[attr-defined]
+        torch.save(Gone(4, 3), home / "w.pt")
+        del sys.modules["modelkeep"].Gone  # type: ignore[attr-defined]
+        with pytest.raises(BadModel, match=r"cannot be unpickled here: .*save its state_dict\(\), and pass --factory"):
+            formats.adopt(home / "w.pt", home.parent / "into", data=rows(), trust=True)
 
 
 class TestSave:

@@ -65,8 +65,21 @@ def test_a_file_that_was_changed_is_not_lost(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(BadSettings, match="cannot be written"):
+    with pytest.raises(BadSettings, match=r"cannot be written \(Not a directory\); give another folder"):
         write.write(tmp_path / "file" / "below", Plan())
+
+
+def test_a_full_disk_leaves_no_half_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Path, text: str, **_: str) -> int:
+        self.write_bytes(text[:9].encode())
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_text", full)
+        with pytest.raises(BadSettings, match="No space left on device"):
+            write.write(tmp_path, Plan())
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert write.write(tmp_path, Plan())
 
 
 @pytest.mark.prometheus
