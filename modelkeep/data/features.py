@@ -109,10 +109,14 @@ class Many:
         self.columns = [Column(text) for text in names]
 
     @classmethod
-    def learned(cls, name: str, shape: Sequence[int | None], dtype: str, reference: Array | None) -> Many:
-        """Small integers are images' and projected as real numbers are; large ones are tokens."""
+    def learned(
+        cls, name: str, shape: Sequence[int | None], dtype: str, reference: Array | None, within: int = 1
+    ) -> Many:
+        """Small integers are images' and projected as real numbers are; large ones are tokens, and known where so many
+        reference rows have them.
+        """
         whole = np.dtype(dtype).kind in "iu" and np.dtype(dtype).itemsize > 1
-        return cls(name, shape, not whole, _packed(reference) if whole and reference is not None else "")
+        return cls(name, shape, not whole, _packed(reference, within) if whole and reference is not None else "")
 
     def read(self, rows: Array, sizes: Array | None) -> Array:
         """See Reader."""
@@ -156,14 +160,18 @@ class Texts:
             self.columns += [Column(f"length of {name}"), Column(f"unknown words of {name}")]
 
     @classmethod
-    def learned(cls, name: str, shape: Sequence[int | None], reference: Array | None) -> Texts:
-        """The reference's common texts, and its words where the texts are more than a few."""
+    def learned(cls, name: str, shape: Sequence[int | None], reference: Array | None, within: int = 1) -> Texts:
+        """The reference's common texts, and the words of so many rows where the texts are more than a few."""
         if reference is None:
             return cls(name, shape, words=())
         texts = Counter(str(text) for text in reference.ravel().tolist())
         words = Counter(word for text in texts for word in _words(text))
         free = len(texts) > MAX_TEXTS or (_size(shape) or MAX_COLUMNS + 1) > MAX_COLUMNS
         known = [word for word, _ in words.most_common(MAX_WORDS)] if free else None
+        if known and within > 1:
+            rows = reference.reshape(len(reference), -1).tolist()
+            having = Counter(word for row in rows for word in {word for text in row for word in _words(str(text))})
+            known = [word for word in known if having[word] >= within]
         return cls(name, shape, [text for text, _ in texts.most_common(MAX_TEXTS)], known)
 
     def read(self, rows: Array, sizes: Array | None) -> Array:
@@ -191,10 +199,16 @@ READERS: dict[str, Any] = {"scores": Scores, "values": Values, "many": Many, "te
 
 
 class Tensor:
-    """One tensor of the signature: its rows from requests' arrays, and the reader that they are given to."""
+    """One tensor of the signature: its rows from requests' arrays, and the reader that they are given to.
 
-    def __init__(self, spec: TensorSpec, kind: str, reader: Reader, mask: str = "") -> None:
-        self.name, self.kind, self.reader, self.mask = spec.name, kind, reader, mask
+    ``apart`` reads the reference rows themselves, each as if it had been learned from the others alone: what no row but
+    it has is unknown. They would have nothing unknown else, and every new row of the same world would be drift.
+    """
+
+    def __init__(
+        self, spec: TensorSpec, kind: str, reader: Reader, mask: str = "", apart: Reader | None = None
+    ) -> None:
+        self.name, self.kind, self.reader, self.mask, self.apart = spec.name, kind, reader, mask, apart or reader
         self.batched = spec.shape[:1] == (None,)
         self.width = _size(_row(spec))
 
@@ -207,17 +221,19 @@ class Tensor:
         if scores:
             return cls(spec, "scores", Scores(spec.name, row))
         if spec.dtype == "str":
-            return cls(spec, "texts", Texts.learned(spec.name, row, reference))
+            readers = [Texts.learned(spec.name, row, reference, within) for within in (1, 2)]
+            return cls(spec, "texts", readers[0], apart=readers[1])
         if (_size(row) or MAX_COLUMNS + 1) <= MAX_COLUMNS:
             return cls(spec, "values", Values(spec.name, row))
-        return cls(spec, "many", Many.learned(spec.name, row, spec.dtype, reference), mask)
+        many, apart = (Many.learned(spec.name, row, spec.dtype, reference, within) for within in (1, 2))
+        return cls(spec, "many", many, mask, apart)
 
-    def read(self, requests: Sequence[Arrays]) -> Array:
+    def read(self, requests: Sequence[Arrays], *, reference: bool = False) -> Array:
         """[rows, columns] of the requests, one after the other. ValueError where they are not as the signature says."""
         rows, sizes = self.rows([one[self.name] for one in requests])
         if self.mask and sizes is not None and sizes.max(initial=0) <= MAX_VALUES:
             rows, sizes = lengths.cut(rows, sizes, lengths.ends([one[self.mask] for one in requests]))
-        return self.reader.read(rows, sizes)
+        return (self.apart if reference else self.reader).read(rows, sizes)
 
     def rows(self, arrays: Sequence[Array]) -> tuple[Array, Array | None]:
         """[rows, values]; and how many each row has, where that is free: short ones are filled up with NaN, or ''."""
@@ -282,8 +298,11 @@ class Columns:
 
     def read_all(self, requests: Sequence[Arrays]) -> Array:
         """``read`` of requests one after the other."""
-        parts = [tensor.read(requests) for tensor in self.tensors]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+        return _beside([tensor.read(requests) for tensor in self.tensors])
+
+    def read_reference(self, arrays: Arrays) -> Array:
+        """``read`` of the rows that were learned from, each as if it were new."""
+        return _beside([tensor.read([arrays], reference=True) for tensor in self.tensors])
 
     def occurring(self, requests: Sequence[Arrays], values: Array) -> dict[int, Counter[str]]:
         """Of each category, by its column in ``values`` (what was read of the requests), how often each kind occurs."""
@@ -299,6 +318,10 @@ class Columns:
             else:
                 found.update({column: _counted(values[:, column]) for column in kinds})
         return found
+
+
+def _beside(parts: Sequence[Array]) -> Array:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
 
 def _counted(numbers: Array) -> Counter[str]:
@@ -345,11 +368,13 @@ def _words(text: str) -> list[str]:
     return re.findall(r"\w+", text[:MAX_CHARACTERS].lower())
 
 
-def _packed(tokens: Array) -> str:
-    """Which whole numbers occur, as text."""
-    found = np.unique(tokens)
-    table = np.zeros(MAX_TOKEN, dtype=bool)
-    table[found[(found >= 0) & (found < MAX_TOKEN)].astype(np.int64)] = True
+def _packed(tokens: Array, within: int) -> str:
+    """Which whole numbers occur in so many rows at least, as text."""
+    rows = np.sort(tokens.reshape(len(tokens), -1), axis=1)
+    new = np.ones(rows.shape, dtype=bool)  # once a row
+    new[:, 1:] = rows[:, 1:] != rows[:, :-1]
+    new &= (rows >= 0) & (rows < MAX_TOKEN)
+    table = np.bincount(rows[new].astype(np.int64), minlength=MAX_TOKEN) >= within
     used = int(np.flatnonzero(table)[-1]) + 1 if table.any() else 0
     return base64.b64encode(zlib.compress(np.packbits(table[:used]).tobytes())).decode()
 

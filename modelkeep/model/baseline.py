@@ -117,7 +117,7 @@ def _answers(model: Model, rows: Dataset, seconds: float) -> Arrays:
 
 def _subject(specs: Sequence[TensorSpec], arrays: Arrays, *, answers: bool) -> Subject:
     columns = Columns.of(specs, arrays, answers=answers)
-    return Subject(columns, Bins.of(columns.read(arrays), columns.edges))
+    return Subject(columns, Bins.of(columns.read_reference(arrays), columns.edges))
 
 
 def _plain(answers: Array) -> Array | None:

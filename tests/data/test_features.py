@@ -104,6 +104,14 @@ class TestLengths:
         )
         assert read[:, at].tolist() == [0, 0.75, 1]
 
+    def test_of_the_reference_a_token_of_one_row_alone_is_unknown(self) -> None:
+        """As it would be, had that row come later."""
+        rows = np.array([[5, 6, 7, 7], [7, 6, 8, 9]])
+        columns = of(spec("tokens", "int64", None), rows)
+        at = columns.names.index("unknown tokens of tokens")
+        assert columns.read_reference({"tokens": rows})[:, at].tolist() == [0.25, 0.5]
+        assert columns.read({"tokens": rows})[:, at].tolist() == [0, 0]
+
     def test_padding_is_not_looked_at_where_a_mask_tells(self) -> None:
         """One client pads to 64 and another not at all; neither is a change of the world."""
         specs = [TensorSpec(name, "int64", (None, None), ("batch", "sequence")) for name in ("ids", "mask")]
@@ -140,6 +148,13 @@ class TestTexts:
         read = columns.read({"review": texts("the FILM was splendid", "", "the film was good")})
         assert read[:, 1].tolist() == [21, 0, 17]
         assert read[:, 2].tolist() == [0.25, 0, 0]
+
+    def test_of_the_reference_a_word_of_one_row_alone_is_unknown(self) -> None:
+        rows = texts(*(f"word {n} {n}" for n in (*range(12), 0)))
+        columns = of(spec("review", "str"), rows)
+        read = columns.read_reference({"review": rows})[:, 2]
+        assert read.tolist() == [0, *[pytest.approx(2 / 3)] * 11, 0]
+        assert not columns.read({"review": rows})[:, 2].any()
 
     def test_a_free_number_of_them(self) -> None:
         columns = of(spec("words", "str", None), np.array([[f"w{n}", f"v{n}"] for n in range(9)], dtype=object))

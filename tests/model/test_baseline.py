@@ -262,3 +262,26 @@ class TestOfVersions:
         again = ensure(model, home, bare.digest)
         assert again is not None
         assert again.accuracy == made.accuracy
+
+
+def test_new_texts_of_the_same_world_fall_where_its_reference_rows_did(make: Callable[..., Any]) -> None:
+    """Words are many, and most are rare: every text has some that no other has, those of the reference too."""
+
+    class Length:
+        signature = Signature((TensorSpec("ids", "int64", (None, 40)),), (TensorSpec("n", "float32", (None, 1)),))
+
+        def run(self, inputs: Any) -> dict[str, Any]:
+            return {"n": (inputs["ids"] > 9).sum(axis=1, keepdims=True).astype(np.float32)}
+
+        def close(self) -> None:
+            pass
+
+    rng = np.random.default_rng(0)
+    old, new = (np.minimum(rng.zipf(1.3, (2000, 40)), 200_000) for _ in range(2))
+    model, _ = make(Dataset({"ids": old}, None, "texts"), Length())
+    found = build(model, Dataset({"ids": old}, None, "texts"))
+    assert found is not None
+    bins, at = found.inputs.bins, found.inputs.columns.names.index("unknown tokens of ids")
+    fell = bins.tally(bins.place(found.inputs.columns.read({"ids": new})), np.full(2000, 1 / 2000))
+    assert bins.shares[at].max() < 0.5
+    assert np.abs(fell[at] - bins.shares[at]).sum() / 2 < 0.05
