@@ -135,10 +135,22 @@ class Versus:
 
 
 def agreement(a: Sequence[Mapping[str, Any]], b: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Whether the second answers as the first does, on the requests that both answered alone."""
+    """Whether the second answers as the first does, on the requests that both answered alone; ok is None where its
+    outputs have other names, so that nobody knows which is which.
+    """
+    keys = ("n", "max_abs", "max_rel", "cosine", "top1_agreement")
+    theirs, ours = (set[str]().union(*one) for one in (a, b))
+    if missing := theirs - ours:
+        told = f"the first gives {_listed(ours)} and the second {_listed(theirs)}; give them one name each: modelkeep "
+        told += f"convert … --rename {min(ours - theirs, default='OLD')}={min(missing)}"
+        return {"ok": None, "why": told, **dict.fromkeys(keys)}
     report = compare.answers(zip(a, b, strict=False))
-    numbers = {key: report.numbers[key] for key in ("n", "max_abs", "max_rel", "cosine", "top1_agreement")}
+    numbers = {key: report.numbers[key] for key in keys}
     return {"ok": report.ok, "why": report.why, **numbers}
+
+
+def _listed(names: set[str]) -> str:
+    return ", ".join(f"'{name}'" for name in sorted(names))
 
 
 def summary(name: str, other: str, numbers: Mapping[str, Any]) -> str:
@@ -151,6 +163,8 @@ def summary(name: str, other: str, numbers: Mapping[str, Any]) -> str:
                 break
     agree = numbers["answers"]
     same = "their answers agree" if agree["ok"] else f"THEIR ANSWERS DIFFER: {agree['why']}"
+    if agree["ok"] is None:
+        same = f"their answers cannot be compared: {agree['why']}"
     if not agree["ok"] and agree["top1_agreement"] is not None:
         same += f"; the same class for {agree['top1_agreement']:.1%} of {agree['n']}"
     return f"{name} over {other}: {', '.join(told) or 'nothing can be claimed'}; {same}"

@@ -122,6 +122,15 @@ def test_one_that_answers_nothing() -> None:
         Versus(("single",), rounds=2).run(starts([], n=0), None, quiet)
 
 
+def test_answers_under_other_names_are_not_called_different() -> None:
+    found = versus.agreement([{"y": np.ones(3)}], [{"z": np.ones(3), "aux": np.ones(1)}])
+    assert found["ok"] is None
+    assert versus.summary("a@2", "a@1", {"ratios": {}, "answers": found}).endswith(
+        "their answers cannot be compared: the first gives 'aux', 'z' and the second 'y'; give them one name each: "
+        "modelkeep convert … --rename aux=y"
+    )
+
+
 def test_answers_that_differ_are_said_loudly() -> None:
     a, b = [{"y": np.array([[1.0, 2.0]])}], [{"y": np.array([[1.0, 2.5]])}]
     assert versus.agreement(a, a)["ok"]
