@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import shutil
 import tempfile
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
     from modelkeep.tune.benchmark import Benchmark, Subject
     from modelkeep.tune.search import Tune
 
-OnStep = Callable[[int, int, str], None]
+OnStep = Callable[[float, int, str], None]
+"""Told before each step, and while one goes on, how many are done, how many there are, and what is being done."""
 STALE_WORK_SECONDS = 24 * 3600.0
 """A workspace this old was left by a process that was killed."""
 
@@ -132,6 +134,7 @@ class Keep:
         student: str | None = None,
         quantize: bool = True,
         train_rows: Dataset | None = None,
+        on_step: OnStep | None = None,
         **distil: Any,
     ) -> list[tuple[str, Version | None, Report]]:
         """Cheaper versions that lose at most ``max_drop`` of accuracy on ``rows``; a refused one has no Version."""
@@ -148,7 +151,7 @@ class Keep:
         found: list[tuple[str, Version | None, Report]] = []
         for what, steps in recipes.items():
             with self._workspace() as room:
-                made = self._run(base, steps, room)
+                made = self._run(base, steps, room, on_step)
                 verdict = budget.within(model, made[-1].model, rows, max_drop)
                 version = self._record(base, made, verdict) if verdict.ok else None
             if version is None:
@@ -168,7 +171,6 @@ class Keep:
     ) -> Version:
         """New knowledge from labelled rows: trains the nearest trainable ancestor, then repeats the steps to ``ref``.
 
-        ``on_step`` is told before each step how many are done, how many there are, and which this is.
         Raises Regressed when the result is not better on new rows, or forgets the old ones.
         """
         trained, *made = self.trainable(ref)
@@ -357,7 +359,7 @@ class Keep:
             (into := room / str(number)).mkdir()
             if on_step is not None:
                 on_step(number, len(steps), told(repr(step)))
-            model, reports = step.run(model, into)
+            model, reports = _watched(step, number, len(steps), on_step).run(model, into)
             made.append(Made(model, repr(step), reports))
         return made
 
@@ -410,6 +412,18 @@ def _subject(keep: Keep, ref: str | Ref | Version, setting: Mapping[str, Any]) -
     tuned = keep.registry.config(version, machine.fingerprint(version.model.format))
     model = keep.model(version)
     return benchmark.Subject(version.ref, model, benchmark.setting(model, tuned, setting))
+
+
+def _watched(step: Step, number: int, count: int, on_step: OnStep | None) -> Step:
+    """The same step, the ``number``-th of ``count``; one that can tell how far it is tells ``on_step``."""
+    if on_step is None or not hasattr(step, "progress"):
+        return step
+
+    def progress(done: float, total: float, note: str) -> None:
+        on_step(number + (min(done / total, 0.999) if total else 0.0), count, note)
+
+    told_of: Step = dataclasses.replace(step, progress=progress)  # type: ignore[type-var]
+    return told_of
 
 
 def _complete(model: Model, rows: Dataset | None) -> None:

@@ -1,6 +1,12 @@
-"""Times and sizes as a person reads them, at a terminal and on a page."""
+"""Times and sizes as a person reads them, at a terminal and on a page; and how much of long work is worth a line."""
 
 from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+LINE_EVERY = 10.0
+"""Seconds between two lines of a log about one step."""
 
 
 def seconds(value: float) -> str:
@@ -15,3 +21,22 @@ def size(value: float) -> str:
             return f"{value:.3g} {unit}"
         value /= 1000
     return f"{value:.3g} TB"
+
+
+class Lines:
+    """Which tellings of long work are worth a line of a log: each step as it begins, then one every LINE_EVERY seconds.
+
+    ``now`` gives seconds.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self.now = now
+        self._step, self._at = -1, 0.0
+
+    def of(self, done: float, total: float, note: object) -> str | None:
+        """``step 1 of 2: epoch 3 of 8``, where so many steps are ``done``; None where nothing is due."""
+        step, now = int(done), self.now()
+        if step == self._step and now - self._at < LINE_EVERY:
+            return None
+        self._step, self._at = step, now
+        return f"step {step + 1} of {total:g}: {note}"

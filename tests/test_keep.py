@@ -120,7 +120,9 @@ def test_optimize_keeps_within_the_budget_and_says_why_not(
     keep: Keep, added: str, digits: tuple[Dataset, Dataset]
 ) -> None:
     base = keep.convert(added, "onnx")
-    [(what, version, report)] = keep.optimize(base, digits[1], max_drop=0.03)
+    steps: list[tuple[float, int, str]] = []
+    [(what, version, report)] = keep.optimize(base, digits[1], max_drop=0.03, on_step=lambda *on: steps.append(on))
+    assert steps == [(0, 1, "Quantize")]
     assert what == "int8"
     assert version is not None
     assert version.parent == base.number
@@ -205,13 +207,17 @@ def test_a_version_without_a_pytorch_ancestor_says_so(
 def test_an_update_tells_of_each_step_before_it_begins(keep: Keep, added: str, digits: tuple[Dataset, Dataset]) -> None:
     onnx = keep.convert(added, "onnx")
     assert [v.ref for v in keep.trainable(onnx)] == [added, onnx.ref]
-    said: list[tuple[int, int, str]] = []
+    said: list[tuple[float, int, str]] = []
     keep.update(
         onnx, turned(digits[0]), epochs=20, lr=5e-3, max_forgetting=0.5, on_step=lambda *step: said.append(step)
     )
     assert said[0] == (0, 2, "Finetune with epochs=20, lr=0.005, max_forgetting=0.5")
-    assert said[1][:2] == (1, 2)
-    assert said[1][2].startswith("TorchToOnnx")
+    assert [done for done, _, _ in said] == sorted(done for done, _, _ in said)
+    half = next(note for done, _, note in said if done >= 0.5)
+    assert half.startswith("epoch 11 of 20, loss ")
+    second = [note for done, _, note in said if done >= 1]
+    assert second[0].startswith("TorchToOnnx")
+    assert "exporting with dynamo" in second
 
 
 def test_what_scikit_learn_fitted_is_to_be_fitted_again(keep: Keep, tmp_path: Path) -> None:

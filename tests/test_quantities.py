@@ -19,3 +19,10 @@ def test_seconds_are_written(value: float, text: str) -> None:
 )
 def test_sizes_are_written(value: float, text: str) -> None:
     assert quantities.size(value) == text
+
+
+def test_a_step_is_worth_a_line_as_it_begins_and_every_ten_seconds() -> None:
+    clock = iter([0.0, 9.0, 11.0, 12.0, 13.0])
+    lines = quantities.Lines(lambda: next(clock))
+    told = [lines.of(done, 2, f"{done}") for done in (0, 0.2, 0.4, 0.6, 1)]
+    assert told == ["step 1 of 2: 0", None, "step 1 of 2: 0.4", None, "step 2 of 2: 1"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from modelkeep.cli.output import FILE, SHARE, as_json, dump, open_keep, plain, say
+from modelkeep.cli.output import FILE, SHARE, as_json, dump, open_keep, plain, progress, say
 
 
 @click.command(epilog="Example: modelkeep optimize digits@2 --data test.npz --max-drop 2pp --student digits_mlp:Small")
@@ -35,7 +35,7 @@ def optimize(
     from modelkeep.optimize.choose import best
 
     distil = {"epochs": epochs} if student else {}
-    with open_keep() as keep:
+    with open_keep() as keep, progress("optimizing", quiet=json_, lines=True) as advance:
         train_rows = keep.read_data(train_data, ref) if train_data else None
         found = keep.optimize(
             ref,
@@ -44,6 +44,7 @@ def optimize(
             student=student,
             quantize=quantize,
             train_rows=train_rows,
+            on_step=advance,
             **distil,
         )
     chosen = best({what: report for what, _, report in found}).name

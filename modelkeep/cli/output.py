@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from modelkeep.quantities import Lines
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -127,7 +129,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> 
 @contextmanager
 def progress(what: str, *, quiet: bool = False, lines: bool = False) -> Iterator[Callable[..., None]]:
     """A progress bar on stderr: call the given function with (done, total, note). Without a terminal it is silent or,
-    with ``lines``, a line for each call, as a log wants it.
+    with ``lines``, a line for each step and every few seconds of it, as a log wants it.
     """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -138,10 +140,11 @@ def progress(what: str, *, quiet: bool = False, lines: bool = False) -> Iterator
     )
     with bar:
         task = bar.add_task(what, total=None, note="")
+        log = Lines() if lines and not quiet and not sys.stderr.isatty() else None
 
         def advance(done: float, total: float, note: object = "") -> None:
-            if lines and not quiet and not sys.stderr.isatty():
-                click.echo(f"{time.strftime('%H:%M:%S')} {what}, step {done + 1:g} of {total:g}: {note}", err=True)
+            if log is not None and (line := log.of(done, total, note)):
+                click.echo(f"{time.strftime('%H:%M:%S')} {what}, {line}", err=True)
             bar.update(task, completed=done, total=total, note=f"{note:.4g}" if isinstance(note, float) else str(note))
 
         yield advance

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 DAY = 24 * 3600.0
 STARTED, PROMOTED, FAILED, RESET = "update started", "promoted", "failed", "reset"
+UNASKED = "nobody asked"
+"""Of a canary to which no request came: nothing failed, and its version waits for requests."""
 
 
 def refusal(spending: Spending, entries: Sequence[Entry], *, now: Callable[[], float] = time.time) -> str | None:

@@ -11,12 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from modelkeep.data import traffic
 from modelkeep.data.dataset import Dataset
 from modelkeep.errors import BadData, BadModel, ModelkeepError, No, Unsupported
 from modelkeep.operate import budget
 from modelkeep.operate.policy import Policy
+from modelkeep.quantities import Lines
 from modelkeep.rollout.canary import Canary
-from modelkeep.types import Finding, Ref, Version
+from modelkeep.types import Finding, Ref, Route, Version
 
 if TYPE_CHECKING:
     from modelkeep.keep import Keep
@@ -73,13 +75,15 @@ class Loop:
         return Outcome(done, promotions, live, self._last)
 
     def turn(self) -> bool | None:
-        """Look once, and act. True or False when an update ended (promoted or not), None when there was none."""
+        """Look once, and act. True or False when an update ended (promoted or not), None when none did."""
         name = self.policy.model
         route = self.keep.registry.route(name)
         if route.canary is not None:
             self._note("resumed", f"{name}@{route.canary} was left as a canary; judging it further")
             return self._roll_out(self.keep.get(Ref(name, route.canary)))
         finding = self._look()
+        if (waiting := self._unasked(route)) is not None:
+            return self._once_asked(*waiting)
         if finding is None:
             return None
         if (error := self._unteachable()) is not None:
@@ -91,6 +95,23 @@ class Loop:
             return None
         rows = self._labelled(finding)
         return None if rows is None else self._act(finding, rows)
+
+    def _unasked(self, route: Route) -> tuple[int, int] | None:
+        """The version whose canary nobody asked, and the row of the traffic that was the newest then; None where there
+        is none, or another version is live since.
+        """
+        entries = self.keep.registry.journal(self.policy.model, kind="operate")
+        last = entries[-1].data if entries else {}
+        if last.get("stage") != budget.UNASKED or last.get("live") != route.live:
+            return None
+        return int(last["version"]), int(last["row"])
+
+    def _once_asked(self, number: int, row: int) -> bool | None:
+        """Roll out what was made and passed its gates already, as soon as there is somebody to judge it."""
+        if not traffic.read(self.keep.traffic, self.policy.model, after=row, limit=1, arrays=False):
+            self._say(f"{self.policy.model}@{number} waits for requests to be rolled out", about="unasked")
+            return None
+        return self._roll_out(self.keep.get(Ref(self.policy.model, number)))
 
     def _unteachable(self) -> Unsupported | BadModel | None:
         """Why the live version cannot be updated; asked at each finding, for a person may put another in its place."""
@@ -121,13 +142,13 @@ class Loop:
             return None
         return rows
 
-    def _act(self, finding: Finding, rows: Dataset) -> bool:
+    def _act(self, finding: Finding, rows: Dataset) -> bool | None:
         """Update, then roll out. Whatever modelkeep refuses ends the cycle with the old version live."""
         base = self.keep.get(Ref(self.policy.model, "live"))
         self._note(budget.STARTED, f"updating {base.ref} on {len(rows)} labelled requests: {finding.why}")
         try:
             version = self.keep.update(
-                base, rows, method=self.policy.update.method, on_step=self._step, **self.policy.update.options()
+                base, rows, method=self.policy.update.method, on_step=self._telling(), **self.policy.update.options()
             )
         except ModelkeepError as error:
             self._note(budget.FAILED, f"the update was refused: {error}", refused=isinstance(error, No))
@@ -137,7 +158,8 @@ class Loop:
         self._note("verified", f"{version.ref} was made from {base.ref} and passed its gates", version=version.number)
         return self._roll_out(version)
 
-    def _roll_out(self, version: Version) -> bool:
+    def _roll_out(self, version: Version) -> bool | None:
+        """True where it was promoted; None where nobody asked it, so that it is rolled out again later."""
         rules = self.policy.rollout
         plan = Canary(
             steps=rules.steps,
@@ -152,12 +174,24 @@ class Loop:
         except ModelkeepError as error:
             self._note(budget.FAILED, f"the rollout of {version.ref} stopped: {error}", version=version.number)
             return False
+        if decision.verdict == "unasked":
+            live = self.keep.registry.route(version.name).live
+            row = traffic.newest(self.keep.traffic)
+            self._note(budget.UNASKED, decision.why, version=version.number, live=live, row=row)
+            return None
         promoted = decision.verdict == "promote"
         self._note(budget.PROMOTED if promoted else budget.FAILED, decision.why, version=version.number)
         return promoted
 
-    def _step(self, done: int, steps: int, what: str) -> None:
-        self._say(f"step {done + 1} of {steps}: {what}")
+    def _telling(self) -> Callable[[float, int, str], None]:
+        """Says how far an update is: each step as it begins, and now and then while it goes on."""
+        lines = Lines(self.now)
+
+        def tell(done: float, steps: int, what: str) -> None:
+            if line := lines.of(done, steps, what):
+                self._say(line)
+
+        return tell
 
     def _note(self, stage: str, why: str, **data: Any) -> None:
         self.keep.registry.note(self.policy.model, "operate", why, {"stage": stage, **data}, who=self.keep.who)

@@ -10,6 +10,7 @@ from typing import Any
 from modelkeep.errors import BadRef, BadSettings
 from modelkeep.monitor.limits import Limits
 from modelkeep.types import Ref
+from modelkeep.update import METHODS
 
 
 @dataclass(frozen=True)
@@ -39,18 +40,30 @@ class Watching:
 
 @dataclass(frozen=True)
 class Updating:
-    """How to learn: an update waits for ``min_labels`` labelled requests since the change."""
+    """How to learn: an update waits for ``min_labels`` labelled requests since the change. Raises BadSettings for a
+    method that is none, and for transfer: new classes have names, and clients that must know of them.
+    """
 
     method: str = "finetune"
     min_labels: int = 200
     max_labels: int = 20_000
     epochs: int | None = None
     lr: float | None = None
+    replay: float | None = None
     max_forgetting: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.method == "transfer":
+            raise BadSettings(
+                "method = 'transfer' changes what clients are answered, and its new classes must be named, so it is "
+                'for a person: modelkeep update NAME --method transfer --classes A,B,…; here write method = "finetune"'
+            )
+        if self.method not in METHODS:
+            raise BadSettings(f"method = {self.method!r} is no way to update; there is: finetune")
 
     def options(self) -> dict[str, Any]:
         """What update takes."""
-        given = {"epochs": self.epochs, "lr": self.lr, "max_forgetting": self.max_forgetting}
+        given = {"epochs": self.epochs, "lr": self.lr, "replay": self.replay, "max_forgetting": self.max_forgetting}
         return {key: value for key, value in given.items() if value is not None}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ class Distill:
 
     ``alpha`` weighs the teacher's answers, softened by ``temperature``, against the labels. ``copies`` of the rows with
     normal noise of ``noise`` times an input's deviation are answered by the teacher too: soft targets cost nothing.
+    ``progress`` is told how far training is (train.loop).
     """
 
     student: str
@@ -40,6 +41,7 @@ class Distill:
     copies: int = 3
     seed: int = 0
     rows: Dataset | None = field(default=None, repr=False, compare=False)
+    progress: Callable[[float, float, str], None] | None = field(default=None, repr=False, compare=False)
 
     def run(self, model: Model, into: Path) -> tuple[Model, tuple[Report, ...]]:
         """Train the student on the teacher's answers. Raises BadData without rows, BadModel where they do not fit."""
@@ -72,6 +74,7 @@ class Distill:
                 loss=soften,
                 extra={"teacher": torch.from_numpy(soft)},
                 signature=model.signature,
+                progress=self.progress,
             )
             made = torch_format.save(student, model, into, factory=self.student, factory_args=dict(self.student_args))
             folder.copy_reference(model.path, into)

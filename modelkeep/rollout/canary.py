@@ -27,7 +27,8 @@ TELL_EVERY = 10.0
 
 @dataclass(frozen=True)
 class Decision:
-    """What a rollout came to: promote, rollback, inconclusive (time was up) or stopped (somebody changed the route).
+    """What a rollout came to: promote, rollback, inconclusive (time was up), unasked (it was, and no request had come
+    to the canary, so nothing is known of it) or stopped (somebody changed the route).
 
     In all but the first the old version is live. ``numbers`` holds shares, counts and evidence by kind of harm.
     """
@@ -171,6 +172,8 @@ class _Rollout:
             if self.judge.progress() >= share and self.judge.requests_here >= self.plan.min_requests:
                 return None
             if self.clock() - began >= self.plan.max_seconds:
+                if not self.judge.requests:
+                    return self._end("unasked", f"has no verdict: nobody asked it in {self.plan.max_seconds:g} s")
                 return self._end("inconclusive", f"stays undecided, so it is ended; {self._lacking()}")
             if self.clock() - told >= TELL_EVERY:
                 told = self.clock()

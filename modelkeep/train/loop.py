@@ -14,8 +14,8 @@ from modelkeep.errors import BadData, BadModel, BadSettings
 from modelkeep.train.losses import Loss, Targets, cross_entropy
 from modelkeep.types import Signature
 
-Progress = Callable[[int, int, float], None]
-"""Called after each epoch with (epochs done, epochs in all, mean loss)."""
+Progress = Callable[[float, float, str], None]
+"""Called before each batch with (epochs done, a fraction of one too; epochs in all; what is known of the loss)."""
 
 
 def fit(
@@ -51,14 +51,21 @@ def fit(
         shuffle = torch.Generator().manual_seed(seed)
         for epoch in range(epochs):
             order = torch.randperm(len(rows), generator=shuffle)
-            losses.append(_epoch(module, inputs, targets, optimiser, loss, _batches(order, batch)))
+            tell = _telling(progress, epoch, epochs, losses)
+            losses.append(_epoch(module, inputs, targets, optimiser, loss, _batches(order, batch), tell))
             if not math.isfinite(losses[-1]):
                 raise BadModel(
                     f"the loss is {losses[-1]} after {epoch + 1} epochs of training; try a learning rate below {lr}"
                 )
-            if progress:
-                progress(epoch + 1, epochs, losses[-1])
     return losses
+
+
+def _telling(progress: Progress | None, epoch: int, epochs: int, losses: list[float]) -> Callable[[float], None]:
+    """What is told before a batch, given the share of the epoch that is done."""
+    last = f", loss {losses[-1]:.3g}" if losses else ""
+    if progress is None:
+        return lambda share: None
+    return lambda share: progress(epoch + share, epochs, f"epoch {epoch + 1} of {epochs}{last}")
 
 
 @contextlib.contextmanager
@@ -135,9 +142,11 @@ def _epoch(
     optimiser: torch.optim.Optimizer,
     loss: Loss,
     batches: list[torch.Tensor],
+    tell: Callable[[float], None],
 ) -> float:
     total = 0.0
-    for rows in batches:
+    for at, rows in enumerate(batches):
+        tell(at / len(batches))
         optimiser.zero_grad(set_to_none=True)
         try:
             value = loss(first(module(*(x[rows] for x in inputs))), {key: t[rows] for key, t in targets.items()})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ class Finetune:
 
     Replay is what class-incremental studies find to work against forgetting (van de Ven & Tolias, arXiv:1904.07734).
     ``held_out`` is the share of the new, and of the old rows, that judges; ``max_forgetting`` the accuracy on old rows
-    that may be lost, by its upper bound (gate.remembered).
+    that may be lost, by its upper bound (gate.remembered). ``progress`` is told how far training is (train.loop).
     """
 
     epochs: int = 40
@@ -38,6 +39,7 @@ class Finetune:
     held_out: float = 0.25
     seed: int = 0
     rows: Dataset | None = field(default=None, repr=False, compare=False)
+    progress: Callable[[float, float, str], None] | None = field(default=None, repr=False, compare=False)
 
     def run(self, model: Model, into: Path) -> tuple[Model, tuple[Report, ...]]:
         """Train and judge. Raises BadData (rows), Unsupported (format), Regressed (not better, or forgets)."""
@@ -51,7 +53,15 @@ class Finetune:
         judged = [rows for rows in (parts.held_out, parts.old_held_out) if rows is not None]
         before = [gate.right(module, rows, names) for rows in judged]
         mixed = mix(parts.train, parts.old_train, self.replay, self.seed)
-        history = loop.fit(module, mixed, epochs=self.epochs, lr=self.lr, seed=self.seed, signature=model.signature)
+        history = loop.fit(
+            module,
+            mixed,
+            epochs=self.epochs,
+            lr=self.lr,
+            seed=self.seed,
+            signature=model.signature,
+            progress=self.progress,
+        )
         after = [gate.right(module, rows, names) for rows in judged]
         reports = [told(history, parts.train, len(mixed), aside), gate.learned(before[0], after[0], judged[0])]
         if len(judged) > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,7 @@ class Transfer:
     Two phases, as fastai does it (Howard & Gugger, arXiv:2002.04688): a quarter of the epochs train the head alone, the
     others everything, at a third of the rate. Known classes are filled up from the old reference rows until they are as
     frequent as new ones. ``floor`` is the accuracy that held-out rows of each new class must reach, ``max_forgetting``
-    what may be lost on those of known classes.
+    what may be lost on those of known classes. ``progress`` is told how far training is (train.loop).
     """
 
     labels: tuple[str, ...]
@@ -41,6 +42,7 @@ class Transfer:
     held_out: float = 0.25
     seed: int = 0
     rows: Dataset | None = field(default=None, repr=False, compare=False)
+    progress: Callable[[float, float, str], None] | None = field(default=None, repr=False, compare=False)
 
     def run(self, model: Model, into: Path) -> tuple[Model, tuple[Report, ...]]:
         """Grow, train, judge. Raises BadData (rows, classes), Unsupported (format), BadModel (no head), Regressed."""
@@ -154,12 +156,29 @@ class Transfer:
 
         share = max(1, self.epochs // 4)
         head = torch_head.parameters(module, layer)
-        history = loop.fit(module, rows, epochs=share, lr=self.lr, seed=self.seed, parameters=head, signature=signature)
-        if self.epochs > share:
-            history += loop.fit(
-                module, rows, epochs=self.epochs - share, lr=self.lr / 3, seed=self.seed + 1, signature=signature
-            )
+        history: list[float] = []
+        for what, first, last, lr, trained in (
+            ("the head alone", 0, share, self.lr, head),
+            ("everything", share, self.epochs, self.lr / 3, None),
+        ):
+            if last > first:
+                history += loop.fit(
+                    module,
+                    rows,
+                    epochs=last - first,
+                    lr=lr,
+                    seed=self.seed + bool(first),
+                    parameters=trained,
+                    signature=signature,
+                    progress=self._telling(first, what),
+                )
         return history
+
+    def _telling(self, first: int, what: str) -> Callable[[float, float, str], None] | None:
+        """Progress of one phase, which begins after ``first`` epochs, as progress of both."""
+        if (progress := self.progress) is None:
+            return None
+        return lambda done, total, note: progress(first + done, self.epochs, f"{what}: {note}")
 
     def _grown(self, right: Array, rows: Dataset, head: dict[str, Any], moved: float, known: int) -> Report:
         """Each new class must be learned, not only their mean."""

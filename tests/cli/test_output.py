@@ -97,6 +97,8 @@ def test_no_time_and_no_number_are_refused_by_their_option(
 def test_a_log_gets_a_line_for_each_step(quiet: bool, capsys: pytest.CaptureFixture[str]) -> None:
     with output.progress("training", quiet=quiet, lines=True) as advance:
         advance(0, 2, "Finetune with epochs=3")
+        advance(0.5, 2, "epoch 2 of 3")  # so soon it is worth no line
     said = capsys.readouterr()
     assert said.out == ""
     assert ("training, step 1 of 2: Finetune with epochs=3\n" in said.err) is not quiet
+    assert len(said.err.splitlines()) == (not quiet)

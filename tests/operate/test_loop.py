@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from modelkeep.data import traffic
 from modelkeep.data.dataset import Dataset
 from modelkeep.errors import BadData, Regressed, Unsupported
 from modelkeep.operate.loop import Loop
@@ -36,7 +38,7 @@ class PlayedKeep:
     """Says what a test wants to hear, and writes down what it was asked to do."""
 
     def __init__(self, *, findings: list[Finding], labels: int, verdict: str = "promote") -> None:
-        self.registry, self.who = Registry(), "operate"
+        self.registry, self.who, self.traffic = Registry(), "operate", Path("traffic.db")
         self.findings, self.labels, self.verdict = findings, labels, verdict
         self.refuse: Exception | None = None
         self.untrainable: Exception | None = None
@@ -63,6 +65,7 @@ class PlayedKeep:
     def update(self, base: Any, rows: Dataset, *, method: str, on_step: Any, **options: Any) -> Any:
         self.done.append(f"{method} on {len(rows)}")
         on_step(0, 2, "Finetune with epochs=3")
+        on_step(0.01, 2, "epoch 1 of 3")
         if self.refuse:
             raise self.refuse
         return SimpleNamespace(ref="m@2", number=2, name="m", reports=(Report("score", True, "better"),))
@@ -118,6 +121,19 @@ def test_each_step_of_an_update_is_told_as_it_begins() -> None:
     told.tell = said.append
     told.turn()
     assert "step 1 of 2: Finetune with epochs=3" in said
+    assert "step 1 of 2: epoch 1 of 3" not in said  # so soon it is worth no line
+
+
+def test_how_far_a_long_step_is_is_told_now_and_then() -> None:
+    said, clock = [], iter([0.0, 4.0, 11.0, 12.0, 13.0])
+    told = loop(PlayedKeep(findings=[], labels=0))
+    told.tell, told.now = said.append, lambda: next(clock)
+    tell = told._telling()
+    tell(0, 2, "Finetune")
+    for epoch in (1, 2, 3):
+        tell(epoch / 4, 2, f"epoch {epoch} of 4")
+    tell(1, 2, "TorchToOnnx")
+    assert said == ["step 1 of 2: Finetune", "step 1 of 2: epoch 2 of 4", "step 2 of 2: TorchToOnnx"]
 
 
 def test_what_cannot_be_trained_is_watched_and_told_of_from_the_start() -> None:
@@ -199,3 +215,38 @@ def test_a_loop_that_waits_does_not_repeat_itself() -> None:
     keep.findings = [DRIFT, Finding("quality", "accuracy", "worse", since=50.0)]
     waits.turn()
     assert said[2:] == ["found in 3 requests"]
+
+
+class TestNobodyAsked:
+    """A canary without a request has shown nothing: its version waits for one, and is not made again."""
+
+    @pytest.fixture
+    def keep(self, monkeypatch: pytest.MonkeyPatch) -> PlayedKeep:
+        keep = PlayedKeep(findings=[DRIFT], labels=100, verdict="unasked")
+        self.asked: list[int] = []
+        monkeypatch.setattr(traffic, "newest", lambda path: 7)
+        monkeypatch.setattr(traffic, "read", lambda path, model, *, after, limit, arrays: self.asked[after - 7 :])
+        return keep
+
+    def test_it_is_no_failure_and_the_update_is_not_made_again(self, keep: PlayedKeep) -> None:
+        night, said = loop(keep, failures=1, cooldown=0.0), []
+        night.tell = said.append
+        assert night.turn() is None
+        assert keep.registry.entries[-1].data == {"stage": "nobody asked", "version": 2, "live": 1, "row": 7}
+        for _ in range(3):
+            assert night.turn() is None
+        assert keep.done == ["finetune on 100", "rollout m@2 (0.5,)"]
+        assert said.count("m@2 waits for requests to be rolled out") == 1
+
+    def test_it_is_rolled_out_again_once_somebody_asks(self, keep: PlayedKeep) -> None:
+        assert loop(keep).turn() is None
+        self.asked, keep.verdict = [1], "promote"
+        assert loop(keep).turn() is True  # another process goes on with it
+        assert keep.done[1:] == ["rollout m@2 (0.5,)"] * 2
+        assert keep.registry.now.live == 2
+
+    def test_once_a_person_has_made_another_live_it_is_left(self, keep: PlayedKeep) -> None:
+        assert loop(keep).turn() is None
+        self.asked, keep.registry.now = [1], Route("m", live=5)
+        assert loop(keep, cooldown=1000.0).turn() is None
+        assert len(keep.done) == 2

@@ -26,13 +26,13 @@ def test_sections_are_read(tmp_path: Path) -> None:
     policy = read(
         written(
             tmp_path,
-            'model = "digits"\n[watch]\nevery = 1\np99 = 0.1\n[update]\nepochs = 5\n'
+            'model = "digits"\n[watch]\nevery = 1\np99 = 0.1\n[update]\nepochs = 5\nreplay = 0\n'
             "[rollout]\nsteps = [0.2, 0.5]\nneeds_labels = false\n[budget]\ncooldown = 0",
         )
     )
     assert policy.watch == Watching(every=1, p99=0.1)
     assert policy.watch.limits() == {"p99": 0.1}
-    assert policy.update.options() == {"epochs": 5}
+    assert policy.update.options() == {"epochs": 5, "replay": 0}
     assert policy.rollout == Rolling(steps=(0.2, 0.5), needs_labels=False)
     assert policy.budget.cooldown == 0
 
@@ -72,6 +72,14 @@ def test_the_policy_of_the_example_is_readable() -> None:
         ('model = "m"\n[watch]\nsilence = 0', "[watch] silence is 0; give seconds, more than 0"),
         ('model = "m"\n[watch]\nslices = [1]', "slices = [1] must be of kind tuple"),
         ('model = "m"\n[update]\nepochs = 1.5', "epochs = 1.5 must be of kind int"),
+        (
+            'model = "m"\n[update]\nmethod = "fintune"',
+            "[update] method = 'fintune' is no way to update; there is: finetune",
+        ),
+        (
+            'model = "m"\n[update]\nmethod = "transfer"',
+            "so it is for a person: modelkeep update NAME --method transfer --classes A,B,…",
+        ),
         ('model = "m"\n[rollout]\nsteps = []', "steps = [] must be of kind tuple"),
         ('model = "m"\n[rollout]\nsteps = [30, 50]', "steps = [30, 50] must be of kind tuple"),
     ],

@@ -38,8 +38,12 @@ def weights(module: nn.Module) -> list[float]:
 
 def test_it_learns_and_returns_the_mean_loss_of_each_epoch() -> None:
     module, seen = small(), []
-    losses = fit(module, blobs(), epochs=15, lr=0.02, progress=lambda *epoch: seen.append(epoch))
-    assert seen == [(i + 1, 15, loss) for i, loss in enumerate(losses)]
+    losses = fit(module, blobs(), epochs=15, lr=0.02, progress=lambda *batch: seen.append(batch))
+    batches = len(seen) // 15
+    assert batches > 1
+    assert [done for done, _, _ in seen] == pytest.approx(np.arange(15 * batches) / batches)
+    assert seen[0][1:] == (15, "epoch 1 of 15")
+    assert seen[-1][1:] == (15, f"epoch 15 of 15, loss {losses[-2]:.3g}")
     assert losses[-1] < 0.3 < losses[0]
     test = blobs(seed=1)
     with torch.no_grad():

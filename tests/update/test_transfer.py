@@ -67,6 +67,17 @@ def grown(eight: Model, digits: Any, tmp_path_factory: pytest.TempPathFactory) -
     return Transfer(TEN, epochs=40, rows=digits[0]).run(eight, tmp_path_factory.mktemp("grown"))
 
 
+def test_it_tells_how_far_both_phases_are(eight: Model, digits: Any, tmp_path: Path) -> None:
+    told: list[tuple[float, float, str]] = []
+    Transfer(TEN, epochs=12, floor=0.0, max_forgetting=1.0, rows=digits[0], progress=lambda *on: told.append(on)).run(
+        eight, tmp_path
+    )
+    assert [done for done, _, _ in told] == sorted(done for done, _, _ in told)
+    assert {total for _, total, _ in told} == {12}
+    assert told[0][2] == "the head alone: epoch 1 of 3"
+    assert next(note for done, _, note in told if done == 3) == "everything: epoch 1 of 9"
+
+
 def test_old_logits_are_the_same_right_after_growing(eight: Model, digits: Any) -> None:
     module = torch_format.module(eight)
     pixels = torch.from_numpy(digits[1].inputs["pixels"])
