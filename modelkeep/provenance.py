@@ -12,7 +12,7 @@ import functools
 import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modelkeep import convert, optimize, update
 from modelkeep.convert.rename import renamed
@@ -20,6 +20,9 @@ from modelkeep.data.dataset import Dataset
 from modelkeep.errors import BadModel
 from modelkeep.extras import load
 from modelkeep.types import Step
+
+if TYPE_CHECKING:
+    from modelkeep.registry.journal import Entry
 
 
 def steps() -> dict[str, str]:
@@ -49,6 +52,12 @@ def told(made_by: str) -> str:
     default = _defaults(steps().get(name, ""))
     given = [f"{key}={value!r}" for key, value in settings.items() if value not in (default.get(key), None, (), {})]
     return f"{name} with {', '.join(given)}" if given else name
+
+
+def said(entry: Entry) -> str:
+    """The sentence of an entry of the journal for a person: how a version was made is said as ``told`` does."""
+    made_by = entry.data.get("made_by")
+    return entry.why.replace(made_by, told(made_by)) if isinstance(made_by, str) and made_by else entry.why
 
 
 @functools.cache

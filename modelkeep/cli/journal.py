@@ -7,6 +7,7 @@ import time
 import click
 
 from modelkeep.cli.output import as_json, dump, open_keep, say, table
+from modelkeep.provenance import said
 
 
 @click.command(epilog="Examples: modelkeep journal    modelkeep journal digits --kind finding --last 5")
@@ -27,6 +28,7 @@ def journal(name: str | None, kind: str | None, last: int, json_: bool) -> None:
         there = f"; there are: {', '.join(sorted(kinds))}" if kinds else ""
         return say(f"the journal has no entry of kind '{kind}'{there}" if kind else "nothing has happened yet")
     rows = [
-        (e.id, time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(e.at)), e.who, e.name, e.kind, e.why) for e in entries
+        (e.id, time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(e.at)), e.who, e.name, e.kind, said(e))
+        for e in entries
     ]
     return table("journal", ("", "when", "who", "model", "what", "why"), rows)

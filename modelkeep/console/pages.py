@@ -15,6 +15,7 @@ from modelkeep.console.looks import Looks, charts, measured, moved
 from modelkeep.data import traffic
 from modelkeep.errors import BadRef, ModelkeepError, NotFound
 from modelkeep.monitor.quality import predicted
+from modelkeep.monitor.telling import FOUND, OVER
 from modelkeep.types import Ref
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from modelkeep.registry.journal import Entry
     from modelkeep.types import Arrays, Model, Route, Version
 
-MOST_MODELS, MOST_VERSIONS, MOST_ENTRIES, MOST_ROLLOUTS = 100, 200, 100, 20
+MOST_MODELS, MOST_VERSIONS, MOST_ENTRIES, MOST_ROLLOUTS, MOST_FINDINGS = 100, 200, 100, 20, 50
 KINDS = ("add", "config", "finding", "operate", "report", "rollout", "route")
 """Of entries in the journal, to choose from; those of the page are there too."""
 NEWEST = 8
@@ -66,16 +67,27 @@ class Pages:
         route, newest = self.keep.registry.route(name), self.keep.get(Ref(name, "newest"))
         answering = None if route.live is None else self._version(name, route.live)
         told = rollouts.told(rollouts.entries_of(self.keep, name, limit=50))
-        found = [e for e in self._entries(name, kind="finding", limit=20) if e.data.get("version") == route.live]
         return {
             "name": name,
             "route": route,
             "live": answering,
             "newest": newest,
             "point": live.newest(name),
-            "finding": found[0] if found else None,
+            "finding": self._found(name, route.live),
             "rollout": told[0] if told else None,
         }
+
+    def _found(self, name: str, number: int | None) -> Entry | None:
+        """The newest finding of a version that is not over."""
+        entries = [e for kind in (FOUND, OVER) for e in self._entries(name, kind=kind, limit=MOST_FINDINGS)]
+        over: set[tuple[str, ...]] = set()
+        for entry in sorted(entries, key=lambda e: e.id, reverse=True):
+            which = tuple(str(entry.data.get(key)) for key in ("version", "kind", "subject", "alert"))
+            if entry.kind == OVER:
+                over.add(which)
+            elif which not in over and entry.data.get("version") == number:
+                return entry
+        return None
 
     # ── of one model ─────────────────────────────────────────────────────────────────────────────────────────────
 

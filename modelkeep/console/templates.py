@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modelkeep import __version__, quantities
+from modelkeep import __version__, provenance, quantities
 from modelkeep.console import words
 from modelkeep.extras import need
 
@@ -24,6 +24,8 @@ FILTERS = (
     words.ago,
     words.facts,
     words.plain,
+    provenance.told,
+    provenance.said,
 )
 PARTS = {"overview": ("cards",), "model": ("state", "numbers", "answers", "newest"), "rollouts": ("going", "told")}
 """Of the pages that move, the elements that do; a file of that name below ``parts/`` draws each."""

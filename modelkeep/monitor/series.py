@@ -23,16 +23,17 @@ FEWEST = 10
 
 
 def of(run: Run) -> dict[str, Any]:
-    """Everything that there is something of, by what it shows."""
+    """Everything that there is something of, by what it shows; over time, where there is more than one point."""
     truth = run.truth
-    found: dict[str, Any] = {
-        "features": {subject: _features(drift) for subject, drift in run.drifts.items() if drift.n},
+    features = {subject: _features(drift) for subject, drift in run.drifts.items() if drift.n}
+    over_time: dict[str, Any] = {
         "quality": _quality(truth.labelled.quality),
         "seconds": _seconds(list(run.captured.times)),
         "minutes": _minutes(run.watched),
         "memory": _memory(run.watched),
     }
-    return {name: what for name, what in found.items() if what}
+    found = {name: points for name, points in over_time.items() if len(points) > 1}
+    return found | ({"features": features} if features else {})
 
 
 def _features(drift: Drift) -> list[dict[str, Any]]:

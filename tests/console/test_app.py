@@ -62,7 +62,9 @@ def test_what_a_page_says(serve: Serve, browse: Browse) -> None:
     assert "pixels float32 [batch, 6]" in version
     assert "score" in version
     assert "accuracy" in version
-    assert "nothing to go back to" in browser.get("/models/digits/rollback").text
+    nothing = browser.get("/models/digits/rollback").text
+    assert "nothing to go back to" in nothing
+    assert 'name="why"' not in nothing, "nor is a reason asked for"
 
 
 def test_the_bare_path_leads_to_the_console(serve: Serve, browse: Browse) -> None:

@@ -11,6 +11,7 @@ from modelkeep.console import pages as pages_
 from modelkeep.console.looks import Looks
 from modelkeep.console.pages import Pages, answer
 from modelkeep.console.rollouts import Runs
+from modelkeep.console.templates import Templates
 from modelkeep.keep import Keep
 from modelkeep.types import Model, Signature, TensorSpec
 
@@ -75,3 +76,34 @@ def test_a_damaged_file_of_traffic_leaves_the_page(keep: Keep, pages: Pages) -> 
     found = pages.monitor("digits", None)
     assert found["checked"] is None
     assert "not a file of captured traffic" in found["problem"]
+
+
+def test_a_card_shows_the_newest_finding_that_is_not_over(keep: Keep, pages: Pages) -> None:
+    number = keep.registry.route("digits").live
+
+    def note(kind: str, subject: str, **other: object) -> None:
+        keep.registry.note("digits", kind, "…", {"kind": "drift", "subject": subject, "version": number, **other})
+
+    def shown() -> object:
+        found = pages._found("digits", number)
+        return found and found.data["subject"]
+
+    note("finding", "inputs")
+    note("finding", "answers")
+    note("finding", "memory", version=99)
+    assert shown() == "answers"
+    note("finding-over", "answers")
+    assert shown() == "inputs"
+    note("finding-over", "inputs")
+    assert shown() is None
+    note("finding", "answers")
+    assert shown() == "answers", "it came again"
+
+
+def test_how_a_version_was_made_is_said_in_words(keep: Keep, pages: Pages) -> None:
+    raw = "SklearnToOnnx(opset=None, atol=0.0001, rtol=0.001, rename={})"
+    keep.registry.add("digits", keep.model("digits@1").path, parent=1, made_by=raw)
+    known = {"caller": None, "open": True, "done": None, "path": "/"}
+    text = Templates("/console").page("journal", {**known, **pages.journal("digits", "add", None)})
+    assert "digits@3 was made by SklearnToOnnx<" in text
+    assert "atol" not in text
