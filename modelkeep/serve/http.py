@@ -75,7 +75,9 @@ def app(
     )
     routes = [Route(path, handler, methods=[method]) for method, path, handler in table]
     errors: dict[Any, Any] = {ModelkeepError: handlers.refused, HTTPException: handlers.odd, Exception: handlers.failed}
-    return Starlette(routes=routes, exception_handlers=errors)
+    made = Starlette(routes=routes, exception_handlers=errors)
+    made.router.redirect_slashes = False  # to wherever the Host header says, and without a word
+    return made
 
 
 class _Handlers:

@@ -109,10 +109,13 @@ class Ring:
 
 
 class Gate:
-    """Whether a caller may, on every protocol. Open where there is no ring. Belongs to the event loop's thread."""
+    """Whether a caller may, on every protocol. Open where there is no ring, and with ``until_there`` until it has a
+    file, which a running server notices. Belongs to the event loop's thread.
+    """
 
-    def __init__(self, ring: Ring | None) -> None:
+    def __init__(self, ring: Ring | None, *, until_there: bool = False) -> None:
         self._ring = ring
+        self._open = ring is None or (until_there and not ring.path.exists())
         self._keys: Mapping[str, Key] = {}
         self._buckets: dict[str, tuple[float, float]] = {}
         self._stamp: object = None
@@ -124,7 +127,9 @@ class Gate:
     @property
     def open(self) -> bool:
         """Whether nobody needs a key."""
-        return self._ring is None
+        if self._open:
+            self._look(time.monotonic())
+        return self._open
 
     def find(self, sha256: str) -> Key | None:
         """The key of this digest, for who remembers a caller and not the key; None where it is none, or no more."""
@@ -161,13 +166,16 @@ class Gate:
         self._buckets[key.digest] = (left - 1.0, now)
 
     def _look(self, now: float) -> None:
-        if now - self._looked < LOOK_AGAIN or self._ring is None:
+        if self._ring is None or now - self._looked < LOOK_AGAIN:
             return
         self._looked = now
         stamp = self._stat()
         if stamp == self._stamp:
             return
         self._stamp = stamp
+        if self._open:
+            self._open = False
+            log.warning("there are API keys now: from here on every route asks for one")
         try:
             self._keys = {key.digest: key for key in self._ring.read()}
         except BadSettings as error:

@@ -61,7 +61,7 @@ def safely(settings: Settings) -> socket.socket:
         certificate(settings)
     sock = listen(settings.host, settings.port)
     beyond = not ipaddress.ip_address(sock.getsockname()[0].partition("%")[0]).is_loopback
-    if beyond and not settings.anonymous and not _ring(settings):
+    if beyond and not settings.anonymous and not (settings.keys or settings.keys_file.exists()):
         sock.close()
         raise BadSettings(
             f"{settings.host} can be reached from other machines and there is no API key; make one with: modelkeep "
@@ -71,12 +71,8 @@ def safely(settings: Settings) -> socket.socket:
 
 
 def gate(settings: Settings) -> Gate:
-    """Open where there is no file of keys. Raises BadSettings for one that is damaged."""
-    return Gate(_ring(settings))
-
-
-def _ring(settings: Settings) -> Ring | None:
-    return Ring(settings.keys_file) if settings.keys or settings.keys_file.exists() else None
+    """Open until there is a file of keys; never where settings name one. Raises BadSettings for one that is damaged."""
+    return Gate(Ring(settings.keys_file), until_there=not settings.keys)
 
 
 def certificate(settings: Settings) -> tuple[bytes, bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -82,6 +83,22 @@ def test_no_route_answers_without_the_right_key(server: Running, tokens: dict[st
         metrics = client.get("/metrics", headers={"authorization": f"Bearer {tokens['read']}"}).text
     assert 'modelkeep_rejections_total{reason="key"}' in metrics
     assert not any(token in metrics for token in tokens.values())
+
+
+def test_a_first_key_closes_a_running_server_on_every_route(fakes: SimpleNamespace, tmp_path: Path) -> None:
+    """docs/keys.md: as soon as there is one, every route asks for it."""
+    ring = Ring(Settings(home=tmp_path).keys_file)
+    with Running({"m": fakes.Fake()}, settings=Settings(home=tmp_path)) as url, httpx.Client(base_url=url) as client:
+        assert client.post("/v2/models/m/infer", json=ASK).status_code == 200
+        token = ring.add("web", ["infer"])
+        end = time.monotonic() + 20
+        while client.post("/v2/models/m/infer", json=ASK).status_code == 200:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        for method, path, _ in ROUTES:
+            assert client.request(method, path, **({"json": ASK} if method == "POST" else {})).status_code == 401, path
+        kept = {"authorization": f"Bearer {token}"}
+        assert client.post("/v2/models/m/infer", json=ASK, headers=kept).status_code == 200
 
 
 def test_a_refused_body_is_not_taken_for_the_next_request(server: Running, tokens: dict[str, str]) -> None:

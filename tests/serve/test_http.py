@@ -199,6 +199,7 @@ DEEP = b"[" * 1000 + b"]" * 1000
         ("GET", INFER, None, 405, "GET is not possible at /v2/models/m/infer; POST is"),
         ("DELETE", "/v2/models/m", None, 405, "DELETE is not possible at /v2/models/m"),
         ("GET", "/nowhere", None, 404, "there is nothing at /nowhere; GET / says what there is"),
+        ("POST", "/v2/models/m/infer/", body(), 404, "there is nothing at /v2/models/m/infer/; GET / says what there is"),
         ("GET", "/v2/models/q", None, 404, "no model is called 'q' here; this server answers for m"),
         ("GET", "/v2/models/q/ready", None, 404, "no model is called 'q' here"),
         ("POST", "/v2/models/q/infer", body(), 404, "no model is called 'q' here"),

@@ -103,6 +103,31 @@ def test_without_a_ring_everybody_may() -> None:
     assert Gate(None).admit(None, "admin") == ""
 
 
+def test_a_gate_that_waits_for_a_first_key_is_open_until_then_and_never_again(ring: Ring, clock: list[float]) -> None:
+    gate = Gate(ring, until_there=True)
+    assert (gate.open, gate.admit(None, "admin")) == (True, "")
+    token = ring.add("web", ["infer"])
+    clock[0] += keys.LOOK_AGAIN
+    with pytest.raises(Unauthenticated):
+        gate.admit(None, "infer")
+    assert not gate.open
+    assert gate.admit(f"Bearer {token}", "infer") == "web"
+    ring.path.unlink()
+    clock[0] += keys.LOOK_AGAIN
+    assert not gate.open
+    with pytest.raises(Unauthenticated):
+        gate.admit(f"Bearer {token}", "infer")
+
+
+def test_a_first_file_that_is_damaged_lets_nobody_in(ring: Ring, clock: list[float]) -> None:
+    gate = Gate(ring, until_there=True)
+    ring.path.parent.mkdir(parents=True, exist_ok=True)
+    ring.path.write_text("{")
+    clock[0] += keys.LOOK_AGAIN
+    with pytest.raises(Unauthenticated):
+        gate.admit(None, "read")
+
+
 def test_a_key_opens_what_its_scopes_say(ring: Ring) -> None:
     ask, look = ring.add("web", ["infer"]), ring.add("prometheus", ["read"])
     gate = Gate(ring)
