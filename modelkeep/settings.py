@@ -5,6 +5,7 @@ The order, later wins: the defaults here, ``modelkeep.toml`` in the working fold
 
 from __future__ import annotations
 
+import math
 import os
 import tomllib
 from collections.abc import Mapping
@@ -14,6 +15,12 @@ from typing import Any
 
 from modelkeep.errors import BadSettings
 
+MOST = {"port": 65535, "grpc_port": 65535} | dict.fromkeys(("slo", "min_accuracy", "capture_share", "sample_share"), 1)
+ABOVE_ZERO = frozenset(
+    ("max_queue_requests", "max_queue_bytes", "max_body_bytes", "max_head_bytes", "max_connections")
+    + ("request_timeout", "head_timeout")
+)
+"""Numbers without which no request would be answered; all others begin at 0."""
 OF_DEVELOPERS = ("MODELKEEP_DATA", "MODELKEEP_TEST_TENSORFLOW")
 """Variables of benchmarks and tests, which are no settings of the product."""
 
@@ -133,10 +140,29 @@ def _with(settings: Settings, given: Mapping[str, Any], source: str) -> Settings
             raise BadSettings(f"{source} sets '{key}', which is no setting; there are: {', '.join(known)}")
         kind = Path if issubclass(known[key], Path) else known[key]
         try:
-            changes[key] = _truth(value) if kind is bool else kind(value)
+            changes[key] = _truth(value) if kind is bool else _whole(value) if kind is int else kind(value)
         except (TypeError, ValueError) as error:
             raise BadSettings(f"{source} sets '{key}' to {value!r}, which is not of kind {kind.__name__}") from error
+        if kind in (int, float) and (told := _range(key, changes[key])):
+            raise BadSettings(f"{source} sets '{key}' to {value!r}; give {told}")
     return replace(settings, **changes)
+
+
+def _range(key: str, number: float) -> str:
+    """What the number has to be; empty where it is that. NaN never is, and nothing is without end."""
+    most = MOST.get(key)
+    least_fits = number > 0 if key in ABOVE_ZERO else number >= 0
+    if least_fits and number < math.inf and (most is None or number <= most):
+        return ""
+    least = "a number above 0" if key in ABOVE_ZERO else "a number from 0 on"
+    return least if most is None else f"a number from 0 to {most}"
+
+
+def _whole(value: Any) -> int:
+    """``int(8080.5)`` is 8080 in Python, and ``int(True)`` 1, which no person means either."""
+    if isinstance(value, bool | float):
+        raise ValueError(value)
+    return int(value)
 
 
 def _truth(value: Any) -> bool:

@@ -71,6 +71,32 @@ def test_a_value_of_another_kind_is_named(tmp_path: Path, value: str) -> None:
         settings.read(tmp_path, {"MODELKEEP_PORT": value})
 
 
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("max_queue_requests = -5", "sets 'max_queue_requests' to -5; give a number above 0"),
+        ("max_connections = 0", "sets 'max_connections' to 0; give a number above 0"),
+        ("request_timeout = 0", "sets 'request_timeout' to 0; give a number above 0"),
+        ("request_timeout = nan", "sets 'request_timeout' to nan; give a number above 0"),
+        ("head_timeout = inf", "sets 'head_timeout' to inf; give a number above 0"),
+        ("cache_bytes = -1", "sets 'cache_bytes' to -1; give a number from 0 on"),
+        ("capture_share = 1.5", "sets 'capture_share' to 1.5; give a number from 0 to 1"),
+        ("port = 65536", "sets 'port' to 65536; give a number from 0 to 65535"),
+        ("port = 8080.5", "sets 'port' to 8080.5, which is not of kind int"),
+        ("port = true", "sets 'port' to True, which is not of kind int"),
+    ],
+)
+def test_a_number_that_means_nothing_is_refused(tmp_path: Path, said: str, told: str) -> None:
+    (tmp_path / "modelkeep.toml").write_text(said)
+    with pytest.raises(BadSettings, match=f"modelkeep.toml {told}$"):
+        settings.read(tmp_path, {})
+
+
+def test_numbers_at_their_ends_are_taken(tmp_path: Path) -> None:
+    (tmp_path / "modelkeep.toml").write_text("cache_bytes = 0\ncapture_share = 1\nport = 0\nmonitor_every = 0\nslo = 0\n")
+    assert settings.read(tmp_path, {}).capture_share == 1.0
+
+
 def test_a_path_of_another_kind_is_named(tmp_path: Path) -> None:
     (tmp_path / "modelkeep.toml").write_text("home = 3")
     with pytest.raises(BadSettings, match="sets 'home' to 3, which is not of kind Path"):
