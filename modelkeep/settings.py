@@ -17,8 +17,10 @@ from modelkeep.errors import BadSettings
 
 MOST = {"port": 65535, "grpc_port": 65535} | dict.fromkeys(("slo", "min_accuracy", "capture_share", "sample_share"), 1)
 ABOVE_ZERO = frozenset(
-    ("max_queue_requests", "max_queue_bytes", "max_body_bytes", "max_head_bytes", "max_connections")
-    + ("request_timeout", "head_timeout")
+    (
+        *("max_queue_requests", "max_queue_bytes", "max_body_bytes", "max_head_bytes", "max_connections"),
+        *("request_timeout", "head_timeout"),
+    )
 )
 """Numbers without which no request would be answered; all others begin at 0."""
 OF_DEVELOPERS = ("MODELKEEP_DATA", "MODELKEEP_TEST_TENSORFLOW")
@@ -138,7 +140,7 @@ def _with(settings: Settings, given: Mapping[str, Any], source: str) -> Settings
     for key, value in given.items():
         if key not in known:
             raise BadSettings(f"{source} sets '{key}', which is no setting; there are: {', '.join(known)}")
-        kind = Path if issubclass(known[key], Path) else known[key]
+        kind: type[Any] = Path if issubclass(known[key], Path) else known[key]
         try:
             changes[key] = _truth(value) if kind is bool else _whole(value) if kind is int else kind(value)
         except (TypeError, ValueError) as error:

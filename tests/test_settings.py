@@ -93,7 +93,9 @@ def test_a_number_that_means_nothing_is_refused(tmp_path: Path, said: str, told:
 
 
 def test_numbers_at_their_ends_are_taken(tmp_path: Path) -> None:
-    (tmp_path / "modelkeep.toml").write_text("cache_bytes = 0\ncapture_share = 1\nport = 0\nmonitor_every = 0\nslo = 0\n")
+    (tmp_path / "modelkeep.toml").write_text(
+        "cache_bytes = 0\ncapture_share = 1\nport = 0\nmonitor_every = 0\nslo = 0\n"
+    )
     assert settings.read(tmp_path, {}).capture_share == 1.0
 
 

@@ -40,12 +40,12 @@ def inputs(head: Mapping[str, Any], signature: Signature) -> dict[str, Array]:
 
 
 def predictions(reply: Reply, *, batched: bool = True) -> dict[str, Any]:
-    """A list with a row each; of several outputs an object by output name, in each row where there are rows."""
+    """A list with a row each, of several outputs an object by output name; of a model without rows one such object."""
     outputs = {name: _plain(array) for name, array in reply.outputs.items()}
     if len(outputs) == 1:
         return {"predictions": next(iter(outputs.values()))}
     if not batched:
-        return {"predictions": outputs}
+        return {"predictions": [outputs]}
     columns = outputs.values()
     return {"predictions": [dict(zip(outputs, row, strict=True)) for row in zip(*columns, strict=True)]}
 

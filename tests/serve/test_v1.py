@@ -48,7 +48,7 @@ def test_half_precision_is_rounded_and_what_it_does_not_reach_is_refused() -> No
 
 def test_outputs_without_rows_are_told_by_name() -> None:
     found = v1.predictions(reply(total=6.0, y=[1.0, 2.0, 3.0]), batched=False)
-    assert found == {"predictions": {"total": [6.0], "y": [1.0, 2.0, 3.0]}}
+    assert found == {"predictions": [{"total": [6.0], "y": [1.0, 2.0, 3.0]}]}
 
 
 @pytest.mark.parametrize(
@@ -104,4 +104,4 @@ def test_a_model_without_rows_answers_too(fakes: SimpleNamespace) -> None:
     )
     with Running({"m": fakes.Odd(lambda x: {"total": x.sum(), "y": x}, of=of)}) as url:
         answer = httpx.post(f"{url}/v1/models/m:predict", json={"instances": [1, 2, 3]}, timeout=20)
-    assert (answer.status_code, answer.json()) == (200, {"predictions": {"total": [6.0], "y": [1.0, 2.0, 3.0]}})
+    assert (answer.status_code, answer.json()) == (200, {"predictions": [{"total": [6.0], "y": [1.0, 2.0, 3.0]}]})
