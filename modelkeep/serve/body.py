@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 from starlette.exceptions import HTTPException
@@ -14,6 +16,10 @@ from modelkeep.errors import BadInput
 from modelkeep.serve.plane import Plane
 
 T = TypeVar("T")
+AT_ONCE = 256 * 1024
+"""Bytes that are unpacked on the event loop, within a millisecond; what a body has more on a thread."""
+_unpacking = ThreadPoolExecutor(1, thread_name_prefix="unpack")
+"""One body at a time: until it is whole, what it unpacks to counts against no bound but that of a body."""
 LEFT = "the client left before its request was complete"
 
 
@@ -41,7 +47,7 @@ async def read(receive: Receive, heads: Headers, plane: Plane) -> bytes:
             raise HTTPException(408, f"the body took longer than {seconds:g} s (request_timeout); send less") from None
     bound(plane, len(body))
     encoding = heads.get("content-encoding", "").strip().lower()
-    return body if encoding in ("", "identity") else _unpacked(body, encoding, plane)
+    return body if encoding in ("", "identity") else await _unpacked(body, encoding, plane)
 
 
 async def _rest(receive: Receive, first: bytes, plane: Plane) -> bytes:
@@ -70,13 +76,17 @@ def bound(plane: Plane, size: int) -> None:
         raise HTTPException(413, f"the body is larger than {most} bytes (max_body_bytes); send fewer rows at a time")
 
 
-def _unpacked(body: bytes, encoding: str, plane: Plane) -> bytes:
-    """The body as it was before Content-Encoding; bounded, as a small body may unpack to a huge one."""
+async def _unpacked(body: bytes, encoding: str, plane: Plane) -> bytes:
+    """The body as it was before Content-Encoding; bounded, for a small body may unpack to a huge one."""
     if encoding not in ("gzip", "x-gzip", "deflate"):
         raise BadInput(f"Content-Encoding '{encoding}' is not known here; send gzip, deflate or none")
     unpacker = zlib.decompressobj(wbits=47)  # 32 + 15: gzip or zlib, by the header
+    most = plane.settings.max_body_bytes + 1
     try:
-        plain = unpacker.decompress(body, plane.settings.max_body_bytes + 1)
+        plain = unpacker.decompress(body, min(most, AT_ONCE))
+        if len(plain) < most and not unpacker.eof:
+            rest = partial(unpacker.decompress, unpacker.unconsumed_tail, most - len(plain))
+            plain += await asyncio.get_running_loop().run_in_executor(_unpacking, rest)
     except zlib.error as error:
         raise BadInput(f"the body is not {encoding}: {error}") from None
     bound(plane, len(plain))
