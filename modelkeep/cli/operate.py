@@ -22,7 +22,7 @@ def operate(policy: Path, cycles: int | None, max_time: float | None, reset: boo
     """Watch the live version, and on drift: update, verify, canary, promote or roll back. No person needed.
 
     Everything is in the journal, and every step is one a person can do by hand: stop it at any time and go on.
-    Exit code 1 when the last cycle did not end with a new live version.
+    Exit code 1 when a finished update did not end with a new live version.
     """
     from modelkeep.keep import Keep
     from modelkeep.operate import policy as policies

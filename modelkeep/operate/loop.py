@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from modelkeep.keep import Keep
 
 
+ROLLOUT = "rollout"
+"""What a rollout tells last is what is written of it: it is said once."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a run of the loop came to: finished cycles, how many of them were promoted, the live version at the end."""
@@ -170,7 +174,7 @@ class Loop:
             needs_labels=rules.needs_labels,
         )
         try:
-            decision = self.keep.rollout(version, plan, on_step=lambda text: self._say(str(text)))
+            decision = self.keep.rollout(version, plan, on_step=lambda text: self._say(str(text), about=ROLLOUT))
         except ModelkeepError as error:
             self._note(budget.FAILED, f"the rollout of {version.ref} stopped: {error}", version=version.number)
             return False
@@ -195,7 +199,7 @@ class Loop:
 
     def _note(self, stage: str, why: str, **data: Any) -> None:
         self.keep.registry.note(self.policy.model, "operate", why, {"stage": stage, **data}, who=self.keep.who)
-        self._say(why)
+        self._say(why, about=ROLLOUT)
 
     def _say(self, text: str, about: str = "", as_of: str | None = None) -> None:
         """A sentence, once until there is another ``about`` the same: a loop that waits does not repeat itself.

@@ -32,7 +32,8 @@ FILLER = -1e4
 @dataclass(frozen=True)
 class Quantize:
     """onnx → onnx. Weights int8, activations uint8 (what VNNI and AMX run); the range of each activation is its least
-    and largest value on ``samples`` rows. ``dynamic`` finds the ranges while it serves: MatMul and Gemm only.
+    and largest value on ``samples`` rows. ``dynamic`` finds the ranges while it serves, over all rows of a run: a row's
+    answer then changes with those beside it, so ``optimize`` does not try it.
 
     In a model with attention only the operators that read weights are quantized: sums, masks and softmax between them
     have ranges that 256 steps do not cover.

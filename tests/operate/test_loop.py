@@ -72,6 +72,7 @@ class PlayedKeep:
 
     def rollout(self, version: Any, plan: Any, *, on_step: Any) -> Any:
         self.done.append(f"rollout {version.ref} {plan.steps}")
+        on_step(f"{version.ref}: {self.verdict}")  # as the real one tells its decision
         self.registry.now = Route("m", live=version.number if self.verdict == "promote" else 1)
         return SimpleNamespace(verdict=self.verdict, why=f"{version.ref}: {self.verdict}")
 
@@ -113,6 +114,15 @@ def test_drift_is_answered_by_update_and_rollout() -> None:
     assert outcome.promoted
     assert outcome.live == 2
     assert [e.data["stage"] for e in keep.registry.entries] == ["update started", "verified", "promoted"]
+
+
+def test_the_end_of_a_rollout_is_said_once_and_written() -> None:
+    keep, said = PlayedKeep(findings=[DRIFT], labels=100, verdict="rollback"), []
+    told = loop(keep)
+    told.tell = said.append
+    assert told.turn() is False
+    assert said.count("m@2: rollback") == 1
+    assert keep.registry.entries[-1].why == "m@2: rollback"
 
 
 def test_each_step_of_an_update_is_told_as_it_begins() -> None:

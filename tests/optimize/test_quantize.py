@@ -70,6 +70,24 @@ def test_attention_that_masks_its_padding_survives(filler: float, tmp_path: Path
     assert made.size < 0.6 * model.size
 
 
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_only_static_ranges_answer_a_row_alike_in_any_company(dynamic: bool, tmp_path: Path) -> None:
+    """Why optimize does not try dynamic ones, although they are fast: requests that share a run must not be told."""
+    source = tmp_path / "attention.onnx"
+    onnx.save(attention(-1e4), source)
+    model, rng = formats.adopt(source, tmp_path / "float"), np.random.default_rng(0)
+    mask = (np.arange(12) < rng.integers(2, 12, (64, 1))).astype(np.int64)
+    rows = Dataset({"ids": rng.integers(0, 50, (64, 12)), "mask": mask}, None, "made")
+    made, _ = Quantize(dynamic=dynamic, rows=rows).run(model, tmp_path / "int8")
+    with contextlib.closing(engines.load(made)) as runner:
+        alone = np.concatenate([runner.run(rows.take([at]).inputs)["scores"] for at in range(64)])
+        among = runner.run(rows.inputs)["scores"]
+    if dynamic:
+        assert np.abs(alone - among).max() > 1e-3 * np.abs(alone).max()
+    else:
+        np.testing.assert_allclose(alone, among, rtol=1e-5, atol=1e-5)
+
+
 def attention(filler: float) -> onnx.ModelProto:
     """Embeddings of ids, pooled by a softmax over the positions that the mask leaves; four classes."""
     rng = np.random.default_rng(0)
