@@ -133,10 +133,16 @@ def progress(what: str, *, quiet: bool = False, lines: bool = False) -> Iterator
     """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.table import Column
 
     console = Console(stderr=True, quiet=quiet or not sys.stderr.isatty())
+    whole = Column(min_width=len(what))  # a long note is shortened, and not this
     bar = Progress(
-        TextColumn(what), BarColumn(), TextColumn("{task.fields[note]}"), TimeElapsedColumn(), console=console
+        TextColumn(what, table_column=whole),
+        BarColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        console=console,
     )
     with bar:
         task = bar.add_task(what, total=None, note="")

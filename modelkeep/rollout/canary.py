@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from modelkeep.data import traffic
 from modelkeep.errors import BadSettings, Conflict, NotFound
-from modelkeep.rollout.judge import Judge, Rules
+from modelkeep.rollout.judge import WRONG, Judge, Rules
 from modelkeep.rollout.outcomes import Outcomes, usual_p99
 from modelkeep.types import Ref, Route
 
@@ -185,7 +185,13 @@ class _Rollout:
             return "no request reached it"
         least = self.judge.least()
         done = max(0.0, min(self.judge.progress(), 1.0))
-        return f"{done:.0%} of the evidence that promotion needs; {self.judge.describe(least)}"
+        unlabelled = least == WRONG and not self.judge.harms[least].counts[True]
+        mend = (
+            ", for no label of its answers came; give a step longer than labels take, or need none"
+            if unlabelled
+            else ""
+        )
+        return f"{done:.0%} of the evidence that promotion needs; {self.judge.describe(least)}{mend}"
 
     def _promote(self) -> Decision:
         harms = "; ".join(self.judge.describe(harm) for harm in self.judge.required)

@@ -21,7 +21,8 @@ import numpy as np
 from modelkeep.errors import BadSettings
 from modelkeep.evidence import Betting
 
-HARMS = ("errors", "slow answers", "wrong answers")
+WRONG = "wrong answers"
+HARMS = ("errors", "slow answers", WRONG)
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ class Judge:
         """``slow``: whether there is a latency to compare with; where not, slowness is not judged."""
         self.rules = rules
         self.harms: Mapping[str, Harm] = {name: Harm(rules, steps) for name in HARMS if slow or name != "slow answers"}
-        self.required = [n for n in self.harms if n != "wrong answers" or rules.needs_labels]
+        self.required = [n for n in self.harms if n != WRONG or rules.needs_labels]
         self._before = 0
 
     def begin_step(self) -> None:

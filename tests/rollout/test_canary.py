@@ -83,6 +83,7 @@ class TestNoData:
         decision = run(plan, make_world(registry, ways(), ways(), labelled=False))
         assert decision.verdict == "inconclusive"
         assert "0% of the evidence that promotion needs; wrong answers: nothing known" in decision.why
+        assert "for no label of its answers came; give a step longer than labels take, or need none" in decision.why
 
     def test_without_that_need_it_is_promoted(self, registry: Any, make_world: Any, ways: Any) -> None:
         plan = replace(LABELLED, needs_labels=False)
