@@ -22,6 +22,7 @@ from modelkeep.optimize import budget
 from modelkeep.provenance import again, told
 from modelkeep.registry import Registry
 from modelkeep.settings import Settings, read
+from modelkeep.train.labels import sound
 from modelkeep.types import Model, Ref, Report, Route, Step, Version
 
 if TYPE_CHECKING:
@@ -165,17 +166,19 @@ class Keep:
         rows: Dataset,
         *,
         method: str = "finetune",
-        max_drop: float = 0.02,
         on_step: OnStep | None = None,
         **options: Any,
     ) -> Version:
         """New knowledge from labelled rows: trains the nearest trainable ancestor, then repeats the steps to ``ref``.
 
-        Raises Regressed when the result is not better on new rows, or forgets the old ones.
+        Raises Regressed when the result is not better on new rows, forgets the old ones, or no longer keeps what
+        optimize promised of ``ref``.
         """
         trained, *made = self.trainable(ref)
-        rows, repeated = again([version.made_by for version in made], rows)
-        return self._make(trained, [update.step(method, rows=rows, **options), *repeated], on_step)
+        taught, repeated = again([version.made_by for version in made], rows)
+        with self._workspace() as room:
+            new = self._run(trained, [update.step(method, rows=taught, **options), *repeated], room, on_step)
+            return self._record(trained, new, *_still_kept(new, made, rows))
 
     def trainable(self, ref: str | Ref | Version) -> list[Version]:
         """The nearest ancestor that update trains, and what was made of it, to ``ref``. Raises Unsupported with the
@@ -347,10 +350,6 @@ class Keep:
 
     # ── how a version is made ────────────────────────────────────────────────────────────────────────────────────
 
-    def _make(self, base: Version, steps: Sequence[Step], on_step: OnStep | None = None) -> Version:
-        with self._workspace() as room:
-            return self._record(base, self._run(base, steps, room, on_step))
-
     def _run(self, base: Version, steps: Sequence[Step], room: Path, on_step: OnStep | None = None) -> list[Made]:
         """Run the steps one after the other, each into a folder of its own. Nothing is recorded yet."""
         made: list[Made] = []
@@ -412,6 +411,25 @@ def _subject(keep: Keep, ref: str | Ref | Version, setting: Mapping[str, Any]) -
     tuned = keep.registry.config(version, machine.fingerprint(version.model.format))
     model = keep.model(version)
     return benchmark.Subject(version.ref, model, benchmark.setting(model, tuned, setting))
+
+
+def _still_kept(new: Sequence[Made], made: Sequence[Version], rows: Dataset) -> list[Report]:
+    """What optimize promised of one of the versions ``made``, of its like among ``new``, which begins one step earlier
+    with what was trained; empty where it promised nothing. Raises Regressed.
+    """
+    promised = [
+        (at, report.numbers["max_drop"])
+        for at, version in enumerate(made)
+        for report in version.reports
+        if report.kind == "optimize" and report.ok
+    ]
+    if not promised:
+        return []
+    at, max_drop = promised[-1]
+    base = new[at].model
+    named, _ = again([version.made_by for version in made[at + 1 :]], rows)
+    judged, _ = sound(named, base.labels, update.classes(base))
+    return [budget.kept(base, new[at + 1].model, judged, max_drop)]
 
 
 def _watched(step: Step, number: int, count: int, on_step: OnStep | None) -> Step:

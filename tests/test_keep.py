@@ -220,6 +220,26 @@ def test_an_update_tells_of_each_step_before_it_begins(keep: Keep, added: str, d
     assert "exporting with dynamo" in second
 
 
+def test_what_optimize_promised_is_held_to_after_an_update(
+    keep: Keep, added: str, digits: tuple[Dataset, Dataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [(_, cheaper, _)] = keep.optimize(keep.convert(added, "onnx"), digits[1], max_drop=0.03)
+    assert cheaper is not None
+    learn = {"epochs": 20, "lr": 5e-3, "max_forgetting": 0.5}
+    made = keep.update(cheaper, turned(digits[0]), **learn)
+    assert made.made_by.startswith("Quantize(")
+    [kept] = [report for report in made.reports if report.kind == "optimize"]
+    assert kept.ok
+    assert kept.numbers["max_drop"] == 0.03
+    assert kept.why.endswith("of the 3.0% that were promised")
+    before = len(keep.registry.versions("digits"))
+    lost = np.ones(100, dtype=bool), np.arange(100) < 90
+    monkeypatch.setattr("modelkeep.optimize.budget._right", lambda *_: lost)
+    with pytest.raises(Regressed, match=r"the cheaper weights lose what was learned: accuracy 100.0% → 90.0%.*3.0%"):
+        keep.update(made, turned(digits[0]), **learn | {"max_forgetting": 1.0, "seed": 1})
+    assert len(keep.registry.versions("digits")) == before
+
+
 def test_what_scikit_learn_fitted_is_to_be_fitted_again(keep: Keep, tmp_path: Path) -> None:
     skops, linear = pytest.importorskip("skops.io"), pytest.importorskip("sklearn.linear_model")
     x = np.random.default_rng(0).normal(size=(64, 3))

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from modelkeep.data.dataset import Dataset
-from modelkeep.errors import BadData
+from modelkeep.errors import BadData, Regressed
 from modelkeep.evidence import paired_drop
 from modelkeep.model import engines, measure, score
 from modelkeep.optimize.answers import fixed_batch
 from modelkeep.types import Model, Report
+
+if TYPE_CHECKING:
+    from modelkeep.types import Array
 
 RACE_ROWS = 32
 """Rows of the race, unless the model was baked for another number."""
@@ -28,9 +31,7 @@ def within(base: Model, candidate: Model, rows: Dataset, max_drop: float) -> Rep
     """
     if rows.labels is None:
         raise BadData(f"{rows.source} has no labels, so no accuracy can be judged on it; give labelled rows")
-    with contextlib.closing(engines.load(base)) as old, contextlib.closing(engines.load(candidate)) as new:
-        right_before = score.correct(old, rows, labels=base.labels)
-        right_after = score.correct(new, rows, labels=candidate.labels)
+    right_before, right_after = _right(base, candidate, rows)
     count = fixed_batch(base.signature) or RACE_ROWS
     sent = rows.take(np.arange(count) % len(rows)).inputs
     race = measure.race(lambda: engines.load(base), lambda: engines.load(candidate), sent)
@@ -49,6 +50,32 @@ def within(base: Model, candidate: Model, rows: Dataset, max_drop: float) -> Rep
         "race_rows": count,
     }
     return verdict(numbers, rows.source)
+
+
+def kept(base: Model, candidate: Model, rows: Dataset, max_drop: float) -> Report:
+    """Whether what ``within`` found once holds again, the model having been updated and made cheaper anew.
+
+    Of what it gains nothing is asked: that was found. The bound is that of ``within``, or 3/n where n rows cannot show
+    less. Raises Regressed where more may be lost.
+    """
+    before, after = _right(base, candidate, rows)
+    drop, upper = paired_drop(before, after)
+    said = f"accuracy {before.mean():.1%} → {after.mean():.1%} with the cheaper weights"
+    lost = f"at most {max(upper, 0):.1%} lost (95 %, n={len(rows)})"
+    if upper > max(max_drop, 3 / len(rows)):
+        raise Regressed(
+            f"the cheaper weights lose what was learned: {said}, {lost}, and optimize promised {max_drop:.1%}; nothing "
+            "was stored; update the version that they were made of, then optimize that anew"
+        )
+    numbers = {"accuracy_before": float(before.mean()), "accuracy": float(after.mean()), "drop": drop}
+    numbers |= {"drop_upper": upper, "max_drop": max_drop, "n": len(rows)}
+    return Report("optimize", True, f"{said}, {lost}, of the {max_drop:.1%} that were promised", numbers, rows.source)
+
+
+def _right(base: Model, candidate: Model, rows: Dataset) -> tuple[Array, Array]:
+    """Which rows each gets right."""
+    with contextlib.closing(engines.load(base)) as old, contextlib.closing(engines.load(candidate)) as new:
+        return score.correct(old, rows, labels=base.labels), score.correct(new, rows, labels=candidate.labels)
 
 
 def verdict(numbers: Mapping[str, Any], source: str = "") -> Report:
