@@ -36,6 +36,8 @@ CONFIDENCES = (0.25, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 ENTROPIES = (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8)
 """Fixed bins. Quantiles of reference rows that the model was trained on would call every new row less sure."""
 CONFIDENCE = "confidence"
+EMBEDDINGS = ("embed", "hidden_state", "pooler")
+"""In the name of an output, such as Hugging Face's."""
 
 Edges = tuple[float, ...] | None
 
@@ -263,14 +265,20 @@ class Columns:
         self.edges = [column.edges for column in self.columns]
 
     @classmethod
-    def of(cls, specs: Sequence[TensorSpec], reference: Arrays | None, *, answers: bool = False) -> Columns:
-        """Those of a signature's inputs, or answers; learned from reference rows, where there are some."""
+    def of(
+        cls, specs: Sequence[TensorSpec], reference: Arrays | None, *, answers: bool = False, classes: bool = True
+    ) -> Columns:
+        """Those of a signature's inputs, or answers; learned from reference rows, where there are some. ``classes``:
+        whether answers may be scores of classes, which they are not where their truth is several numbers a row.
+        """
         rows = {spec.name: None if reference is None else np.asarray(reference[spec.name]) for spec in specs}
         scores = next((spec.name for spec in specs if _are_scores(spec, rows[spec.name], spec is specs[0])), "")
         masks = {one.name: "" if answers else lengths.mask_of(one, specs) for one in specs}
         return cls(
             [
-                Tensor.learned(one, rows[one.name], scores=answers and one.name == scores, mask=masks[one.name])
+                Tensor.learned(
+                    one, rows[one.name], scores=answers and classes and one.name == scores, mask=masks[one.name]
+                )
                 for one in specs
             ]
         )
@@ -344,8 +352,19 @@ def _are_scores(spec: TensorSpec, rows: Array | None, first: bool) -> bool:
     if len(spec.shape) != 2 or spec.shape[0] is not None or spec.shape[1] == 1 or not spec.dtype.startswith("float"):
         return False
     if rows is None:
-        return first
-    return rows.ndim == 2 and rows.shape[1] > 1 and (first or are_probabilities(rows))
+        return first and not are_embeddings(spec.name, None)
+    if rows.ndim != 2 or rows.shape[1] < 2 or are_embeddings(spec.name, rows):
+        return False
+    return first or are_probabilities(rows)
+
+
+def are_embeddings(name: str, rows: Array | None) -> bool:
+    """Whether a matrix of floats is no scores of classes but embeddings: its name says so, or each row has length 1."""
+    if any(word in name.lower() for word in EMBEDDINGS):
+        return True
+    if rows is None or not len(rows) or (rows >= 0).all():
+        return False
+    return bool(np.all(np.abs(np.linalg.norm(rows.astype(np.float64), axis=1) - 1.0) <= 1e-3))
 
 
 def _filled(seen: Sequence[Array], *, texts: bool) -> Array:

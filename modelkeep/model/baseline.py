@@ -19,6 +19,7 @@ import numpy as np
 from modelkeep.data import dataset
 from modelkeep.data.bins import Bins
 from modelkeep.data.features import CONFIDENCE, Columns
+from modelkeep.data.summaries import are_probabilities
 from modelkeep.model import engines, folder
 from modelkeep.model.score import predictions
 
@@ -86,7 +87,7 @@ def build(model: Model, rows: Dataset | None = None, *, seconds: float = SECONDS
     rows = dataset.fit(rows.sample(MAX_ROWS), model.signature)
     outputs = _answers(model, rows, seconds)
     n = len(next(iter(outputs.values())))
-    answers = _subject(model.signature.outputs, outputs, answers=True)
+    answers = _subject(model.signature.outputs, outputs, answers=True, classes=not _numbers(rows.labels))
     predicted = _plain(predictions(outputs, model.signature))
     names = answers.columns.names
     scores = answers.columns.read(outputs)[:, names.index(CONFIDENCE)] if CONFIDENCE in names else np.full(n, np.nan)
@@ -115,9 +116,14 @@ def _answers(model: Model, rows: Dataset, seconds: float) -> Arrays:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _subject(specs: Sequence[TensorSpec], arrays: Arrays, *, answers: bool) -> Subject:
-    columns = Columns.of(specs, arrays, answers=answers)
+def _subject(specs: Sequence[TensorSpec], arrays: Arrays, *, answers: bool, classes: bool = True) -> Subject:
+    columns = Columns.of(specs, arrays, answers=answers, classes=classes)
     return Subject(columns, Bins.of(columns.read_reference(arrays), columns.edges))
+
+
+def _numbers(labels: Array | None) -> bool:
+    """Whether the truth of a row is several numbers, and no class (nor one as zeros and a one)."""
+    return labels is not None and labels.ndim == 2 and labels.dtype.kind == "f" and not are_probabilities(labels)
 
 
 def _plain(answers: Array) -> Array | None:

@@ -122,14 +122,23 @@ class Truth:
         whole = {"n": self.labelled.n, "coverage": self.lag.coverage or 0.0}
         return {**self.labelled.quality.numbers(), **whole, **others, **lag}
 
+    def _judged(self) -> str:
+        """What labels would tell; empty where answers are embeddings, or several numbers a row."""
+        known = self.watched.known
+        if not are_classes(self.watched.model):
+            return "their error"
+        read = known.answers.columns.tensors if known is not None and known.answers is not None else []
+        first = self.watched.model.signature.outputs[0]
+        numbers = first.dtype.startswith("float") and any(t.name == first.name and t.kind != "scores" for t in read)
+        return "" if numbers else "accuracy"
+
     def describe(self) -> list[str]:
         """Lines for a person."""
         quality, n = self.labelled.quality, self.labelled.n
         if not n:
-            what = "accuracy" if are_classes(self.watched.model) else "their error"
-            lines = [
-                f"no truth has come for {self.lag.answers} captured answers, so {what} is unknown (modelkeep label)"
-            ]
+            what = self._judged()
+            told = f"no truth has come for {self.lag.answers} captured answers, so {what} is unknown (modelkeep label)"
+            lines = [told] if what else []
         else:
             told = quality.describe() if quality.wrong.values else f"the truth is known of {n:,} requests"
             lines = [f"{told}, {self.lag.coverage or 0:.0%} of those captured"]

@@ -189,6 +189,24 @@ class TestAnswers:
         assert columns.names == ["label", "predicted class", "confidence", "entropy"]
         np.testing.assert_allclose(columns.read(answers)[:, 2], [0.8, 0.9])
 
+    def test_embeddings_are_projected_and_no_classes(self) -> None:
+        rng = np.random.default_rng(0)
+        rows = rng.normal(size=(80, 48)).astype("float32")
+        unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        for name, given in (("text_embeds", rows), ("pooler_output", rows), ("y", unit)):
+            spec = TensorSpec(name, "float32", (None, 48))
+            assert f"projection 1 of {name}" in Columns.of((spec,), {name: given}, answers=True).names
+        spec = TensorSpec("y", "float32", (None, 48))
+        assert "confidence" in Columns.of((spec,), {"y": rows}, answers=True).names
+        assert (
+            "confidence" not in Columns.of((TensorSpec("embedding", "float32", (None, 48)),), None, answers=True).names
+        )
+
+    def test_several_numbers_a_row_are_each_looked_at(self) -> None:
+        spec = TensorSpec("place", "float32", (None, 2))
+        rows = {"place": np.random.default_rng(0).normal(size=(80, 2)).astype("float32")}
+        assert Columns.of((spec,), rows, answers=True, classes=False).names == ["place[0]", "place[1]"]
+
     def test_without_a_reference_the_first_output_tells(self) -> None:
         assert of(spec("logits", "float32", 2), None, answers=True).names[1] == "confidence"
         assert of(spec("logits", "float32", 2), None).names == ["logits[0]", "logits[1]"]

@@ -107,6 +107,15 @@ class TestBuild:
         assert found.confidence is not None
         assert np.isnan(found.confidence).all()
 
+    @pytest.mark.parametrize("places", [True, False])
+    def test_several_numbers_a_row_are_no_scores(self, make: Callable[..., tuple[Model, Any]], places: bool) -> None:
+        """Where a thing is, and not which it is; zeros and a one are a class."""
+        truth = np.random.default_rng(0).normal(size=(ROWS, 2)) if places else np.eye(2)[np.arange(ROWS) % 2]
+        found = build(make(rows(labels=truth))[0])
+        assert found is not None
+        assert found.answers is not None
+        assert (found.answers.columns.names == ["scores[0]", "scores[1]"]) == places
+
     def test_a_slow_model_answers_some_of_its_rows(self, make: Callable[..., tuple[Model, Any]]) -> None:
         model, runner = make(rows(1000))
         found = build(model, seconds=0.0)

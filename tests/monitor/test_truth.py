@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from modelkeep.data import labels
+from modelkeep.data.bins import Bins
+from modelkeep.data.features import Columns
 from modelkeep.data.traffic import Exchange, TrafficLog
-from modelkeep.model.baseline import Baseline
+from modelkeep.model.baseline import Baseline, Subject
 from modelkeep.monitor.limits import Limits
 from modelkeep.monitor.truth import Truth
 from modelkeep.monitor.watched import Watched
@@ -56,3 +58,13 @@ def test_what_was_not_promised_is_not_called_a_promise(prices: Truth) -> None:
     prices.look()
     (found,) = prices.labelled.findings()
     assert found.why.endswith("labelled requests; 1.5 times that of its reference rows is 1.5")
+
+
+def test_of_embeddings_nothing_is_said(tmp_path: Path) -> None:
+    spec = TensorSpec("embedding", "float32", (None, 48))
+    rows = {"embedding": np.random.default_rng(0).normal(size=(80, 48)).astype("float32")}
+    columns = Columns.of((spec,), rows, answers=True)
+    answers = Subject(columns, Bins.of(columns.read(rows), columns.edges))
+    model = Model(tmp_path, "onnx", Signature(PRICE.inputs, (spec,)), ("model.onnx",))
+    known = Baseline(None, answers)  # type: ignore[arg-type]
+    assert Truth(Watched("faces", 1, model, tmp_path, Limits(), known), None).describe() == []
