@@ -269,7 +269,7 @@ class Keep:
             live = self.get(Ref(name, "live"))
             here = machine.fingerprint(live.model.format)
             _keep_baseline(self, live)
-            said = untuned(self.registry, live, here) or tuned(self.registry, live, here)
+            said = untuned(self.registry, live, here) or tuned(self.registry, live, here, options.get("options"))
             if on_setting is not None:
                 on_setting(said)
         given = {"alerted": self.alerted, "on_ready": on_ready, "beside": _beside(self, options), **options}

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from modelkeep.errors import ModelkeepError, NotReady
 from modelkeep.model import engines
 from modelkeep.serve.crew import Crew
-from modelkeep.serve.loaded import Loaded, bring
+from modelkeep.serve.loaded import Loaded, bring, give_up
 from modelkeep.serve.plane import Plane
 from modelkeep.serve.router import Router
 from modelkeep.serve.warm import Paces
@@ -115,7 +115,7 @@ class Follower:
         self._changing = asyncio.Lock()
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._away = False
+        self._away = self._given_up = False
         self._plane: Plane
 
     async def begin(self, plane: Plane) -> None:
@@ -133,6 +133,11 @@ class Follower:
         if not any(plane.router(name).live for name in self.names):
             raise self._why_none()
         self._spawn(self._follow())
+
+    def give_up(self) -> None:
+        """See Source: neither the log nor the journal is told that a version cannot be loaded."""
+        self._given_up = True
+        give_up()
 
     async def end(self) -> None:
         """Follow no more, load no more. The plane's versions stay."""
@@ -339,7 +344,7 @@ class Follower:
         tries = before.tries + 1 if before is not None and before.config == config else 1
         pause = min(FIRST_RETRY * 2 ** (tries - 1), LONGEST_RETRY)
         model.failures[version.number] = Failure(config, error, tries, time.monotonic() + pause)
-        if before is not None and str(before.error) == str(error):
+        if self._given_up or (before is not None and str(before.error) == str(error)):
             return
         log.warning("%s cannot be loaded: %s", version.ref, error)
         why = f"{version.ref} cannot be loaded: {error}"

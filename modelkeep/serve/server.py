@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from modelkeep import stages
 from modelkeep.data import labels
 from modelkeep.data.traffic import TrafficLog
-from modelkeep.errors import ModelkeepError
+from modelkeep.errors import BadModel, ModelkeepError, Untrusted
 from modelkeep.model import engines, formats
 from modelkeep.serve import collect, http, live, sampling, usage
 from modelkeep.serve.access import AccessLog
@@ -30,7 +30,6 @@ from modelkeep.serve.direct import Direct
 from modelkeep.serve.door import Door, Mount
 from modelkeep.serve.follow import Follower, Machine
 from modelkeep.serve.listener import Listener, gate, listen, safely, url_of
-from modelkeep.serve.loaded import give_up
 from modelkeep.serve.plane import SWITCH, Plane
 from modelkeep.serve.repository import Repository
 from modelkeep.serve.settled import settle, share_arenas
@@ -78,9 +77,19 @@ def serve_file(
     """
     name = name or path.stem
     with safely(settings) as sock, tempfile.TemporaryDirectory(prefix="modelkeep-") as room:
-        model = formats.adopt(path, Path(room))
+        model = _adopted(path, Path(room))
         config = replace(config or engines.default_config(model.format), **(options or {}))
         _block(Service(Fixed({name: model}, {name: config}), settings, sock, reread=reread), on_ready)
+
+
+def _adopted(path: Path, room: Path) -> Model:
+    """As formats.adopt does it with no option; where it asks for one, which only ``add`` has, the sentence says so."""
+    try:
+        return formats.adopt(path, room)
+    except (BadModel, Untrusted) as error:
+        if "pass --" not in str(error):
+            raise
+        raise type(error)(f"{error}; a bare file cannot be served so: modelkeep add it, and serve its name") from error
 
 
 def serve_registry(
@@ -298,7 +307,7 @@ def _block(service: Service, on_ready: OnReady | None) -> None:
             if stop.is_set() and task is not None:
                 task.cancel()
             stop.set()
-            give_up()
+            service.source.give_up()
 
         def hung_up() -> None:
             if service.listening and not stop.is_set():

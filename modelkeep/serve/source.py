@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from modelkeep.errors import NotReady, Unsupported
 from modelkeep.model import engines
-from modelkeep.serve.loaded import Loaded, bring
+from modelkeep.serve.loaded import Loaded, bring, give_up
 from modelkeep.serve.plane import Plane
 from modelkeep.serve.router import Router
 from modelkeep.types import Model, Runner, ServeConfig
@@ -29,6 +29,9 @@ class Source(Protocol):
 
     async def again(self) -> None:
         """Read anew where the versions come from."""
+
+    def give_up(self) -> None:
+        """Somebody wants the end: what is being loaded ends now, and that is no failure."""
 
     async def end(self) -> None:
         """Bring nothing more."""
@@ -74,6 +77,10 @@ class Fixed:
 
     async def again(self) -> None:
         """Nothing can have changed."""
+
+    def give_up(self) -> None:
+        """See Source."""
+        give_up()
 
     async def end(self) -> None:
         """Once a change that was begun is done."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from modelkeep.errors import ModelkeepError
 from modelkeep.tune.results import label
@@ -15,10 +17,17 @@ KIND = "untuned"
 """The journal's word for it."""
 
 
-def tuned(registry: Registry, version: Version, machine: str) -> str:
-    """A sentence with the setting, its precision first of all, where one was tuned for this fingerprint; else empty."""
+def tuned(registry: Registry, version: Version, machine: str, options: Mapping[str, Any] | None = None) -> str:
+    """A sentence with the setting, its precision first of all, where one was tuned for this fingerprint; else empty.
+
+    ``options`` are fields that a person set otherwise.
+    """
     config = registry.config(version, machine)
-    return "" if config is None else f"{version.ref} runs as it was tuned here: {label(config)}"
+    if config is None:
+        return ""
+    wanted = replace(config, **(options or {}))
+    but = ", ".join(name.replace("_", " ") for name in options or {} if getattr(wanted, name) != getattr(config, name))
+    return f"{version.ref} runs as it was tuned here{f', but for {but}' if but else ''}: {label(wanted)}"
 
 
 def untuned(registry: Registry, version: Version, machine: str, who: str = "serve") -> str:

@@ -161,6 +161,27 @@ def test_the_route_is_followed_and_what_is_not_needed_is_closed(world: World) ->
     run(main())
 
 
+def test_what_ends_because_the_server_does_has_not_failed(world: World) -> None:
+    """A first load that Ctrl-C cuts off raises whatever a closed socket raises; it is in no log and no journal."""
+
+    async def main() -> None:
+        world.registry.set(live=1)
+        world.slow[1], world.broken[1] = threading.Event(), OSError(9, "Bad file descriptor")
+        follower = world.follower()
+        beginning = asyncio.create_task(follower.begin(plane := Plane(Settings())))
+        await until(lambda: follower.models and follower.models["m"].loading)
+        follower.give_up()
+        world.slow[1].set()
+        await until(lambda: not follower.models["m"].loading)
+        beginning.cancel()
+        await asyncio.gather(beginning, return_exceptions=True)
+        await follower.end()
+        await plane.close()
+        assert world.registry.notes == []
+
+    run(main())
+
+
 def test_nothing_is_read_while_nothing_changes(world: World) -> None:
     async def main() -> None:
         world.registry.set(live=1)

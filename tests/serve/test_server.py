@@ -19,6 +19,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from modelkeep.data.dataset import Dataset
 from modelkeep.errors import BadModel, BadSettings, NotFound, PortInUse
@@ -250,6 +251,9 @@ def test_what_keeps_it_from_starting_is_raised(fakes: SimpleNamespace, tmp_path:
     (tmp_path / "empty.onnx").write_bytes(b"")
     with pytest.raises(BadModel):
         serve_file(tmp_path / "empty.onnx", Settings(port=0))
+    safetensors.numpy.save_file({"w": np.ones(3)}, tmp_path / "w.safetensors")
+    with pytest.raises(BadModel, match=r"pass --factory .*; a bare file cannot be served so: modelkeep add it"):
+        serve_file(tmp_path / "w.safetensors", Settings(port=0))
     registry = Registry.open(Settings(home=tmp_path))
     running = Running(Follower(registry, ["nothing"], machine=lambda *formats: "m"))
     with pytest.raises(NotFound), running:

@@ -44,6 +44,13 @@ def test_tuned_here(registry: Registry) -> None:
     assert registry.journal("m", kind=KIND) == []
 
 
+def test_what_a_person_set_otherwise_is_said(registry: Registry) -> None:
+    version = registry.get("m")
+    registry.set_config(version, "here", ServeConfig("openvino", threads=2, max_batch=8), REPORT)
+    said = tuned(registry, version, "here", {"engine": "onnxruntime", "max_batch": 4, "threads": 2})
+    assert said == "m@1 runs as it was tuned here, but for engine, max batch: onnxruntime, 2 threads, max batch 4"
+
+
 def test_the_journal_is_told_once_for_each_machine(registry: Registry) -> None:
     version = registry.get("m")
     for machine in ("here", "here", "there", "here"):
