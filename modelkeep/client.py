@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from modelkeep.types import Array, Arrays
 
 LENGTH = "inference-header-content-length"
+TIMEOUT = "x-modelkeep-timeout"
+"""Seconds that are left, told anew each time that a request is sent."""
 AGAIN = frozenset({429, 503})
 """Statuses of a server that did not begin with the request: to send it again is safe."""
 PAUSE = 0.1
@@ -77,7 +79,7 @@ class _Terms:
         seconds = timeout or self.timeout
         body, length = pack(inputs, outputs, parameters)
         where = f"/v2/models/{quote(model, safe='')}" + ("" if version is None else f"/versions/{version}")
-        headers = {LENGTH: str(length), "x-modelkeep-timeout": f"{seconds:.3f}"}
+        headers = {LENGTH: str(length), TIMEOUT: ""}
         return _Asked("POST", f"{where}/infer", body, headers, time.monotonic() + seconds)
 
     def exchange(self, asked: _Asked) -> Generator[float | None, httpx.Response | Exception | None, httpx.Response]:
@@ -100,11 +102,18 @@ class _Terms:
 
 
 def pack(inputs: Arrays, outputs: Sequence[str] = (), parameters: Mapping[str, Any] | None = None) -> tuple[bytes, int]:
-    """An infer request with binary tensors, and how many of its bytes are JSON. float16 and text go as they are."""
+    """An infer request with binary tensors, and how many of its bytes are JSON. float16 and text go as they are.
+
+    Raises BadInput for what the protocol cannot carry.
+    """
     tensors, blobs = [], []
     for name, value in inputs.items():
         array = np.asarray(value)
         datatype = codec.datatype_of(array)
+        if array.dtype.kind == "O" and (odd := [x for x in array.flat if not isinstance(x, str | bytes)]):
+            raise errors.BadInput(
+                f"input '{name}' holds {errors.brief(odd[0])}, which is no text; give text throughout"
+            )
         blobs.append(codec.to_bytes(array, datatype))
         sizes = {"binary_data_size": len(blobs[-1])}
         tensors.append({"name": name, "datatype": datatype, "shape": list(array.shape), "parameters": sizes})
@@ -331,8 +340,9 @@ class AsyncClient:
 
 def _content(asked: _Asked) -> dict[str, Any]:
     left = max(0.001, asked.until - time.monotonic())
+    headers = {**asked.headers, TIMEOUT: f"{left:.3f}"} if TIMEOUT in asked.headers else asked.headers
     # a little longer than the server is told: its own sentence says more than a connection that is cut
-    return {"content": asked.body, "headers": asked.headers, "timeout": left + 0.5}
+    return {"content": asked.body, "headers": headers, "timeout": left + 0.5}
 
 
 def _length(answer: httpx.Response) -> int | None:

@@ -60,6 +60,7 @@ class Script(HTTPServer):
     def __init__(self, *statuses: int, retry_after: str | None = None) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.statuses, self.retry_after, self.asked = list(statuses), retry_after, 0
+        self.allowed: list[float] = []
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.thread = threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True)
 
@@ -78,6 +79,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["content-length"]))
+        self.server.allowed.append(float(self.headers["x-modelkeep-timeout"]))
         self.server.asked += 1
         status = self.server.statuses.pop(0) if self.server.statuses else 200
         body = b'{"model_name": "m", "model_version": "3", "outputs": [], "error": "not now"}'
@@ -112,6 +114,13 @@ def test_text_of_any_kind(client: Client) -> None:
     for array in (np.array([["a", "grüße 🙂"]]), np.array([["", b"x"]], object)):
         found = client.infer("str", {"x": array}).outputs["y"]
         assert found.tolist() == [[t.decode() if isinstance(t, bytes) else t for t in row] for row in array.tolist()]
+
+
+@pytest.mark.parametrize("odd", [None, float("nan"), 1])
+def test_what_is_no_text_is_not_sent_as_one(client: Client, odd: Any) -> None:
+    """A column with a hole in it, say: the model would read the text 'None'."""
+    with pytest.raises(BadInput, match=f"input 'x' holds {odd}, which is no text; give text throughout"):
+        client.infer("str", {"x": np.array([["a", odd]], object)})
 
 
 def test_a_version_and_an_output_can_be_asked_for(client: Client) -> None:
@@ -165,6 +174,14 @@ def test_the_server_says_how_late() -> None:
         began = time.monotonic()
         client.infer("m", X)
         assert time.monotonic() - began >= 1.0
+
+
+def test_each_time_the_server_is_told_what_is_left() -> None:
+    with Script(503, 503) as server, Client(server.url, timeout=20) as client:
+        client.infer("m", {"x": np.zeros((1, 1), np.float32)})
+    first, second, third = server.allowed
+    assert first <= 20
+    assert (second <= first - 0.1, third <= second - 0.2) == (True, True)
 
 
 def test_there_is_an_end_to_it() -> None:
