@@ -191,6 +191,11 @@ class Connection(HttpToolsProtocol):
         if self.flow is not None:
             super().resume_writing()
 
+    def turn_away(self) -> None:
+        """The server ends, and what is still coming in is waited for no longer."""
+        if self.cycle is not None and not self.cycle.response_complete and self._still_asking():
+            self._refuse(503, "the server is stopping, and the body of the request did not come in time; send it again")
+
     def send_400_response(self, msg: str) -> None:
         """What is no HTTP gets one sentence in the form of every other error."""
         self.rejected("malformed")

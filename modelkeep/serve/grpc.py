@@ -29,7 +29,7 @@ from modelkeep.errors import (
 )
 from modelkeep.serve.grpc_handlers import ROOM, Handlers
 from modelkeep.serve.keys import Gate
-from modelkeep.serve.listener import KEEP_ALIVE, LAME_DUCK, certificate
+from modelkeep.serve.listener import KEEP_ALIVE, LAME_DUCK, PATIENCE, certificate
 from modelkeep.serve.messages import HEALTH, METHODS, SERVICE, STREAM, classes, pool
 from modelkeep.serve.plane import Plane
 from modelkeep.serve.repository import Repository
@@ -68,6 +68,7 @@ class Endpoint:
         self._plane, self._keys = plane, keys or Gate(None)
         self._settings, self._metrics = plane.settings, plane.metrics
         self._waiting: set[asyncio.Timeout] = set()
+        self._coming: set[asyncio.Timeout] = set()
         self._stopping = False
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own lines about a busy port say nothing that we do not
         self._grpc: Any = extras.need("grpc", extra="grpc")
@@ -135,11 +136,15 @@ class Endpoint:
     async def stop(self, grace: float) -> None:
         """Take no more requests, and wait ``grace`` seconds at most for the answers to those that came.
 
-        A stream that is between its questions, be it for hours, ends now; one that still gets answers, after them.
+        A stream that is between its questions, be it for hours, ends now; one that still gets answers, after them; a
+        message that is still coming in has PATIENCE.
         """
         self._stopping = True
-        for waiting in self._waiting:
-            waiting.reschedule(0.0)
+        until = asyncio.get_running_loop().time() + PATIENCE
+        for waited, most in ((self._waiting, 0.0), (self._coming, until)):
+            for one in waited:
+                if not one.expired():
+                    one.reschedule(min(most, one.when() or most))
         # gRPC's own stop ends calls that it has not handed over yet as CANCELLED, which no client takes for "try again"
         await asyncio.sleep(min(LAME_DUCK, grace))
         await self._server.stop(max(0.0, grace - LAME_DUCK))
@@ -166,10 +171,15 @@ class Endpoint:
         """The message of a call, which is read from here on. Raises TooLate for one that is slow, BadInput for none."""
         seconds = self._plane.settings.request_timeout
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(seconds) as coming:
+                self._coming.add(coming)
                 message = await anext(messages, None)
         except TimeoutError:
+            if self._stopping:
+                raise NotReady(STOPPING) from None
             raise TooLate(f"the message took longer than {seconds:g} s (request_timeout); send less") from None
+        finally:
+            self._coming.discard(coming)
         if message is None:
             raise BadInput("the call ended without a message; send one")
         return message

@@ -15,7 +15,7 @@ from typing import Any
 import uvicorn
 
 from modelkeep.errors import BadSettings, PortInUse
-from modelkeep.serve.connection import bounded
+from modelkeep.serve.connection import Connection, bounded
 from modelkeep.serve.direct import Direct
 from modelkeep.serve.files import connections
 from modelkeep.serve.keys import Gate, Ring
@@ -26,6 +26,8 @@ KEEP_ALIVE = 75
 """Seconds that an idle connection stays open: longer than clients keep theirs, so that they close first."""
 LAME_DUCK = 0.3
 """Seconds between the last connection accepted and idle ones closed: replies say 'close' meanwhile."""
+PATIENCE = 5.0
+"""Seconds that a request which is still coming in has at the end; whoever runs the server may kill it after 30."""
 BACKLOG = 2048
 
 
@@ -152,3 +154,10 @@ class Listener(uvicorn.Server):
         while self.server_state.connections and loop.time() < until:
             await asyncio.sleep(0.01)
         self.should_exit = True
+        loop.call_later(PATIENCE, self._turn_away)
+
+    def _turn_away(self) -> None:
+        """Wait no longer for requests that are still coming in."""
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, Connection):
+                connection.turn_away()

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from modelkeep.serve import listener
 from modelkeep.serve.server import Running
 from modelkeep.settings import Settings
 from modelkeep.types import Signature, TensorSpec
@@ -240,3 +241,19 @@ def test_an_idle_connection_is_closed_and_a_busy_one_is_not(
         last = time.monotonic()
         assert all_of(sock) == b""
         assert 0.7 < time.monotonic() - last < 15
+
+
+def test_a_server_that_ends_waits_for_no_body_that_does_not_come(
+    fakes: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener, "PATIENCE", 0.5)
+    running = Running({"m": fakes.Fake()}, settings=Settings(request_timeout=30.0))
+    with running, connect(running) as sock:
+        sock.sendall(b"POST /v2/models/m/infer HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n{")
+        while not any(c.cycle for c in running.service._listener.server_state.connections):  # type: ignore[union-attr]
+            time.sleep(0.005)
+        began = time.monotonic()
+        running.stop()
+        assert time.monotonic() - began < 15.0
+        status, said = status_and_error(all_of(sock))
+    assert (status, said.partition(",")[0]) == (503, "the server is stopping")

@@ -99,6 +99,37 @@ def test_a_stream_whose_question_is_at_work_gets_its_answer_first(fakes: SimpleN
         assert not stopping.is_alive()
 
 
+def test_a_message_that_is_still_coming_in_is_not_awaited_for_long(
+    fakes: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from modelkeep.serve import grpc as module
+
+    monkeypatch.setattr(module, "PATIENCE", 0.5)
+    both, over, found = Both(fakes.Fake()), threading.Event(), []
+
+    def messages() -> Iterator[bytes]:
+        over.wait(2 * WAIT)
+        yield from ()
+
+    def call(channel: Any) -> None:
+        try:
+            channel.stream_unary(f"/{SERVICE}/ModelInfer")(messages(), timeout=2 * WAIT)
+        except grpc.RpcError as error:
+            found.append((error.code().name, error.details()))
+
+    with both.running, both.channel() as channel:
+        caller = threading.Thread(target=call, args=(channel,))
+        caller.start()
+        while not both.running.service._grpc._coming:  # type: ignore[union-attr]
+            time.sleep(0.005)
+        began = time.monotonic()
+        both.running.stop()
+        assert time.monotonic() - began < WAIT / 2
+        over.set()
+        caller.join(WAIT)
+    assert found == [("UNAVAILABLE", STOPPING)]
+
+
 def test_calls_that_come_too_late_are_told_to_try_again(fakes: SimpleNamespace) -> None:
     """gRPC's own stop gives most of them CANCELLED, which clients do not send again."""
     both, found = Both(fakes.Fake()), collections.Counter[tuple[str, str]]()
