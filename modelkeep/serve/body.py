@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from starlette.exceptions import HTTPException
 from starlette.types import Receive
 
-from modelkeep.errors import BadInput
+from modelkeep.errors import BadInput, brief
 from modelkeep.serve.plane import Plane
 
 T = TypeVar("T")
@@ -107,5 +107,5 @@ def number(heads: Headers, name: str, kind: Callable[[str], T], default: Any) ->
     except ValueError:
         value = -1
     if not value >= 0:  # NaN is not
-        raise BadInput(f"header {name} is '{text}'; give a number, 0 or more")
+        raise BadInput(f"header {name} is {brief(text)}; give a number, 0 or more")
     return value

@@ -87,8 +87,9 @@ def decode(body: bytes, header_length: int | None = None) -> Asked:
         raise BadInput(f"{len(tail)} bytes follow the last tensor; binary_data_size of the inputs does not add up")
     parameters = _table(head, "parameters", "the request")
     wanted = _outputs(head)
-    binary = {"": bool(parameters.get("binary_data_output", False))}
-    binary |= {name: bool(p["binary_data"]) for name, p in wanted.items() if "binary_data" in p}
+    binary = {"": _flag("binary_data_output", parameters.get("binary_data_output", False))}
+    of = {name: p["binary_data"] for name, p in wanted.items() if "binary_data" in p}
+    binary |= {name: _flag(f"binary_data of output '{name}'", value) for name, value in of.items()}
     classes = {name: _count(name, p["classification"]) for name, p in wanted.items() if "classification" in p}
     id_ = head.get("id", "")
     if not isinstance(id_, str) or len(id_) > LONGEST_ID:
@@ -129,7 +130,8 @@ def parse(body: bytes) -> dict[str, Any]:
     except orjson.JSONDecodeError as error:
         raise BadInput(f"the body is not JSON: {error}") from None
     if not isinstance(found, dict):
-        raise BadInput(f"the body is a JSON {type(found).__name__}; send an object")
+        kind = "null" if found is None else type(found).__name__
+        raise BadInput(f"the body is a JSON {kind}; send an object")
     return found
 
 
@@ -165,6 +167,13 @@ def _outputs(head: Table) -> dict[str, dict[str, Any]]:
     return found
 
 
+def _flag(what: str, given: Any) -> bool:
+    """``bool("false")`` is True in Python, which no client means."""
+    if not isinstance(given, bool):
+        raise BadInput(f"{what} is {brief(given)}; give true or false")
+    return given
+
+
 def _count(name: str, given: Any) -> int:
     if type(given) is not int or given < 1:
         raise BadInput(f"classification of output '{name}' is {brief(given)}; give a whole number above 0")
@@ -195,6 +204,8 @@ def _tensor(tensor: Any, tail: memoryview) -> tuple[str, Array, memoryview]:
         return name, from_json(name, datatype, shape, tensor["data"]), tail
     if type(size) is not int or not 0 <= size <= len(tail):
         raise BadInput(f"input '{name}' has binary_data_size {brief(size)} and {len(tail)} bytes of the body are left")
+    if "data" in tensor:
+        raise BadInput(f"input '{name}' has data, and binary_data_size is given too; send one of them")
     try:
         return name, from_bytes(name, datatype, shape, tail[:size]), tail[size:]
     except (ValueError, OverflowError):  # [0, 2**62, 2**62] holds nothing, and is more than numpy can count

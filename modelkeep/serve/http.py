@@ -16,8 +16,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from modelkeep import __version__, metrics
-from modelkeep.errors import BadInput, ModelkeepError, NotReady, Unsupported
-from modelkeep.serve import body, codec, describe, openapi, statistics, v1
+from modelkeep.errors import BadInput, ModelkeepError, NotReady, Unsupported, brief
+from modelkeep.serve import body, codec, describe, openapi, packing, statistics, v1
 from modelkeep.serve.infer import TIMEOUT, TRACE, Infer, new_id, retry_after, timing, told
 from modelkeep.serve.numbers import NUMBER
 from modelkeep.serve.plane import Plane
@@ -111,7 +111,11 @@ class _Handlers:
             "x-modelkeep-version": str(reply.version),
             "x-request-id": reply.id,
         }
-        return self._answer(orjson.dumps(v1.predictions(reply, batched=signature.batched)), headers=headers)
+        answer = orjson.dumps(v1.predictions(reply, batched=signature.batched))
+        if (encoding := packing.wanted(answer, heads)) is not None:
+            answer = await packing.packed(answer, encoding)
+            headers["content-encoding"] = encoding
+        return self._answer(answer, headers=headers)
 
     async def labels(self, http: HttpRequest) -> Response:
         model = http.path_params["model"]
@@ -202,7 +206,9 @@ class _Handlers:
     # ── what is to be here ───────────────────────────────────────────────────────────────────────────────────────
 
     async def index(self, http: HttpRequest) -> Response:
-        only_ready = bool((await self._table(http)).get("ready"))
+        only_ready = (await self._table(http)).get("ready", False)
+        if not isinstance(only_ready, bool):
+            raise BadInput(f"ready is {brief(only_ready)}; give true or false")
         rows = await self.repository.index(self.plane)
         return self._json([row for row in rows if row["state"] == READY or not only_ready])
 

@@ -219,7 +219,17 @@ def tensor(**changes: Any) -> dict[str, Any]:
         (tensor(parameters=3), "parameters of input 'a' is 3; give an object"),
         (tensor(parameters={"shared_memory_region": "x"}), "'a' asks for shared_memory_region, an extension"),
         (tensor(parameters={"binary_data_size": 8}), "input 'a' has binary_data_size 8 and 0 bytes of the body"),
+        (tensor(parameters={"binary_data_size": 0}), "input 'a' has data, and binary_data_size is given too; send one"),
         ({"inputs": tensor()["inputs"] * 2}, "input 'a' is given twice"),
+        (None, "the body is a JSON null; send an object"),
+        (
+            tensor() | {"parameters": {"binary_data_output": "false"}},
+            "^binary_data_output is 'false'; give true or false$",
+        ),
+        (
+            tensor() | {"outputs": [{"name": "y", "parameters": {"binary_data": 0}}]},
+            "^binary_data of output 'y' is 0; give true or false$",
+        ),
         (tensor() | {"id": 7}, "the request's id is 7; give a text"),
         (tensor() | {"parameters": []}, r"parameters of the request is \[\]; give an object"),
         (tensor() | {"parameters": {"timeout": 0}}, "parameter timeout is 0; give microseconds above 0"),

@@ -46,3 +46,6 @@ def test_small_replies_are_sent_as_they_are(fakes: SimpleNamespace) -> None:
             answer = client.post("/v2/models/m/infer", json={"inputs": [tensor]}, headers={"accept-encoding": "gzip"})
             assert answer.headers.get("content-encoding") == encoding
             assert answer.json()["outputs"][0]["data"] == data
+            old = client.post("/v1/models/m:predict", json={"instances": [data]}, headers={"accept-encoding": "gzip"})
+            assert old.headers.get("content-encoding") == encoding
+            assert old.json() == {"predictions": [data]}

@@ -86,6 +86,8 @@ def test_the_index_says_what_could_be_served_and_what_is(client: httpx.Client) -
     assert states(client) == {"first": "READY", "second": "UNAVAILABLE", "broken": "UNAVAILABLE"}
     assert states(client, ready=True) == {"first": "READY"}
     assert client.post("/v2/repository/index").status_code == 200  # a body is not needed
+    odd = client.post("/v2/repository/index", json={"ready": "false"})
+    assert (odd.status_code, odd.json()) == (400, {"error": "ready is 'false'; give true or false"})
 
 
 def test_a_model_is_brought_and_taken_away(client: httpx.Client, world: SimpleNamespace) -> None:
