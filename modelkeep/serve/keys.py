@@ -15,6 +15,7 @@ import logging
 import os
 import re
 import secrets
+import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -51,8 +52,12 @@ class Ring:
         self.path = path
 
     def read(self) -> list[Key]:
-        """All of them, none where there is no file. Raises BadSettings for a file that is damaged."""
+        """All of them, none where there is no file. Raises BadSettings for a file that is damaged, or that anybody on
+        this machine may write to, and so let himself in.
+        """
         try:
+            if self.path.stat().st_mode & stat.S_IWOTH:
+                raise BadSettings(f"everybody may write to {self.path}, and so make keys; first: chmod 600 {self.path}")
             rows = json.loads(self.path.read_text(encoding="utf-8"))["keys"]
             return [Key(**{**row, "scopes": tuple(row["scopes"])}) for row in rows]
         except FileNotFoundError:

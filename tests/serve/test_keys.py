@@ -99,6 +99,18 @@ def test_a_damaged_file_is_told_and_opens_no_door(ring: Ring, text: str) -> None
 # ── the gate ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def test_a_file_that_everybody_may_write_to_is_not_trusted(ring: Ring, clock: list[float]) -> None:
+    token = ring.add("web", ["infer"])
+    gate = Gate(ring)
+    assert ring.path.stat().st_mode & 0o777 == 0o600
+    ring.path.write_text(ring.path.read_text().replace("web", "who"))
+    ring.path.chmod(0o666)
+    with pytest.raises(BadSettings, match=f"everybody may write to {ring.path}, and so make keys; first: chmod 600"):
+        Gate(ring)
+    clock[0] += keys.LOOK_AGAIN
+    assert gate.admit(f"Bearer {token}", "infer") == "web"  # what was read before stays in force
+
+
 def test_without_a_ring_everybody_may() -> None:
     assert Gate(None).admit(None, "admin") == ""
 
