@@ -157,8 +157,9 @@ def progress(what: str, *, quiet: bool = False, lines: bool = False) -> Iterator
 
 
 def duration(text: str) -> float:
-    """'20ms', '5s', '2m', '1h', '7d' or plain seconds → seconds. Raises click.BadParameter."""
-    for unit, factor in (("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0), ("d", 86_400.0), ("", 1.0)):
+    """'20ms', '500us', '5s', '2m', '1h', '7d' or plain seconds → seconds. Raises click.BadParameter."""
+    units = {"ms": 1e-3, "us": 1e-6, "µs": 1e-6, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "": 1.0}
+    for unit, factor in units.items():
         if text.endswith(unit):
             try:
                 value = float(text.removesuffix(unit)) * factor

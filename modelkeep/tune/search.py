@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from modelkeep.errors import ModelkeepError
+from modelkeep.errors import BadData, ModelkeepError
 from modelkeep.model import folder
 from modelkeep.model.signature import example
 from modelkeep.tune import machine, results, space
@@ -74,6 +74,14 @@ class Tune:
     max_drop: float | None = None
     rows: Dataset | None = field(default=None, repr=False, compare=False)
     price_per_hour: float | None = None
+
+    def __post_init__(self) -> None:
+        """Raises BadData for rows without the labels that ``max_drop`` is judged by, before anything is measured."""
+        if self.max_drop is not None and self.rows is not None and self.rows.labels is None:
+            raise BadData(
+                f"{self.rows.source} has no labels, and accuracy is judged by them; put them into an array 'labels' "
+                "(.npz) or a column 'label' (.csv)"
+            )
 
     def run(
         self,

@@ -100,6 +100,13 @@ def test_lower_precisions_are_judged_by_accuracy_where_rows_are_given(run: Run) 
     assert "belong together" in err
 
 
+def test_rows_that_cannot_judge_accuracy_are_refused_before_anything_is_measured(run: Run, home: Path) -> None:
+    np.savez(home / "unlabelled.npz", x=np.ones((30, 8), np.float32))
+    code, _, err = run("tune", "m", *BUDGET, "--data", "unlabelled.npz", "--max-accuracy-drop", "2pp")
+    assert code == 2
+    assert "unlabelled.npz has no labels, and accuracy is judged by them" in err
+
+
 def test_doctor_explains(run: Run) -> None:
     code, out, _ = run("doctor", "--explain")
     assert code == 0
