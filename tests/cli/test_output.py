@@ -15,7 +15,17 @@ from modelkeep.types import Report
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("20ms", 0.02), ("500us", 5e-4), ("1.5µs", 1.5e-6), ("5s", 5.0), ("2m", 120.0), ("1h", 3600.0), ("7d", 604_800.0), ("0.5", 0.5), ("0", 0.0)],
+    [
+        ("20ms", 0.02),
+        ("500us", 5e-4),
+        ("1.5µs", 1.5e-6),
+        ("5s", 5.0),
+        ("2m", 120.0),
+        ("1h", 3600.0),
+        ("7d", 604_800.0),
+        ("0.5", 0.5),
+        ("0", 0.0),
+    ],
 )
 def test_times_are_read(text: str, seconds: float) -> None:
     assert output.duration(text) == pytest.approx(seconds)
