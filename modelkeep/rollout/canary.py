@@ -173,7 +173,7 @@ class _Rollout:
                 return None
             if self.clock() - began >= self.plan.max_seconds:
                 if not self.judge.requests:
-                    return self._end("unasked", f"has no verdict: nobody asked it in {self.plan.max_seconds:g} s")
+                    return self._unasked()
                 return self._end("inconclusive", f"stays undecided, so it is ended; {self._lacking()}")
             if self.clock() - told >= TELL_EVERY:
                 told = self.clock()
@@ -203,6 +203,13 @@ class _Rollout:
     def _end(self, verdict: str, what: str) -> Decision:
         why = f"{self.name}@{self.number} {what}; {self._borne()} more is borne, {self.name}@{self.live} stays live"
         return self._write(verdict, replace(self.route, canary=None, weight=0.0), why)
+
+    def _unasked(self) -> Decision:
+        why = (
+            f"{self.name}@{self.number} has no verdict: nobody asked it in {self.plan.max_seconds:g} s, so it is ended"
+        )
+        wanted = replace(self.route, canary=None, weight=0.0)
+        return self._write("unasked", wanted, f"{why}; {self.name}@{self.live} stays live")
 
     def _write(self, verdict: str, wanted: Route, why: str) -> Decision:
         """The one write that ends it. The route's revision guards it: a person who stepped in is not overruled."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 FEWEST = 20
 """Labelled rows below which nothing can be shown on a held-out part of them."""
+MEND = "give more rows, train longer, or at a lower rate (--lr)"
 MARGIN = 0.01
 """Not worse: with 95 % confidence at most this much is lost."""
 
@@ -105,12 +106,12 @@ def learned(before: Array, after: Array, rows: Dataset) -> Report:
     numbers = _numbers(before, after)
     said = f"{before.mean():.1%} → {after.mean():.1%} of {len(rows)} held-out new rows right"
     if after.sum() <= before.sum():
-        mend = "give more rows, or train longer" if before.mean() < 1 else "there is nothing left to learn from them"
+        mend = MEND if before.mean() < 1 else "there is nothing left to learn from them"
         raise Regressed(f"the update is not better: {said}; nothing was stored; {mend}")
     if numbers["drop_upper"] > max(MARGIN, 3 / len(rows)):
         raise Regressed(
             f"the update is not shown to be better: {said}, but with 95 % confidence up to {numbers['drop_upper']:.1%} "
-            "may be lost; nothing was stored; give more rows, or train longer"
+            f"may be lost; nothing was stored; {MEND}"
         )
     return Report("new rows", True, f"{said} (95 % interval {_interval(numbers)})", numbers, rows.source)
 

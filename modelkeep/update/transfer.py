@@ -191,7 +191,7 @@ class Transfer:
         if each[worst] < self.floor:
             raise Regressed(
                 f"the new classes were not learned: {said}, and {self.floor:.0%} were asked for; nothing was stored; "
-                "give more rows, or train longer"
+                f"{gate.MEND}"
             )
         numbers = {
             "accuracy": float(right.mean()),

@@ -75,7 +75,7 @@ class TestNoData:
     def test_no_traffic_is_no_verdict(self, registry: Any, make_world: Any, ways: Any) -> None:
         decision = run(LABELLED, make_world(registry, ways(), ways(), rate=0))
         assert decision.verdict == "unasked"
-        assert "digits@2 has no verdict: nobody asked it in 60 s;" in decision.why
+        assert decision.why == ("digits@2 has no verdict: nobody asked it in 60 s, so it is ended; digits@1 stays live")
         assert (registry.kept.live, registry.kept.canary) == (1, None)
 
     def test_labels_that_are_needed_and_never_come(self, registry: Any, make_world: Any, ways: Any) -> None:
