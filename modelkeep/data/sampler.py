@@ -9,7 +9,7 @@ BURST, REGAINED = 10.0, 0.1
 """Seconds' worth of requests that a rush may bring before it is known how many there are, once; and how much of a
 second's worth each second gives back of that.
 """
-HEAVY, FEWER = 2000.0, 0.4
+HEAVY, FEWER = 2000.0, 0.2
 """Requests a second from which fewer are kept, in the end so large a part of the rate: answering them takes so little
 that keeping others would show in how many are answered.
 """

@@ -10,6 +10,11 @@ from typing import Any
 
 from modelkeep.errors import BadData, Damaged, ModelkeepError
 
+CACHE_KB = 512
+"""Of pages that a connection keeps. Those that the system keeps serve as well, and the 2,000 of SQLite's default would
+be the memory of a server.
+"""
+
 
 @dataclass(frozen=True)
 class File:
@@ -31,6 +36,7 @@ class File:
             database = sqlite3.connect(path, timeout=10.0)
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = NORMAL")
+            database.execute(f"PRAGMA cache_size = -{CACHE_KB}")
             if not database.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (self.last,)).fetchone():
                 database.executescript(self.schema)
         except (sqlite3.Error, OSError) as error:

@@ -6,7 +6,7 @@ import json
 import queue
 import sqlite3
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -234,12 +234,14 @@ def read(
     arrays: bool = True,
     inputs: bool = True,
     ids: Sequence[str] | None = None,
+    max_bytes: int | None = None,
 ) -> list[Exchange]:
     """Captured exchanges of a model, the oldest first; with ``newest`` the newest ``limit``, still the oldest first.
 
     ``after`` is a row, ``since`` is epoch seconds; with ``ids`` those of these requests only. Labels are joined where
-    the truth has come. Without ``arrays``, inputs and outputs are None, without ``inputs`` these. A missing file holds
-    none. Raises BadData where the file is damaged.
+    the truth has come. Without ``arrays``, inputs and outputs are None, without ``inputs`` these. Fewer than ``limit``,
+    and one at least, where their arrays come to ``max_bytes``. A missing file holds none. Raises BadData where the file
+    is damaged.
     """
     if not path.is_file():
         return []
@@ -257,10 +259,22 @@ def read(
     with closing(connect(path)) as database:
         try:
             given = [value for values in wanted.values() for value in values]
-            rows = database.execute(query, (*given, -1 if limit is None else limit)).fetchall()
+            found = database.execute(query, (*given, -1 if limit is None else limit))
+            rows = found.fetchall() if max_bytes is None else _within(found, max_bytes)
         except sqlite3.Error as error:
             raise trouble(path, error) from error
     return [_exchange(row) for row in (reversed(rows) if newest else rows)]
+
+
+def _within(found: Iterable[Any], max_bytes: int) -> list[Any]:
+    """The first rows, until their arrays come to so many bytes."""
+    rows, size = [], 0
+    for row in found:
+        rows.append(row)
+        size += len(row[-2] or b"") + len(row[-1] or b"")
+        if size >= max_bytes:
+            break
+    return rows
 
 
 def newest(path: Path) -> int:

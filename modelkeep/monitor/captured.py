@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
+from array import array
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 RUN = 5000
 """A run covers the newest RUN to 2·RUN captured requests, so each request is in two runs at most."""
-PAGE = 500
+PAGE, PAGE_BYTES = 500, 4 * 1024**2
+"""What is read at a time: a page of pictures must not take more memory than the model that answered them."""
 MAX_TIMES = 20_000
 
 
@@ -42,18 +43,22 @@ class Captured:
         self.health = Health(who.limits.p99, who.every, slo=who.limits.slo, silence=who.limits.silence)
         self.drifts = drifts(who)
         self.estimated = None if self._calibration is None else Estimated(self._calibration, *who.floor, who.every)
-        self.times: deque[tuple[float, float]] = deque(maxlen=MAX_TIMES)
-        """When each request came and how many seconds it took."""
+        self.times: array[float] = array("d")
+        """When each request came and how many seconds it took, one after the other; MAX_TIMES of them at least, and no
+        more than twice as many.
+        """
         self.unreadable = 0
         self.since: float | None = None
 
     def look(self, *, features: bool = True) -> None:
-        """Take the requests that are new; ``features`` is whether drift is judged on them."""
+        """Take the requests that are new; ``features`` is whether drift is judged on them, and their inputs needed."""
         if self._place.moved():
             self._begin()
         who, newest = self.watched, self.watched.most is not None
+        known: Any = {"version": who.number, "limit": who.most or PAGE, "max_bytes": PAGE_BYTES, "newest": newest}
+        arrays = features or self.estimated is not None
         while page := traffic.read(
-            who.traffic, who.name, version=who.number, after=self._place.row, limit=who.most or PAGE, newest=newest
+            who.traffic, who.name, after=self._place.row, arrays=arrays, inputs=features, **known
         ):
             self._take([e for e in page if e.track != "shadow"], features)
             self._place.row = page[-1].row
@@ -65,11 +70,13 @@ class Captured:
             self.since = page[0].at
         for exchange in page:
             self.health.add(exchange)
-            self.times.append((exchange.at, exchange.seconds))
+            self.times.extend((exchange.at, exchange.seconds))
             if self.estimated is not None and exchange.outcome == "ok" and exchange.outputs is not None:
                 given = chances(exchange.outputs, self.watched.model)
                 if given is not None and len(given):
                     self.estimated.add(given, exchange.at)
+        if len(self.times) >= 4 * MAX_TIMES:
+            del self.times[: -2 * MAX_TIMES]
         if not features:
             return
         captured = [e for e in page if e.inputs is not None]
@@ -80,7 +87,7 @@ class Captured:
         """The median and the 99th percentile of the newest requests' seconds; empty where there are none."""
         if not self.times:
             return {}
-        median, high = np.quantile([seconds for _, seconds in self.times], (0.5, 0.99))
+        median, high = np.quantile(np.array(self.times)[1::2][-MAX_TIMES:], (0.5, 0.99))
         return {"p50": float(median), "p99": float(high)}
 
     def _features(self, subject: str, given: list[tuple[Arrays, float]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from math import log
 from typing import TYPE_CHECKING
 
@@ -97,8 +98,8 @@ class Rising:
         self.most = most
         self.chunk = chunk
         self.detector = Detector(1, float(np.log(max(every / chunk, 1.0))))
-        self.values: list[float] = []
-        self.ats: list[float] = []
+        self.values: array[float] = array("d")
+        self.ats: array[float] = array("d")
         self._gone = 0
 
     def add(self, value: float, at: float) -> None:

@@ -38,7 +38,7 @@ KEEP_CLASSES = 0.8
 """Likewise of which class hardly comes any more: about 80 back. One that is gone is seen sooner than one that grows."""
 MAX_ROWS = 32
 """Of one request; more of them tell little more about its kind."""
-MAX_KEPT = 1024
+MAX_KEPT = 128
 """Chunks that are remembered to tell since when; of more, the older ones are joined in pairs."""
 TOLD = 5
 CLASS = "predicted class"
@@ -57,7 +57,7 @@ class Tolerance:
     """What a class of the answers may lose of its share: one of ten that never comes any more moves 10 % only."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Chunk:
     """Requests as counts [features, bins]: from which step of the detector on, how many came before, and when."""
 

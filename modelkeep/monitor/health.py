@@ -48,21 +48,23 @@ class Health:
         self.n = self.failed = 0
         self.last: float | None = None
         self._span = "seconds"
-        self._slice: list[Exchange] = []
+        self._slice: list[tuple[float, bool, bool]] = []
+        """Of the requests of the last second: when, whether it failed, whether it was slow."""
 
     def add(self, exchange: Exchange) -> None:
         """The next exchange, in the order of capture."""
-        if self._slice and exchange.at - self._slice[0].at >= SLICE:
+        if self._slice and exchange.at - self._slice[0][0] >= SLICE:
             self._close()
-        self._slice.append(exchange)
+        failed = exchange.outcome in FAILED
+        slow = exchange.outcome == "late" or (self.p99 is not None and exchange.seconds > self.p99)
+        self._slice.append((exchange.at, failed, slow))
         self.n += 1
-        self.failed += exchange.outcome in FAILED
+        self.failed += failed
         self.last = exchange.at
 
     def _close(self) -> None:
-        failed = sum(e.outcome in FAILED for e in self._slice)
-        slow = sum(e.outcome == "late" or (self.p99 is not None and e.seconds > self.p99) for e in self._slice)
-        self._judge(self._slice[0].at, len(self._slice), failed, slow)
+        ats, failed, slow = zip(*self._slice, strict=True)
+        self._judge(ats[0], len(ats), sum(failed), sum(slow))
         self._slice = []
 
     def add_pulse(self, pulse: Pulse, bounds: Sequence[float]) -> None:

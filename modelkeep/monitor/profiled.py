@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 RUN = 4000
 """A run covers the newest RUN to 2·RUN chunks, of all models and subjects."""
-PAGE = 250
+PAGE = 50
 
 
 class Profiled:
@@ -64,14 +64,17 @@ class _Run:
     def read(self) -> None:
         """Go on."""
         who = self.watched
-        while page := profiles.read(who.profiles, who.name, who.number, after=self.row, limit=who.most or PAGE):
+        left = who.most
+        while page := profiles.read(
+            who.profiles, who.name, who.number, after=self.row, limit=PAGE if left is None else min(PAGE, left)
+        ):
             for chunk in page:
                 if chunk.track != "shadow":
                     self._take(chunk)
             self.row = page[-1].row
-            self.behind = len(page) == who.most
-            if who.most is not None:
-                break
+            if left is not None:
+                left -= len(page)
+        self.behind = left == 0
 
     def _take(self, chunk: Chunk) -> None:
         if self.since is None:

@@ -28,7 +28,7 @@ def of(run: Run) -> dict[str, Any]:
     features = {subject: _features(drift) for subject, drift in run.drifts.items() if drift.n}
     over_time: dict[str, Any] = {
         "quality": _quality(truth.labelled.quality),
-        "seconds": _seconds(list(run.captured.times)),
+        "seconds": _seconds(np.array(run.captured.times).reshape(-1, 2)),
         "minutes": _minutes(run.watched),
         "memory": _memory(run.watched),
     }
@@ -51,11 +51,11 @@ def _quality(quality: Quality) -> list[dict[str, float]]:
     return sorted(found, key=lambda point: point["at"])
 
 
-def _seconds(times: list[tuple[float, float]]) -> list[dict[str, float]]:
-    """Median and 99th percentile over spans of equally many requests."""
+def _seconds(times: Array) -> list[dict[str, float]]:
+    """Median and 99th percentile over spans of equally many requests; ``times`` [requests, 2] are when, and seconds."""
     spans = min(len(times) // FEWEST, POINTS)
     found = []
-    for part in np.array_split(np.array(times), spans) if spans else []:
+    for part in np.array_split(times, spans) if spans else []:
         median, high = np.quantile(part[:, 1], (0.5, 0.99))
         found.append({"at": float(part[-1, 0]), "p50": float(median), "p99": float(high)})
     return found

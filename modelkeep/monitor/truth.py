@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 RUN = 5000
 """A run covers the newest RUN to 2·RUN labels, of all models."""
-PAGE = 500
+PAGE = 100
 MAX_WAITING = 20_000
 TRIES = 5
 """Looks for which a label waits for its request: it may be on its way into the file, or have gone from it."""
@@ -78,7 +78,7 @@ class Truth:
                 self._waiting[request] = label, TRIES
         ids = list(self._waiting)
         for at in range(0, len(ids), PAGE):
-            page = traffic.read(who.traffic, who.name, ids=ids[at : at + PAGE])
+            page = traffic.read(who.traffic, who.name, ids=ids[at : at + PAGE], inputs=self.slices is not None)
             found = {e.id: e for e in page if e.track != "shadow"}
             for request in ids[at : at + PAGE]:
                 label, tries = self._waiting.pop(request)

@@ -67,7 +67,9 @@ class Connection(HttpToolsProtocol):
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """No timer outlives its connection, and no work: who has gone needs no answer."""
+        """No timer outlives its connection, and no work: who has gone needs no answer. Nor does it outlive itself: a
+        cycle knows its protocol, and both would wait for the search for garbage, minutes and megabytes later.
+        """
         self._stop_waiting()
         if self.timeout_keep_alive_task is not None:
             self.timeout_keep_alive_task.cancel()
@@ -79,6 +81,7 @@ class Connection(HttpToolsProtocol):
             self._task.cancel()
         self.resume_writing()
         super().connection_lost(exc)
+        self.cycle = None
 
     def data_received(self, data: bytes) -> None:
         """See HttpToolsProtocol; what comes after a refusal is not looked at."""

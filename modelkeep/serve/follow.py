@@ -324,7 +324,8 @@ class Follower:
                 paces=paces,
             )
         except Exception as error:  # noqa: BLE001 - an engine may raise anything; the version that answers stays
-            await self._failed(model, version, config, error)
+            if not self._plane.stopping:  # else it was given up
+                await self._failed(model, version, config, error)
         else:
             model.failures.pop(number, None)
             model.held.append(loaded)

@@ -138,9 +138,11 @@ class Pool:
             if self._closed:
                 return
             self._closed = True
-            processes = list(self._processes)
+            processes, self._processes = self._processes, set()
         for process in processes:
             process.close()
+        self._idle.clear()
+        self._busy.clear()
         _spares.leave(self._config.engine)
         if self._room is not None:
             shutil.rmtree(self._room, ignore_errors=True)

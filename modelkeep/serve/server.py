@@ -32,7 +32,7 @@ from modelkeep.serve.follow import Follower, Machine
 from modelkeep.serve.listener import Listener, gate, listen, safely, url_of
 from modelkeep.serve.plane import SWITCH, Plane
 from modelkeep.serve.repository import Repository
-from modelkeep.serve.settled import settle, share_arenas
+from modelkeep.serve.settled import settle, share_arenas, tidy
 from modelkeep.serve.source import Fixed, Source
 from modelkeep.settings import Settings
 from modelkeep.types import Model, Runner, ServeConfig
@@ -189,6 +189,7 @@ class Service:
         door = Door(app, self.keys, self.plane, mounted)
         self._listener = Listener(self.plane, door, Direct(self.plane, self.keys))
         serving = asyncio.create_task(self._listener.serve(sockets=[self.sock]))
+        tidying = asyncio.create_task(tidy())
         working: list[Works] = []
         try:
             if await self._begin(stop):
@@ -197,6 +198,8 @@ class Service:
                     on_ready(url_of(self.sock, tls=bool(settings.tls_cert)))
                 await stop.wait()
         finally:
+            self.plane.stopping = True
+            tidying.cancel()
             for page in mounted.values():
                 page.stop()
             self.plane.stopping = True

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import gc
+from functools import cache
 
 YOUNG = 20_000
 """Objects made, and not freed yet, after which cycles are looked for: by default 700, every twenty requests."""
@@ -13,14 +15,41 @@ M_ARENA_MAX = -8
 ARENAS = 2
 
 
+TIDY = 15.0
+"""Seconds between two times that memory is given back; it takes a millisecond."""
+
+
 def share_arenas() -> None:
     """Let threads take memory from the same few heaps, where glibc would give each one of its own, which keeps what the
     thread has freed: those that write and look beside the event loop hold some ten MB so. Before they are started.
     """
+    if glibc := _glibc():
+        glibc.mallopt(M_ARENA_MAX, ARENAS)
+
+
+def give_back() -> None:
+    """Give the system what was freed. What glibc keeps of it, between pieces that are still in use, grows for hours by
+    what each version that is replaced and each look at the traffic leave.
+    """
+    if glibc := _glibc():
+        glibc.malloc_trim(0)
+
+
+@cache
+def _glibc() -> ctypes.CDLL | None:
+    """None where the system has another C library."""
     try:
-        ctypes.CDLL(None).mallopt(M_ARENA_MAX, ARENAS)
-    except (AttributeError, OSError, TypeError):  # another C library
-        return
+        library = ctypes.CDLL(None)
+    except (OSError, TypeError):
+        return None
+    return library if hasattr(library, "malloc_trim") and hasattr(library, "mallopt") else None
+
+
+async def tidy() -> None:
+    """Give memory back now and then, on a thread, until it is cancelled."""
+    while _glibc():
+        await asyncio.sleep(TIDY)
+        await asyncio.to_thread(give_back)
 
 
 def settle() -> None:

@@ -85,6 +85,16 @@ class TestRoundTrip:
         assert ids(since=1007.0) == ["r7", "r8"]
         assert [e.id for e in traffic.read(path, "other")] == ["r9"]
 
+    def test_no_more_than_so_many_bytes_and_one_at_least(self, opened: Callable[..., TrafficLog], path: Path) -> None:
+        log = opened()
+        for at in range(6):
+            log.offer(exchange(at, inputs={"x": np.zeros((1, 1000), "float32")}, outputs=None))
+        assert log.flush()
+        assert [e.id for e in traffic.read(path, "digits", max_bytes=8100)] == ["r0", "r1"]
+        assert [e.id for e in traffic.read(path, "digits", max_bytes=8100, newest=True)] == ["r4", "r5"]
+        assert [e.id for e in traffic.read(path, "digits", max_bytes=1, after=4)] == ["r4"]
+        assert len(traffic.read(path, "digits", max_bytes=8100, inputs=False)) == 6
+
     def test_labels_are_joined(self, opened: Callable[..., TrafficLog], path: Path) -> None:
         fill(opened(), [exchange(0), exchange(1)])
         labels.record(path, "digits", {"r1": [4]})

@@ -60,3 +60,23 @@ def test_threads_share_few_heaps() -> None:
         return done.stdout.count("<heap nr=")
 
     assert 1 <= heaps("share_arenas()") <= 2 < heaps("")
+
+
+TRIM = """
+import os
+from modelkeep.serve.settled import give_back
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+kept = [bytes(3000) for _ in range(20_000)]
+pinned = kept[-1]  # glibc gives back what lies at the end of its heap only
+del kept
+before = resident()
+give_back()
+print(before - resident())
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="another C library than glibc")
+def test_what_was_freed_is_given_back() -> None:
+    done = subprocess.run([sys.executable, "-c", TRIM], capture_output=True, text=True, timeout=60)
+    assert int(done.stdout) > 40_000_000, done.stderr
