@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -11,6 +12,7 @@ from typing import Any
 
 from modelkeep.errors import BadModel, MissingExtra
 
+OWN = re.compile(r"modelkeep(\.|$)")
 LOADING = "loading"
 """Name of a thread on which an engine loads a model; one that nobody waits for any more cannot be ended."""
 REPORTS_HOME = {"openvino": "openvino_telemetry"}
@@ -39,7 +41,8 @@ def has(module: str) -> bool:
 def load(target: str, *, beside: Path | None = None) -> Any:
     """What ``module:Name`` names. With ``beside``, a file module.py in that folder wins over sys.path.
 
-    Raises BadModel for text of another form, a module that cannot be imported, or a name that it lacks.
+    Raises BadModel for text of another form, a module that cannot be imported, or a name that it lacks; MissingExtra
+    for a module of modelkeep's own whose library is not installed.
     """
     module_name, colon, name = target.partition(":")
     if not (module_name and colon and name):
@@ -48,6 +51,10 @@ def load(target: str, *, beside: Path | None = None) -> Any:
     try:
         module = _from_file(module_name, file) if file and file.is_file() else importlib.import_module(module_name)
     except Exception as error:  # a person's module may raise anything while it is imported
+        if OWN.match(module_name) and isinstance(error, ModuleNotFoundError) and not OWN.match(error.name or ""):
+            raise MissingExtra(
+                f"this needs {error.name}, which is not installed; modelkeep doctor names the command that installs it"
+            ) from error
         raise BadModel(f"module '{module_name}' of '{target}' cannot be imported: {error!r}") from error
     found: Any = module
     for part in name.split("."):

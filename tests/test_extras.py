@@ -58,6 +58,15 @@ def test_a_module_that_is_not_there() -> None:
         extras.load("absent_library:Net")
 
 
+def test_a_library_that_a_module_of_ours_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "modelkeep.convert.torch_to_onnx", raising=False)
+    monkeypatch.setitem(sys.modules, "torch", None)  # importing it fails
+    with pytest.raises(MissingExtra, match="this needs torch, which is not installed; modelkeep doctor names"):
+        extras.load("modelkeep.convert.torch_to_onnx:TorchToOnnx")
+    with pytest.raises(BadModel, match=r"modelkeep\.update\.absent.* cannot be imported"):
+        extras.load("modelkeep.update.absent:Step")
+
+
 @pytest.mark.parametrize("name", ["absent", "dumps.absent"])
 def test_a_name_that_the_module_lacks(name: str) -> None:
     with pytest.raises(BadModel, match=f"module 'json' has no '{name}'"):
