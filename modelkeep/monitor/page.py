@@ -37,7 +37,7 @@ figcaption { font-size: .85rem; }
 .clear { border-left-color: var(--good); }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .9rem; margin-top: 1rem; }
 .tile b { display: block; font-size: 1.35rem; font-variant-numeric: tabular-nums; }
-svg { display: block; width: 100%; height: auto; margin-top: .4rem; }
+svg { display: block; width: 100%; max-width: 36rem; height: auto; margin-top: .4rem; }
 svg text { font-size: 13px; fill: var(--soft); }
 .grid { stroke: var(--rule); }
 .mark { stroke: var(--bad); stroke-dasharray: 5 4; }

@@ -12,6 +12,8 @@ from math import ceil, floor, isfinite, log10
 WIDTH, HEIGHT = 460, 210
 LEFT, RIGHT, TOP, BOTTOM = 54, 10, 12, 30
 MOST_LABELS = 5
+CHARACTER = 7.5
+"""How wide one is, at most: labels below bars may not run into each other."""
 GAP = 4.0
 """A line breaks where two points are so many times as far apart as they usually are."""
 
@@ -49,7 +51,7 @@ def bars(title: str, labels: Sequence[str], groups: Sequence[tuple[str, str, Seq
             said = escape(f"{label}, {name}: {percent(values[at])}")
             box = f'x="{x:.1f}" y="{y:.1f}" width="{max(wide - 1, 1):.1f}" height="{height:.1f}"'
             shapes.append(f'<rect class="{kind}" {box}><title>{said}</title></rect>')
-    every = max(ceil(len(labels) / MOST_LABELS), 1)
+    every = max(ceil(len(labels) / MOST_LABELS), ceil(CHARACTER * (max(map(len, labels), default=0) + 2) / step))
     for at in range(0, len(labels), every):
         shapes.append(_text(LEFT + (at + 0.5) * step, HEIGHT - BOTTOM + 18, labels[at], "middle"))
     return _svg(title, shapes)

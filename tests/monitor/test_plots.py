@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import Any
 from xml.etree import ElementTree
 
@@ -36,6 +37,14 @@ class TestBars:
         tree = parse(bars("Many", [f"bin {at}" for at in range(20)], [("now", "live", [0.05] * 20)]))
         told = [t.text for t in tree.iter() if t.tag.endswith("text") and t.text.startswith("bin")]
         assert 0 < len(told) <= 5
+
+    def test_long_labels_do_not_run_into_each_other(self) -> None:
+        labels = [f"{-2.123 + at:.5g} to {-1.123 + at:.5g}" for at in range(8)]
+        tree = parse(bars("Wide", labels, [("now", "live", [0.125] * 8)]))
+        texts = [t for t in tree.iter() if t.tag.endswith("text") and " to " in t.text]
+        at = [float(t.get("x")) for t in texts]
+        assert len(texts) > 1
+        assert all(right - left > 7 * len(labels[0]) for left, right in pairwise(at))
 
     def test_a_name_is_text_and_no_markup(self) -> None:
         drawn = bars('<b>"x"', ["<script>alert(1)</script>"], [("n", "live", [1.0])])
