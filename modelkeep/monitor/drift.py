@@ -171,7 +171,7 @@ class Drift:
         since, n = first.at, self.n - first.before
         top = int(worst[0])
         why = (
-            f"{len(moved)} of {len(self.names)} features of the {self.subject} moved, most of all {self.names[top]}: "
+            f"{self._which(len(moved), self.names[top])}: "
             f"{self._what_moved(top, start, n)} (one false alarm in {self._every:,.0f} requests at most)"
         )
         evidence = {
@@ -186,6 +186,11 @@ class Drift:
             "most_moved": [self._describe(int(at), start, float(distance[at])) for at in worst[:TOLD]],
         }
         return Finding("drift", self.subject, why, evidence, since)
+
+    def _which(self, moved: int, most: str) -> str:
+        if len(self.names) == 1:
+            return f"{most}, the one feature of the {self.subject}, moved"
+        return f"{moved} of {len(self.names)} features of the {self.subject} moved, most of all {most}"
 
     def _what_moved(self, feature: int, start: int, n: int) -> str:
         before, after = self.bins.shares[feature], self._live(start)[feature]
@@ -262,8 +267,9 @@ class Drift:
         if not self.n:
             return f"{self.subject}: too few requests were captured to judge drift"
         numbers = self.numbers()
+        of = f"of {numbers['features']} features " if numbers["features"] > 1 else ""
         return (
-            f"{self.subject}: of {numbers['features']} features {numbers['most_moved'][0]['feature']} moved most, "
+            f"{self.subject}: {of}{numbers['most_moved'][0]['feature']} moved{' most' if of else ''}, "
             f"{numbers['moved']:.0%} of {numbers['since_n']} requests (tolerance {self.tolerance.share:.0%}); "
             f"evidence {max(numbers['log_evidence'], 0):.1f} of the {self.detector.needed:.1f} that make a finding"
         )

@@ -164,7 +164,7 @@ class TestAClassThatIsGone:
             at, found = look_often(drift, self.answers(1.0, 1000, 20 + seed))
             assert 0 < at <= 500
             assert found is not None
-            assert "predicted class: 7 is the answer to " in found.why
+            assert found.why.startswith("predicted class, the one feature of the answers, moved: 7 is the answer to ")
             assert "of which it may lose 33%" in found.why
 
     def test_one_that_lost_less_than_it_may_is_no_drift_however_many_come(self) -> None:
@@ -223,6 +223,15 @@ class TestFinding:
     def test_the_sentence(self, found: Finding) -> None:
         assert found.why.startswith("1 of 5 features of the inputs moved, most of all x[2]: ")
         assert "where 10% may (one false alarm in 1,000,000 requests at most)" in found.why
+
+    def test_the_sentence_of_a_lone_feature(self) -> None:
+        rng = np.random.default_rng(4)
+        drift = watch(rng.normal(size=(1000, 1)))
+        _, found = look_often(drift, rng.normal(1.5, 1, size=(640, 1)))
+        assert found is not None
+        name = drift.names[0]
+        assert found.why.startswith(f"{name}, the one feature of the inputs, moved: ")
+        assert drift.describe().startswith(f"inputs: {name} moved, ")
 
     def test_it_is_json(self, found: Finding) -> None:
         import json
