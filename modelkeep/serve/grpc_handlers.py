@@ -129,7 +129,12 @@ class Handlers:
         async def ask() -> None:
             try:
                 async for message in messages:
-                    await tasks.put(asyncio.ensure_future(self._streamed(message, context)))
+                    task = asyncio.ensure_future(self._streamed(message, context))
+                    try:
+                        await tasks.put(task)
+                    except asyncio.CancelledError:  # nobody knows of it but us
+                        task.cancel()
+                        raise
             finally:
                 await tasks.put(None)
 
