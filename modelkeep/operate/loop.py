@@ -142,7 +142,9 @@ class Loop:
             why = f"; {error}"
         have = 0 if rows is None else len(rows)
         if rows is None or have < rules.min_labels:
-            self._say(f"waiting for labels: {have} of {rules.min_labels} since the change{why}", about="labels")
+            tenths = 10 * have // max(rules.min_labels, 1)
+            said = f"waiting for labels: {have} of {rules.min_labels} since the change{why}"
+            self._say(said, about="labels", as_of=f"{tenths}{why}")
             return None
         return rows
 

@@ -107,6 +107,15 @@ def test_it_waits_for_labels(labels: int) -> None:
     assert said[-1] == f"waiting for labels: {labels} of 100 since the change{why}"
 
 
+def test_labels_that_come_one_by_one_are_told_by_tenths() -> None:
+    keep, said = PlayedKeep(findings=[DRIFT], labels=0), []
+    waiting = loop(keep)
+    waiting.tell = said.append
+    for keep.labels in range(1, 100):
+        assert waiting.turn() is None
+    assert len([line for line in said if line.startswith("waiting for labels")]) == 10
+
+
 def test_drift_is_answered_by_update_and_rollout() -> None:
     keep = PlayedKeep(findings=[DRIFT], labels=100)
     outcome = loop(keep).run(cycles=1)
