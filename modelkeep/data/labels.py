@@ -171,14 +171,17 @@ def lag(path: Path, model: str, version: int | None = None) -> Lag:
 _OWN = "model = :model AND (:version IS NULL OR version = :version)"
 _ANSWERS = f"SELECT COUNT(*), MIN(at) FROM exchanges WHERE {_OWN} AND outcome = 'ok' AND track != 'shadow'"
 _LABELLED = f"SELECT COUNT(*) FROM labels WHERE {_OWN} AND answered >= :since"
-_LATE = f"SELECT at - answered FROM labels WHERE {_OWN} AND answered NOT NULL ORDER BY row DESC LIMIT :most"
+_LATE = f"SELECT at - answered FROM labels NOT INDEXED WHERE {_OWN} AND answered NOT NULL ORDER BY row DESC LIMIT :most"
+"""From the newest row backwards: by the index on model and id all would be sorted for it."""
 _KNOWN = """
-SELECT COUNT(*), COUNT(answered), SUM(answered IS NULL AND EXISTS (
+SELECT COUNT(*), COUNT(answered), SUM(CASE WHEN answered IS NULL THEN EXISTS (
     SELECT 1 FROM exchanges e WHERE e.model = l.model AND e.id = l.id AND e.track != 'shadow'
-    AND (:version IS NULL OR e.version = :version)))
+    AND (:version IS NULL OR e.version = :version)) END)
 FROM labels l WHERE model = :model AND (:version IS NULL OR version IS NULL OR version = :version)
 """
-"""All, those that met their request when they came, and those that came before it was written."""
+"""All, those that met their request when they came, and those that came before it was written: CASE looks for the
+requests of labels that met none only, where AND would look for all.
+"""
 
 
 def _id(request: Any) -> str:

@@ -173,3 +173,22 @@ def test_a_file_from_before_is_taken_over(tmp_path: Path) -> None:
     assert labels.record(old, "digits", {"a": 4, "b": 5}).changed == 1
     assert [label for _, _, label in labels.read(old, "digits")] == [4, 5]
     assert labels.lag(old, "digits").n == 0
+
+
+def test_what_it_takes_to_ask(path: Path) -> None:
+    """Steps of SQLite's machine, a label: that of a label which met its request is looked for no more, and the newest
+    are not found by sorting all."""
+    log = TrafficLog(path)
+    for at in range(400):
+        log.offer(Exchange(f"r{at}", 1000.0 + at, "busy", 1, "live", "ok", 0.01))
+    log.close()
+    labels.record(path, "busy", {f"r{at}": 1 for at in range(400)})
+    steps = {}
+    for name, query, given in (("known", labels._KNOWN, {}), ("late", labels._LATE, {"most": 10})):
+        database, taken = capture.connect(path), [0]
+        database.set_progress_handler(lambda taken=taken: taken.__setitem__(0, taken[0] + 1), 1)
+        database.execute(query, {"model": "busy", "version": 1, **given}).fetchall()
+        steps[name] = taken[0]
+        database.close()
+    assert steps["known"] < 400 * 25
+    assert steps["late"] < 400
