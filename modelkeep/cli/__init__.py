@@ -59,6 +59,20 @@ class Verbs(click.Group):
         command: click.Command = load(VERBS[cmd_name][0])
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does it; a word that is no verb is told with those that are like it."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            from difflib import get_close_matches
+
+            if near := get_close_matches(args[0], VERBS, cutoff=0.7):
+                told = f"{error.format_message()} Did you mean {' or '.join(near)}?"
+                raise click.UsageError(told, error.ctx) from error
+            raise
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """One line each, from the table."""
         with formatter.section("Verbs, in the order of a model's life"):

@@ -10,7 +10,7 @@ import click
 from modelkeep.cli.output import DURATION, FILE, as_json, dump
 
 
-@click.command(epilog="The policy file is described in docs/operate.md.")
+@click.command(epilog='The shortest policy is one line, model = "digits"; docs/operate.md has all its keys.')
 @click.argument("policy", type=FILE)
 @click.option("--cycles", type=click.IntRange(min=1), help="Stop after so many finished updates (default: never).")
 @click.option(

@@ -174,7 +174,9 @@ def observe(module: torch.nn.Module, rows: Dataset) -> Signature:
         except ModelkeepError:
             raise
         except Exception as error:  # forward is a person's code, which may raise anything
-            raise BadModel(f"the module cannot run {count} rows of {rows.source}: {reason(error)}") from error
+            raise BadModel(
+                f"the module cannot run {count} row{'s' if count > 1 else ''} of {rows.source}: {reason(error)}"
+            ) from error
         for name, answer in runs[count].items():
             if answer.shape[:1] != (count,):
                 raise BadModel(

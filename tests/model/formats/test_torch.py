@@ -162,7 +162,7 @@ class TestRefused:
         ("how", "said"),
         [
             ("mean", "answers 1 rows with 'output' of shape [3]; the first dimension of an output must be the rows"),
-            ("two rows", "cannot run 1 rows of made rows"),
+            ("two rows", "cannot run 1 row of made rows"),
             ("text", "answers with a str that is no tensor"),
         ],
     )
@@ -172,7 +172,7 @@ class TestRefused:
         assert said in str(error.value)
 
     def test_rows_of_another_width_and_rows_of_text(self, home: Path, made: Any) -> None:
-        with pytest.raises(BadModel, match="cannot run 1 rows of made rows: mat1 and mat2 shapes cannot be multiplied"):
+        with pytest.raises(BadModel, match="cannot run 1 row of made rows: mat1 and mat2 shapes cannot be multiplied"):
             adopt(home, made["Tied"](), "made:Tied", rows(x=np.zeros((4, 7))))
         with pytest.raises(BadModel, match="takes numbers, and the rows hold text"):
             adopt(home, made["Tied"](), "made:Tied", rows(x=np.array(["a", "b"])))
