@@ -14,9 +14,8 @@ M_ARENA_MAX = -8
 """Of glibc's mallopt(3)."""
 ARENAS = 2
 
-
 TIDY = 15.0
-"""Seconds between two times that memory is given back; it takes a millisecond."""
+"""Seconds between two times that memory is given back; it takes a millisecond or two."""
 
 
 def share_arenas() -> None:
@@ -45,11 +44,19 @@ def _glibc() -> ctypes.CDLL | None:
     return library if hasattr(library, "malloc_trim") and hasattr(library, "mallopt") else None
 
 
+def tidy_up() -> None:
+    """Free the garbage cycles that have come up since the last time, which YOUNG lets wait for many minutes where
+    little is left over, and give their memory back.
+    """
+    gc.collect(1)
+    give_back()
+
+
 async def tidy() -> None:
-    """Give memory back now and then, on a thread, until it is cancelled."""
-    while _glibc():
+    """Tidy up now and then, on a thread, until it is cancelled."""
+    while True:
         await asyncio.sleep(TIDY)
-        await asyncio.to_thread(give_back)
+        await asyncio.to_thread(tidy_up)
 
 
 def settle() -> None:

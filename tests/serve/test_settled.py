@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import gc
 import subprocess
 import sys
+import time
+import weakref
 
 import pytest
+
+from modelkeep.serve import settled
 
 CODE = """
 import gc, weakref
@@ -80,3 +85,25 @@ print(before - resident())
 def test_what_was_freed_is_given_back() -> None:
     done = subprocess.run([sys.executable, "-c", TRIM], capture_output=True, text=True, timeout=60)
     assert int(done.stdout) > 40_000_000, done.stderr
+
+
+def test_a_server_tidies_up_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Loop:
+        def __init__(self) -> None:
+            self.me = self
+
+    async def main() -> bool:
+        seen = weakref.ref(Loop())
+        tidying = asyncio.create_task(settled.tidy())
+        until = time.monotonic() + 10
+        while seen() is not None and time.monotonic() < until:
+            await asyncio.sleep(0.01)
+        tidying.cancel()
+        return seen() is None
+
+    monkeypatch.setattr(settled, "TIDY", 0.01)
+    gc.disable()  # nobody else finds it
+    try:
+        assert asyncio.run(main())
+    finally:
+        gc.enable()
