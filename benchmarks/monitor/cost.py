@@ -1,12 +1,13 @@
 """What does it cost to watch? Requests a second and memory of the service with everything on, against off.
 
-    python benchmarks/monitor/cost.py [--rounds 15] [--seconds 4] [--settle 2] [--models 1] [--json FILE]
+    python benchmarks/monitor/cost.py [--rounds 40] [--seconds 2] [--models 1] [--control] [--json FILE]
 
-A perceptron 784-128-10 with reference rows is served by `modelkeep serve` from two homes, on the first core, worker
-included: one with capture, collector, metrics and watcher as they are by default, one with capture, collector and
-watcher off. 32 connections load one of them from the last core, with the other one stopped (SIGSTOP); rounds alternate,
-and ratios are taken within a round: median and the sign test's interval (95 %). A server that went on has the first
-seconds of load to catch up (what it looks at by the second, a look that is overdue), and is measured from then on.
+A perceptron 784-128-10 with reference rows is served by `modelkeep serve` from two homes, both on the first core,
+workers included: from one with capture, collector, metrics and watcher as they are by default, from the other with
+capture, collector and watcher off. From the last core 32 connections load one of them, then the other; rounds alternate
+which is first. Both run all the time, so what a server still writes and looks at in the other one's turn is CPU time
+that the other one lacks: it is added to the one's turn, and taken from the other's. Ratios are taken within a round:
+median and the sign test's interval (95 %). With --control both are off, and the ratio shows how far it can be trusted.
 Memory is what the processes of a server have for themselves (private and their part of what is shared, PSS) after the
 load, on less off, by model.
 """
@@ -40,6 +41,9 @@ from modelkeep.evidence import median_interval
 from modelkeep.settings import Settings
 
 CONNECTIONS, LEAST, MOST_MB = 32, 0.97, 20.0
+HOWS = ("on", "off")
+WARM_UP = 3
+"""Rounds that are thrown away."""
 OFF = {
     "MODELKEEP_CAPTURE_SHARE": "0",
     "MODELKEEP_CAPTURE_RATE": "0",
@@ -61,7 +65,7 @@ def home(room: Path, models: int) -> list[str]:
 
 @contextmanager
 def serving(room: Path, names: list[str], core: int, environ: dict[str, str]) -> Iterator[tuple[int, int]]:
-    """Port and process number of a server on one core; stopped, until it is measured."""
+    """Port and process number of a server on one core."""
     command = [
         "taskset",
         "-c",
@@ -82,8 +86,6 @@ def serving(room: Path, names: list[str], core: int, environ: dict[str, str]) ->
     try:
         yield port(server), server.pid
     finally:
-        for pid in tree(server.pid):
-            os.kill(pid, signal.SIGCONT)
         server.send_signal(signal.SIGTERM)
         server.wait(30)
 
@@ -97,18 +99,6 @@ def port(server: subprocess.Popen[str]) -> int:
     raise SystemExit("the server ended before it listened")
 
 
-@contextmanager
-def measured(pid: int) -> Iterator[None]:
-    """Running, for as long as it is measured."""
-    for one in tree(pid):
-        os.kill(one, signal.SIGCONT)
-    try:
-        yield
-    finally:
-        for one in tree(pid):
-            os.kill(one, signal.SIGSTOP)
-
-
 def pss(pid: int) -> float:
     """MB of a process and all below it."""
     kilobytes = 0
@@ -119,36 +109,40 @@ def pss(pid: int) -> float:
     return kilobytes / 1024
 
 
-def run(room: Path, models: int, rounds: int, seconds: float, settle: float) -> dict[str, Any]:
+def run(room: Path, models: int, rounds: int, seconds: float, *, control: bool) -> dict[str, Any]:
     """By form and server, requests a second and CPU microseconds a request in each round; the memory at the end."""
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[-1]})
     found: dict[str, Any] = {form: {"on": [], "off": [], "on µs": [], "off µs": []} for form in asked()}
     with ExitStack() as stack:
         servers = {}
-        for how, environ in (("on", {}), ("off", OFF)):
+        for how, environ in (("on", OFF if control else {}), ("off", OFF)):
             (room / how).mkdir()
             names = home(room / how, models)
             servers[how] = stack.enter_context(serving(room / how, names, cores[0], environ))
-        for _, pid in servers.values():
-            with measured(pid):
-                pass
-        for number in range(-1, rounds):  # the first warms up, and is thrown away
-            for how in ("on", "off") if number % 2 else ("off", "on"):
-                where, pid = servers[how]
-                with measured(pid):
-                    closed(where, asked()["binary"], CONNECTIONS, settle)
-                    for form, request in asked().items():
-                        spent = cpu(pid)
-                        done = len(closed(where, request, CONNECTIONS, seconds))
-                        if number >= 0:
-                            found[form][how].append(done / seconds)
-                            found[form][f"{how} µs"].append(1e6 * (cpu(pid) - spent) / done)
+        for number in range(-WARM_UP, rounds):
+            for form, request in asked().items():
+                turns = {how: turn(servers, how, request, seconds) for how in (HOWS if number % 2 else HOWS[::-1])}
+                for how, (done, own, other) in turns.items() if number >= 0 else ():
+                    beside = turns[_other(how)][2]  # what this one did while the other one was loaded
+                    found[form][how].append(done / (seconds - other + beside))
+                    found[form][f"{how} µs"].append(1e6 * (own + beside) / done)
+        time.sleep(6)  # what waits is written, and the watcher has looked
         for how, (_, pid) in servers.items():
-            with measured(pid):
-                time.sleep(6)  # what waits is written, and the watcher has looked
-                found[f"{how} MB"] = pss(pid)
+            found[f"{how} MB"] = pss(pid)
     return found
+
+
+def turn(servers: dict[str, tuple[int, int]], how: str, request: bytes, seconds: float) -> tuple[int, float, float]:
+    """Answers of one server under load, its CPU seconds meanwhile, and those of the other one."""
+    (port, mine), (_, others) = servers[how], servers[_other(how)]
+    before = cpu(mine), cpu(others)
+    done = len(closed(port, request, CONNECTIONS, seconds))
+    return done, cpu(mine) - before[0], cpu(others) - before[1]
+
+
+def _other(how: str) -> str:
+    return HOWS[how == HOWS[0]]
 
 
 def tell(found: dict[str, Any], models: int) -> bool:
@@ -175,14 +169,14 @@ def tell(found: dict[str, Any], models: int) -> bool:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--seconds", type=float, default=4.0)
-    parser.add_argument("--settle", type=float, default=2.0)
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--models", type=int, default=1)
+    parser.add_argument("--control", action="store_true")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as room:
-        found = run(Path(room), given.models, given.rounds, given.seconds, given.settle)
+        found = run(Path(room), given.models, given.rounds, given.seconds, control=given.control)
     good = tell(found, given.models)
     if given.json:
         given.json.write_text(json.dumps(found), encoding="utf-8")
