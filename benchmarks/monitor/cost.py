@@ -1,15 +1,18 @@
 """What does it cost to watch? Requests a second and memory of the service with everything on, against off.
 
-    python benchmarks/monitor/cost.py [--rounds 40] [--seconds 2] [--models 1] [--control] [--json FILE]
+    python benchmarks/monitor/cost.py [--pairs 10] [--rounds 2] [--seconds 2] [--models 1] [--control] [--json FILE]
 
 A perceptron 784-128-10 with reference rows is served by `modelkeep serve` from two homes, both on the first core,
 workers included: from one with capture, collector, metrics and watcher as they are by default, from the other with
 capture, collector and watcher off. From the last core 32 connections load one of them, then the other; rounds alternate
 which is first. Both run all the time, so what a server still writes and looks at in the other one's turn is CPU time
-that the other one lacks: it is added to the one's turn, and taken from the other's. Ratios are taken within a round:
-median and the sign test's interval (95 %). With --control both are off, and the ratio shows how far it can be trusted.
-Memory is what the processes of a server have for themselves (private and their part of what is shared, PSS) after the
-load, on less off, by model.
+that the other one lacks: it is added to the one's turn, and taken from the other's.
+
+Two processes of the same program differ by some percent, as their memory happens to lie, for as long as they run. So
+each pair of servers gives one ratio of a form, once what is only done at a start is over, and the next pair is started
+anew: median of the pairs and the sign test's interval (95 %). With --control both are off, and the ratio shows how far it can be trusted. Memory is what the
+processes of a server have for themselves (private and their part of what is shared, PSS) after the load, on less off,
+by model, the median of the pairs.
 """
 
 from __future__ import annotations
@@ -42,8 +45,8 @@ from modelkeep.settings import Settings
 
 CONNECTIONS, LEAST, MOST_MB = 32, 0.97, 20.0
 HOWS = ("on", "off")
-WARM_UP = 3
-"""Rounds that are thrown away."""
+BEGIN, WARM_UP = 15.0, 1.0
+"""Seconds of load on a server that has just started, of which more is kept and looked at; and before each form."""
 OFF = {
     "MODELKEEP_CAPTURE_SHARE": "0",
     "MODELKEEP_CAPTURE_RATE": "0",
@@ -109,27 +112,45 @@ def pss(pid: int) -> float:
     return kilobytes / 1024
 
 
-def run(room: Path, models: int, rounds: int, seconds: float, *, control: bool) -> dict[str, Any]:
-    """By form and server, requests a second and CPU microseconds a request in each round; the memory at the end."""
+def run(room: Path, given: argparse.Namespace) -> dict[str, Any]:
+    """By form and server, requests a second and CPU microseconds a request of each pair; their memory."""
+    found: dict[str, Any] = {form: {"on": [], "off": [], "on µs": [], "off µs": []} for form in asked()}
+    found |= {"on MB": [], "off MB": []}
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[-1]})
-    found: dict[str, Any] = {form: {"on": [], "off": [], "on µs": [], "off µs": []} for form in asked()}
-    with ExitStack() as stack:
-        servers = {}
-        for how, environ in (("on", OFF if control else {}), ("off", OFF)):
-            (room / how).mkdir()
-            names = home(room / how, models)
-            servers[how] = stack.enter_context(serving(room / how, names, cores[0], environ))
-        for number in range(-WARM_UP, rounds):
-            for form, request in asked().items():
-                turns = {how: turn(servers, how, request, seconds) for how in (HOWS if number % 2 else HOWS[::-1])}
-                for how, (done, own, other) in turns.items() if number >= 0 else ():
-                    beside = turns[_other(how)][2]  # what this one did while the other one was loaded
-                    found[form][how].append(done / (seconds - other + beside))
-                    found[form][f"{how} µs"].append(1e6 * (own + beside) / done)
-        time.sleep(6)  # what waits is written, and the watcher has looked
-        for how, (_, pid) in servers.items():
-            found[f"{how} MB"] = pss(pid)
+    for number in range(given.pairs):
+        with ExitStack() as stack:
+            servers = {}
+            for how, environ in (("on", OFF if given.control else {}), ("off", OFF)):
+                (at := room / f"{number}-{how}").mkdir()
+                servers[how] = stack.enter_context(serving(at, home(at, given.models), cores[0], environ))
+            for form, each in pair(servers, given.rounds, given.seconds).items():
+                for what, value in each.items():
+                    found[form][what].append(value)
+            time.sleep(6)  # what waits is written, and the watcher has looked
+            for how, (_, pid) in servers.items():
+                found[f"{how} MB"].append(pss(pid))
+    return found
+
+
+def pair(servers: dict[str, tuple[int, int]], rounds: int, seconds: float) -> dict[str, dict[str, float]]:
+    """By form, requests a second and CPU microseconds a request of both servers."""
+    found = {}
+    for how in HOWS:
+        turn(servers, how, next(iter(asked().values())), BEGIN)
+    for form, request in asked().items():
+        for how in HOWS:
+            turn(servers, how, request, WARM_UP)
+        done: dict[str, float] = dict.fromkeys(HOWS, 0)
+        own, beside = dict.fromkeys(HOWS, 0.0), dict.fromkeys(HOWS, 0.0)
+        for number in range(rounds):
+            for how in HOWS if number % 2 else HOWS[::-1]:
+                more, mine, others = turn(servers, how, request, seconds)
+                done[how] += more
+                own[how] += mine
+                beside[_other(how)] += others
+        found[form] = {h: done[h] / (rounds * seconds - beside[_other(h)] + beside[h]) for h in HOWS}
+        found[form] |= {f"{h} µs": 1e6 * (own[h] + beside[h]) / done[h] for h in HOWS}
     return found
 
 
@@ -159,8 +180,9 @@ def tell(found: dict[str, Any], models: int) -> bool:
         cells = [f"{median(of['on']):,.0f}", f"{median(of['off']):,.0f}", f"{ratio:.3f}{band}"]
         print(f"| {form} | {' | '.join(cells)} | {median(of['on µs']):.1f}, {median(of['off µs']):.1f} |")
         good &= ratio >= LEAST
-    each = (found["on MB"] - found["off MB"]) / models
-    print(f"\nmemory: {found['on MB']:.0f} MB on, {found['off MB']:.0f} MB off, so {each:.1f} MB a model ({models})")
+    mb = {how: median(found[f"{how} MB"]) for how in HOWS}
+    each = (mb["on"] - mb["off"]) / models
+    print(f"\nmemory: {mb['on']:.0f} MB on, {mb['off']:.0f} MB off, so {each:.1f} MB a model ({models})")
     good &= each <= MOST_MB
     print(f"{'ok' if good else 'NO'}  at least {LEAST:.0%} of the throughput, and at most {MOST_MB:g} MB a model")
     return good
@@ -169,14 +191,15 @@ def tell(found: dict[str, Any], models: int) -> bool:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--pairs", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--models", type=int, default=1)
     parser.add_argument("--control", action="store_true")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as room:
-        found = run(Path(room), given.models, given.rounds, given.seconds, control=given.control)
+        found = run(Path(room), given)
     good = tell(found, given.models)
     if given.json:
         given.json.write_text(json.dumps(found), encoding="utf-8")
