@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from modelkeep.data.sampler import Sampler, mark_of
+from modelkeep.data.sampler import Sampler, mark_of, passing_mark_of
 from modelkeep.data.traffic import Exchange
 from modelkeep.errors import BadInput, ModelkeepError, NotFound, NotReady
 from modelkeep.metrics import Metrics
@@ -100,7 +100,8 @@ class Plane:
         self.sinks: dict[str, Callable[[], int]] = {}
         """What watches the traffic beside it, by name, and how much each has dropped."""
         self._routers: dict[str, Router] = {}
-        self._samplers: dict[tuple[str, bool], Sampler] = {}
+        self._samplers: dict[str, Sampler] = {}
+        self._canary_samplers: dict[str, Sampler] = {}
         self._watch()
 
     def adjust(self, settings: Settings) -> None:
@@ -109,6 +110,7 @@ class Plane:
         self.limits.max_requests, self.limits.max_bytes = settings.max_queue_requests, settings.max_queue_bytes
         self.cache.bound(settings.cache_bytes)
         self._samplers.clear()
+        self._canary_samplers.clear()
 
     # ── what is served ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -125,8 +127,8 @@ class Plane:
         """Answer for it no more. What was accepted is still answered. Raises NotFound."""
         self.router(name)
         del self._routers[name]
-        for canary in (False, True):
-            self._samplers.pop((name, canary), None)
+        self._samplers.pop(name, None)
+        self._canary_samplers.pop(name, None)
 
     def swap(self, router: Router) -> None:
         """From now on requests for ``router.name`` are answered so. What the old one had accepted is still answered."""
@@ -255,8 +257,9 @@ class Plane:
     def record(self, asking: Asking, outcome: str, reply: Reply | None, why: str) -> None:
         """A request came to its end."""
         request, target, track = asking.request, asking.target, asking.track
-        seconds = time.monotonic() - asking.began
-        self._record(request, target, track, outcome, seconds, reply.outputs if reply else None)
+        now = time.monotonic()
+        seconds = now - asking.began
+        self._record(request, target, track, outcome, seconds, now, reply.outputs if reply else None)
         if self.observers:
             timings = reply.timings if reply else {}
             told = Told(request, time.time(), target.number, track, outcome, seconds, timings, why)
@@ -288,16 +291,24 @@ class Plane:
     def _record_shadow(
         self, request: Request, shadow: Loaded, pending: Pending, future: asyncio.Future[Answer]
     ) -> None:
-        seconds = time.monotonic() - pending.queued
+        now = time.monotonic()
+        seconds = now - pending.queued
         if future.cancelled():
             return
         error = future.exception()
         outputs = None if error else future.result().outputs
         outcome = outcome_of(error) if error else "ok"
-        self._record(request, shadow, "shadow", outcome, seconds, outputs)
+        self._record(request, shadow, "shadow", outcome, seconds, now, outputs)
 
     def _record(
-        self, request: Request, target: Loaded, track: str, outcome: str, seconds: float, outputs: Arrays | None
+        self,
+        request: Request,
+        target: Loaded,
+        track: str,
+        outcome: str,
+        seconds: float,
+        now: float,
+        outputs: Arrays | None,
     ) -> None:
         model, version = request.model, target.number
         self.metrics.track(model, version, track).record(outcome, seconds)
@@ -305,9 +316,10 @@ class Plane:
             self.sample.offer(_exchange(request, version, track, outcome, seconds, outputs))
         if self.collector is None and self.traffic is None:
             return
-        mark, shadow = mark_of(request.id), track == "shadow"
-        sampler = self._samplers.get((model, track == "canary")) or self._sampler(model, canary=track == "canary")
-        if not shadow and not sampler.counts(mark, time.monotonic()):
+        mark, shadow = passing_mark_of(request.id), track == "shadow"
+        samplers = self._canary_samplers if track == "canary" else self._samplers
+        sampler = samplers.get(model) or self._sampler(model, samplers)
+        if not shadow and not sampler.counts(mark, now):
             if outputs is not None and self.collector is not None:
                 self.collector.skipped += 1
             return
@@ -320,10 +332,10 @@ class Plane:
         if self.traffic is not None and outcome in CAPTURED and (kept.has(mark) if shadow else kept.wants(mark)):
             self.traffic.offer(_exchange(request, version, track, outcome, seconds, outputs))
 
-    def _sampler(self, model: str, *, canary: bool) -> Sampler:
+    def _sampler(self, model: str, samplers: dict[str, Sampler]) -> Sampler:
         """Of a track; live and shadow have one, so that both answers to a request are kept or left out together."""
         rates = (one.rate if one is not None else 0.0 for one in (self.collector, self.traffic))
-        return self._samplers.setdefault((model, canary), Sampler(*rates))
+        return samplers.setdefault(model, Sampler(*rates))
 
     def _watch(self) -> None:
         """What is read at scrape time."""
