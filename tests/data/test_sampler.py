@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
-from modelkeep.data.sampler import Sampler, mark_of
+from modelkeep.data.sampler import ALL, FEWER, Sampler, mark_of, passing_mark_of
 
 
 def marks(n: int, seed: int = 0) -> list[int]:
@@ -36,6 +37,11 @@ def test_up_to_a_heavy_load_the_rate_is_kept() -> None:
     assert all(70 <= sum(found[at : at + 1500]) <= 130 for at in range(3000, 15_000, 1500))
 
 
+def test_however_heavy_the_load_a_part_of_the_rate_is_kept() -> None:
+    found = kept(Sampler(1000.0), marks(60_000), 1000, 1 / 20_000)
+    assert sum(found[40_000:]) == pytest.approx(FEWER * 1000, rel=0.3)
+
+
 def test_the_rushes_that_follow_soon_bring_fewer() -> None:
     sampler = Sampler(100.0)
     rushes = [sum(kept(sampler, marks(2000, seed=n), 1000 + 10 * n, 1 / 4000)) for n in range(3)]
@@ -65,3 +71,11 @@ def test_no_rate_is_no_limit_and_none_is_none() -> None:
 def test_a_mark_is_the_same_everywhere() -> None:
     assert mark_of("abc") == 0x352441C2  # CRC-32, as anybody computes it
     assert mark_of("\ud800") == mark_of("?")
+
+
+def test_passing_marks_are_spread_evenly() -> None:
+    found = np.array([passing_mark_of(f"request {n}") for n in range(20_000)])
+    assert found.min() >= 0
+    assert found.max() < ALL
+    assert np.mean(found < ALL / 10) == pytest.approx(0.1, abs=0.01)
+    assert passing_mark_of("a") == passing_mark_of("a")
