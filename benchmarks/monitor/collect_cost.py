@@ -90,7 +90,7 @@ class Target:
 def subject(specs: tuple[TensorSpec, ...], arrays: Any, *, answers: bool) -> Subject:
     """Features and bins of reference rows."""
     columns = Columns.of(specs, arrays, answers=answers)
-    return Subject(columns, Bins.of(columns.read(arrays), columns.edges))
+    return Subject(columns, Bins.of(columns.read_reference(arrays), columns.edges))
 
 
 def resident() -> float:
