@@ -28,7 +28,14 @@ class Watched:
         self.answers = Columns.of([_spec("answer", answers)], {"answer": answers}, answers=True)
         tolerance = Tolerance()
         self.drifts = [
-            Drift(subject, columns.read_reference(rows), columns.names, columns.edges, tolerance, tests=2 * len(columns.names))
+            Drift(
+                subject,
+                columns.read_reference(rows),
+                columns.names,
+                columns.edges,
+                tolerance,
+                tests=2 * len(columns.names),
+            )
             for subject, columns, rows in (
                 ("inputs", self.inputs, inputs),
                 ("answers", self.answers, {"answer": answers}),
