@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import ctypes
 import gc
 from functools import cache
@@ -54,6 +53,8 @@ def tidy_up() -> None:
 
 async def tidy() -> None:
     """Tidy up now and then, on a thread, until it is cancelled."""
+    import asyncio  # a worker has none
+
     while True:
         await asyncio.sleep(TIDY)
         await asyncio.to_thread(tidy_up)
