@@ -1,19 +1,21 @@
 """What does it cost to watch? Requests a second and memory of the service with everything on, against off.
 
-    python benchmarks/monitor/cost.py [--pairs 8] [--rounds 40] [--seconds 0.25] [--models 1] [--control] [--json FILE]
+    python benchmarks/monitor/cost.py [--pairs 6] [--rounds 20] [--seconds 0.25] [--models 1] [--control] [--json FILE]
 
 A perceptron 784-128-10 with reference rows is served by `modelkeep serve` from two homes, both on the first core,
 workers included: from one with capture, collector, metrics and watcher as they are by default, from the other with
-capture, collector and watcher off. From the last core 32 connections load one of them, then the other; rounds alternate
-which is first. Both run all the time, so what a server still writes and looks at in the other one's turn is CPU time
-that the other one lacks: it is added to the one's turn, and taken from the other's.
+capture, collector and watcher off. From the last core 32 connections load the one, then the other, in short turns of
+equal length, for this machine's own speed moves from second to second. Before its turn each is loaded without being
+measured: the other one shortly, the first for three turns, so that it keeps and looks at about as much of each second
+as it does under load without a pause (of fewer requests it keeps a larger share). Both run all the time, so what the
+first still writes and looks at once the other one is loaded is CPU time that the other one lacks: it is taken from the
+other's turn, and the part of it that is due to its own turn is added to that.
 
 Two processes of the same program differ by some percent, as their memory happens to lie, for as long as they run. So
 each pair of servers gives one ratio of a form, once what is only done at a start is over, and the next pair is started
-anew: median of the pairs and the sign test's interval (95 %). Turns are short, for this machine's own speed moves from
-second to second. With --control both are off, and the ratio shows how far it can be trusted. Memory is what the
-processes of a server have for themselves (private and their part of what is shared, PSS) after the load, on less off,
-by model, the median of the pairs.
+anew: median of the pairs and the sign test's interval (95 %). With --control both are off, and the ratio shows how far
+it can be trusted. Memory is what the processes of a server have for themselves (private and their part of what is
+shared, PSS) after the load, on less off, by model, the median of the pairs.
 """
 
 from __future__ import annotations
@@ -46,6 +48,8 @@ from modelkeep.settings import Settings
 
 CONNECTIONS, LEAST, MOST_MB = 32, 0.97, 20.0
 HOWS = ("on", "off")
+LEAD = {"on": 3.0, "off": 0.4}
+"""Turns that a server is loaded before its own."""
 BEGIN, WARM_UP = {"on": 15.0, "off": 3.0}, 1.0
 """Seconds of load on a server that has just started, of which more is kept and looked at; and before each form."""
 OFF = {
@@ -143,15 +147,22 @@ def pair(servers: dict[str, tuple[int, int]], rounds: int, seconds: float) -> di
         for how in HOWS:
             turn(servers, how, request, WARM_UP)
         done: dict[str, float] = dict.fromkeys(HOWS, 0)
-        own, beside = dict.fromkeys(HOWS, 0.0), dict.fromkeys(HOWS, 0.0)
-        for number in range(rounds):
-            for how in HOWS if number % 2 else HOWS[::-1]:
+        own, beside, after = dict.fromkeys(HOWS, 0.0), dict.fromkeys(HOWS, 0.0), 0.0
+        for _ in range(rounds):
+            for how in HOWS:
+                before = turn(servers, how, request, LEAD[how] * seconds)[2]
+                after += before if how == "off" else 0.0
                 more, mine, others = turn(servers, how, request, seconds)
                 done[how] += more
                 own[how] += mine
                 beside[_other(how)] += others
-        found[form] = {h: done[h] / (rounds * seconds - beside[_other(h)] + beside[h]) for h in HOWS}
-        found[form] |= {f"{h} µs": 1e6 * (own[h] + beside[h]) / done[h] for h in HOWS}
+        late = (after + beside["on"]) / (1 + LEAD["on"])
+        found[form] = {
+            "on": done["on"] / (rounds * seconds - beside["off"] + late),
+            "off": done["off"] / (rounds * seconds - beside["on"]),
+            "on µs": 1e6 * (own["on"] + late) / done["on"],
+            "off µs": 1e6 * own["off"] / done["off"],
+        }
     return found
 
 
@@ -198,8 +209,8 @@ def tell(found: dict[str, Any], models: int) -> bool:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--pairs", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=0.25)
     parser.add_argument("--models", type=int, default=1)
     parser.add_argument("--control", action="store_true")
