@@ -21,7 +21,7 @@ def mark_of(request: str) -> int:
 
 
 def passing_mark_of(request: str) -> int:
-    """The same for decisions that one process makes alone, in a tenth of the time; no client can foresee it."""
+    """The same, sooner, for decisions that one process makes alone; no client can foresee it."""
     return hash(request) & (ALL - 1)
 
 
