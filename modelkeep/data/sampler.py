@@ -1,18 +1,22 @@
-"""Which requests are kept where not all can be: a share of them, by id."""
+"""Which requests are kept where not all can be: a share of them, chosen at random as they come."""
 
 from __future__ import annotations
 
+import sys
 import zlib
+from math import log, log1p
+from random import random
 
 ALL = 2**32
 BURST, REGAINED = 10.0, 0.1
 """Seconds' worth of requests that a rush may bring before it is known how many there are, once; and how much of a
 second's worth each second gives back of that.
 """
-HEAVY, FEWER = 2000.0, 0.2
+HEAVY, FEWER = 1000.0, 0.1
 """Requests a second from which fewer are kept, in the end so large a part of the rate: answering them takes so little
 that keeping others would show in how many are answered.
 """
+NEVER = sys.maxsize
 
 
 def mark_of(request: str) -> int:
@@ -20,36 +24,28 @@ def mark_of(request: str) -> int:
     return zlib.crc32(request.encode("utf-8", "replace"))
 
 
-def passing_mark_of(request: str) -> int:
-    """The same, sooner, for decisions that one process makes alone; no client can foresee it."""
-    return hash(request) & (ALL - 1)
-
-
 class Share:
-    """What one reader keeps of a track, where more come than ``rate`` a second (see HEAVY): a share, chosen by id.
-
-    Whether a request is kept depends on its id only, never on what became of it, so that what is seen of those kept
-    holds for all. Shares of one Sampler are nested: the smaller is part of the larger.
+    """What one reader keeps of a track, where more come than ``rate`` a second (see HEAVY): each with the same
+    ``chance``, until there are more than a rush may bring.
     """
 
-    __slots__ = ("_kept", "_most", "_spare", "below", "rate")
+    __slots__ = ("_chance", "_kept", "_most", "_spare", "kept", "rate")
 
     def __init__(self, rate: float) -> None:
-        self.rate = rate
-        self.below = ALL if rate > 0 else 0
+        self.rate, self.kept = rate, 0
+        self._chance = 1.0 if rate > 0 else 0.0
         self._spare = BURST * rate
         self._kept, self._most = 0, rate + self._spare
 
-    def has(self, mark: int) -> bool:
-        """Whether a request of this mark belongs to the share."""
-        return mark < self.below
+    @property
+    def chance(self) -> float:
+        """Of the next request to be kept."""
+        return self._chance if self._kept < self._most else 0.0
 
-    def wants(self, mark: int) -> bool:
-        """Whether to keep the request of this mark; asked once for each that belongs to the share."""
-        if mark >= self.below or self._kept >= self._most:
-            return False
+    def keep(self) -> None:
+        """One is kept."""
         self._kept += 1
-        return True
+        self.kept += 1
 
     def turn(self, load: float, seconds: float) -> None:
         """``load`` requests a second came in the last ``seconds``; as many are expected from now on."""
@@ -57,29 +53,67 @@ class Share:
         self._spare = min(max(self._spare - over, 0.0) + REGAINED * self.rate * seconds, BURST * self.rate)
         rate = self.rate * max(FEWER, HEAVY / load) if load > HEAVY else self.rate
         self._kept, self._most = 0, rate + self._spare
-        self.below = ALL if load <= rate else int(ALL * rate / load)
+        self._chance = min(rate / load, 1.0) if load else float(rate > 0)
 
 
 class Sampler:
-    """Counts the requests of one track, and sets the Share of each reader by how many came in the second before."""
+    """Chooses among the requests of one track, as each comes and before anything is known of it, so that what is seen
+    of those kept holds for all. The chance of each reader's Share follows how many came in the second before.
 
-    __slots__ = ("_below", "_came", "_due", "_since", "shares")
+    How many to pass over is drawn once for all of them (a geometric distribution), so that a request that nobody keeps
+    costs a subtraction. Who has the smaller chance keeps some of what the others keep.
+    """
+
+    __slots__ = ("_before", "_due", "_gap", "_left", "_since", "_turned", "shares")
 
     def __init__(self, *rates: float) -> None:
         self.shares = tuple(Share(rate) for rate in rates)
-        self._since, self._due, self._came = 0.0, 0.0, 0
-        self._below = max(share.below for share in self.shares)
+        self._since = self._due = 0.0
+        self._before = self._turned = 0
+        self._gap = self._left = 0
+        self._draw()
 
-    def counts(self, mark: int, now: float) -> bool:
-        """Count the request of this mark, which came at ``now`` (seconds); whether any share may have it."""
+    @property
+    def came(self) -> int:
+        """How many were counted."""
+        return self._before + self._gap - self._left
+
+    def passed(self, reader: int) -> int:
+        """How many came that this reader does not keep."""
+        return self.came - self.shares[reader].kept
+
+    def readers(self, now: float) -> int:
+        """Count a request that came at ``now`` (seconds); who keeps it: 1 for the first reader, 2 for the second, …,
+        added up, and 0 for nobody.
+        """
         if now >= self._due:
             self._turn(now)
-        self._came += 1
-        return mark < self._below
+        self._left -= 1
+        return 0 if self._left else self._choose()
+
+    def _choose(self) -> int:
+        chances = [share.chance for share in self.shares]
+        lot, found = random() * max(chances), 0
+        for at, (share, chance) in enumerate(zip(self.shares, chances, strict=True)):
+            if lot < chance:
+                share.keep()
+                found |= 1 << at
+        self._draw()
+        return found
+
+    def _draw(self) -> None:
+        """How many come until the next that somebody keeps."""
+        self._before = self.came
+        chance = max(share.chance for share in self.shares)
+        if 0 < chance < 1:
+            self._gap = 1 + int(log(1 - random()) / log1p(-chance))
+        else:
+            self._gap = 1 if chance else NEVER
+        self._left = self._gap
 
     def _turn(self, now: float) -> None:
         seconds = now - self._since if self._since else 1.0
         for share in self.shares:
-            share.turn(self._came / seconds, seconds)
-        self._since, self._due, self._came = now, now + 1.0, 0
-        self._below = max(share.below for share in self.shares)
+            share.turn((self.came - self._turned) / seconds, seconds)
+        self._since, self._due, self._turned = now, now + 1.0, self.came
+        self._draw()

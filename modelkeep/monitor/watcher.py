@@ -22,9 +22,10 @@ from modelkeep.monitor.health import FAILED
 if TYPE_CHECKING:
     from modelkeep.monitor.watch import Checked
 
-SHARE, SAVED = 0.01, 60.0
-"""Of one core, that looks take on average; and the seconds whose share may be saved up for a costly one. Where that is
-spent the next look waits.
+SHARE, BUSY_SHARE, SAVED = 0.01, 0.001, 60.0
+"""Of one core, that looks take on average, where the process does little else and where it is busy all the time: what
+they leave in the caches costs the answers several times as much as they take; and the seconds whose share may be saved
+up for a costly one. Where that is spent the next look waits.
 """
 LONGEST = 120.0
 """Seconds that it waits at most."""
@@ -84,14 +85,15 @@ class Watcher:
             self._thread.join(timeout)
 
     def _run(self) -> None:
-        pause, saved = self.every, SHARE * SAVED
+        pause, saved, ended = self.every, SHARE * SAVED, time.process_time()
         while not self._stop.wait(pause):
+            share = share_of((time.process_time() - ended) / pause if pause else 1.0)
             began = time.thread_time()
             self.turn()
-            spent = time.thread_time() - began
+            spent, ended = time.thread_time() - began, time.process_time()
             self.seconds += spent
-            saved = min(saved + SHARE * pause, SHARE * SAVED) - spent
-            pause = max(self.every, min(-saved / SHARE, LONGEST))
+            saved = min(saved + share * pause, share * SAVED) - spent
+            pause = max(self.every, min(-saved / share, LONGEST))
         self._do(self._beat)  # what was served since the last turn
 
     def turn(self) -> None:
@@ -164,6 +166,11 @@ class Watcher:
         self.metrics.watch(
             "modelkeep_monitor_look_seconds_total", "CPU time of the looks", lambda: [({}, self.seconds)]
         )
+
+
+def share_of(busy: float) -> float:
+    """Of one core, for looks, where what the process computes beside them takes so much of one."""
+    return SHARE + min(max(busy, 0.0), 1.0) * (BUSY_SHARE - SHARE)
 
 
 def counted(metrics: Metrics) -> dict[tuple[str, int], Counts]:

@@ -23,7 +23,19 @@ Answered = Callable[["Reply | ModelkeepError"], None]
 class Asking:
     """A request on its way from ``Plane.ask`` to its answer."""
 
-    __slots__ = ("answered", "began", "pending", "plane", "question", "request", "router", "size", "target", "track")
+    __slots__ = (
+        "answered",
+        "began",
+        "kept",
+        "pending",
+        "plane",
+        "question",
+        "request",
+        "router",
+        "size",
+        "target",
+        "track",
+    )
 
     def __init__(
         self, plane: Plane, request: Request, router: Router, target: Loaded, track: str, answered: Answered
@@ -31,6 +43,7 @@ class Asking:
         self.plane, self.request, self.router, self.target, self.track = plane, request, router, target, track
         self.answered: Answered | None = answered
         self.began = time.monotonic()
+        self.kept = plane.readers(request.model, track, self.began)
         self.pending: Pending | None = None
         self.question: bytes | None = None
         self.size = 0
@@ -44,7 +57,7 @@ class Asking:
             if plane.cache.max_bytes:
                 self.question, reply = plane.cached(request, target, parameters)
                 if reply is not None:
-                    plane.shadow(request, self.router, target, parameters, size)
+                    plane.shadow(self, parameters, size)
                     self._end("ok", reply)
                     return
             plane.admit(request, target, size)
@@ -57,7 +70,7 @@ class Asking:
         except BaseException:  # a defect of modelkeep, which must not cost a place in the queue for ever
             plane.limits.leave(size)
             raise
-        plane.shadow(request, self.router, target, parameters, size)
+        plane.shadow(self, parameters, size)
         self.pending.answer.add_done_callback(self._done)
 
     def cancel(self) -> None:

@@ -40,7 +40,10 @@ WAITING, WAITING_BYTES = 20_000, 8 * 1024**2
 HURRY_BYTES = 1 * 1024**2
 RATE = 500.0
 """Requests a second of each version and track that are looked at, where more come: enough for every verdict."""
-TICK = 0.5
+TICK, TICKS, LOT = 0.5, 4, 64
+"""Seconds between two looks at what waits, and after how many of them also fewer than a LOT are looked at: what a look
+leaves in the caches costs the answers as much as it takes, however few it reads.
+"""
 SHARE, SAVED = 0.01, 5.0
 """Of one core, that the thread takes at most on average; and the seconds whose share may be saved up."""
 LEAST = 16
@@ -88,7 +91,7 @@ class Collector:
         self.profiles, self.rate = profiles, RATE
         self.dropped = 0
         """Requests that came while too many waited."""
-        self.skipped = 0
+        self.passed: Callable[[], int] = lambda: 0
         """Requests that were not offered, for there were more than ``rate``."""
         self.left_out = {"budget": 0, "form": 0}
         """Requests that were not looked at: the share was spent, or their arrays are not as the signature says."""
@@ -157,10 +160,13 @@ class Collector:
     # ── the thread ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def _work(self) -> None:
-        closing = False
+        closing, ticks = False, 0
         self._sketching = _sketching() if self.profiles is not None else None
         while not closing:
-            self._wake.wait(TICK)
+            woken, ticks = self._wake.wait(TICK), ticks + 1
+            if not woken and len(self._waiting) < LOT and ticks < TICKS:
+                continue
+            ticks = 0
             self._wake.clear()
             with self._looked:
                 self._begun += 1
@@ -230,6 +236,7 @@ def begin(plane: Plane, path: Path | None = None, find: Find | None = None) -> C
         return None
     kept = None if path is None else ProfileLog(path)
     plane.collector = collector = Collector(plane.metrics, find, kept)
+    collector.passed = lambda: plane.passed
     plane.sinks["features"] = lambda: collector.dropped
     if kept is not None:
         plane.sinks["profiles"] = lambda: kept.dropped
@@ -273,7 +280,7 @@ def _watch(metrics: Metrics, collector: Collector) -> None:
         "Requests that were not looked at, to keep to the collector's share of a core or for their form",
         lambda: [
             ({"reason": reason}, float(count))
-            for reason, count in {"rate": collector.skipped, **collector.left_out}.items()
+            for reason, count in {"rate": collector.passed(), **collector.left_out}.items()
         ],
     )
     metrics.watch(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from modelkeep.data.sampler import Sampler, mark_of, passing_mark_of
+from modelkeep.data.sampler import Sampler, mark_of
 from modelkeep.data.traffic import Exchange
 from modelkeep.errors import BadInput, ModelkeepError, NotFound, NotReady
 from modelkeep.metrics import Metrics
@@ -76,11 +76,13 @@ class Gathers(Protocol):
 
     rate: float
     """Requests a second of each track that it takes at most."""
-    skipped: int
-    """Requests that it was not offered, for there were more."""
 
     def offer(self, target: Loaded, track: str, request: Request, outputs: Arrays) -> None:
         """Never blocks, never raises."""
+
+
+GATHERED, KEPT = 1, 2
+"""Who has a request that was chosen, added up: the collector, the log of traffic."""
 
 
 class Plane:
@@ -102,6 +104,7 @@ class Plane:
         self._routers: dict[str, Router] = {}
         self._samplers: dict[str, Sampler] = {}
         self._canary_samplers: dict[str, Sampler] = {}
+        self._passed = 0
         self._watch()
 
     def adjust(self, settings: Settings) -> None:
@@ -109,6 +112,7 @@ class Plane:
         self.settings = settings
         self.limits.max_requests, self.limits.max_bytes = settings.max_queue_requests, settings.max_queue_bytes
         self.cache.bound(settings.cache_bytes)
+        self._passed = self.passed
         self._samplers.clear()
         self._canary_samplers.clear()
 
@@ -127,8 +131,9 @@ class Plane:
         """Answer for it no more. What was accepted is still answered. Raises NotFound."""
         self.router(name)
         del self._routers[name]
-        self._samplers.pop(name, None)
-        self._canary_samplers.pop(name, None)
+        for samplers in (self._samplers, self._canary_samplers):
+            if (sampler := samplers.pop(name, None)) is not None:
+                self._passed += sampler.passed(0)
 
     def swap(self, router: Router) -> None:
         """From now on requests for ``router.name`` are answered so. What the old one had accepted is still answered."""
@@ -247,27 +252,40 @@ class Plane:
             self.limits.promised(promise, expected=batcher.expected(), wait=wait)
         self.limits.enter(size, now=time.monotonic(), deadline=request.deadline, wait=wait)
 
-    def shadow(
-        self, request: Request, router: Router, target: Loaded, parameters: Mapping[str, Any], size: int
-    ) -> None:
+    def shadow(self, asking: Asking, parameters: Mapping[str, Any], size: int) -> None:
         """A copy for the shadow version, if there is one, whose answer nobody waits for."""
-        if router.shadow is not None and router.shadow is not target:
-            self._shadow(request, router.shadow, parameters, size)
+        shadow = asking.router.shadow
+        if shadow is not None and shadow is not asking.target:
+            self._shadow(asking, shadow, parameters, size)
+
+    def readers(self, model: str, track: str, now: float) -> int:
+        """Who is to have a request that comes now, and its shadow's answer too: GATHERED, KEPT, both or nobody."""
+        if self.collector is None and self.traffic is None:
+            return 0
+        samplers = self._canary_samplers if track == "canary" else self._samplers
+        sampler = samplers.get(model) or self._sampler(model, samplers)
+        return sampler.readers(now)
+
+    @property
+    def passed(self) -> int:
+        """Requests that the collector was not offered, for there were more than it wants."""
+        now = (*self._samplers.values(), *self._canary_samplers.values())
+        return self._passed + sum(sampler.passed(0) for sampler in now)
 
     def record(self, asking: Asking, outcome: str, reply: Reply | None, why: str) -> None:
         """A request came to its end."""
         request, target, track = asking.request, asking.target, asking.track
-        now = time.monotonic()
-        seconds = now - asking.began
-        self._record(request, target, track, outcome, seconds, now, reply.outputs if reply else None)
+        seconds = time.monotonic() - asking.began
+        self._record(request, target, track, outcome, seconds, asking.kept, reply.outputs if reply else None)
         if self.observers:
             timings = reply.timings if reply else {}
             told = Told(request, time.time(), target.number, track, outcome, seconds, timings, why)
             for observer in self.observers:
                 observer(told)
 
-    def _shadow(self, request: Request, shadow: Loaded, parameters: Mapping[str, Any], size: int) -> None:
+    def _shadow(self, asking: Asking, shadow: Loaded, parameters: Mapping[str, Any], size: int) -> None:
         """A copy, whose answer nobody waits for. Left out where it would take room that requests may need."""
+        request, kept = asking.request, asking.kept
         try:
             shadow.check(request.inputs)
         except BadInput:
@@ -284,21 +302,20 @@ class Plane:
 
         def done(future: asyncio.Future[Answer]) -> None:
             self.limits.leave(size)
-            self._record_shadow(request, shadow, pending, future)
+            self._record_shadow(request, shadow, kept, pending, future)
 
         pending.answer.add_done_callback(done)
 
     def _record_shadow(
-        self, request: Request, shadow: Loaded, pending: Pending, future: asyncio.Future[Answer]
+        self, request: Request, shadow: Loaded, kept: int, pending: Pending, future: asyncio.Future[Answer]
     ) -> None:
-        now = time.monotonic()
-        seconds = now - pending.queued
+        seconds = time.monotonic() - pending.queued
         if future.cancelled():
             return
         error = future.exception()
         outputs = None if error else future.result().outputs
         outcome = outcome_of(error) if error else "ok"
-        self._record(request, shadow, "shadow", outcome, seconds, now, outputs)
+        self._record(request, shadow, "shadow", outcome, seconds, kept, outputs)
 
     def _record(
         self,
@@ -307,29 +324,18 @@ class Plane:
         track: str,
         outcome: str,
         seconds: float,
-        now: float,
+        kept: int,
         outputs: Arrays | None,
     ) -> None:
         model, version = request.model, target.number
         self.metrics.track(model, version, track).record(outcome, seconds)
         if self.sample is not None and outcome in CAPTURED and self.sample.wants(mark_of(request.id)):
             self.sample.offer(_exchange(request, version, track, outcome, seconds, outputs))
-        if self.collector is None and self.traffic is None:
+        if not kept:
             return
-        mark, shadow = passing_mark_of(request.id), track == "shadow"
-        samplers = self._canary_samplers if track == "canary" else self._samplers
-        sampler = samplers.get(model) or self._sampler(model, samplers)
-        if not shadow and not sampler.counts(mark, now):
-            if outputs is not None and self.collector is not None:
-                self.collector.skipped += 1
-            return
-        gathered, kept = sampler.shares
-        if outputs is not None and self.collector is not None:
-            if gathered.has(mark) if shadow else gathered.wants(mark):
-                self.collector.offer(target, track, request, outputs)
-            else:
-                self.collector.skipped += 1
-        if self.traffic is not None and outcome in CAPTURED and (kept.has(mark) if shadow else kept.wants(mark)):
+        if kept & GATHERED and outputs is not None and self.collector is not None:
+            self.collector.offer(target, track, request, outputs)
+        if kept & KEPT and outcome in CAPTURED and self.traffic is not None:
             self.traffic.offer(_exchange(request, version, track, outcome, seconds, outputs))
 
     def _sampler(self, model: str, samplers: dict[str, Sampler]) -> Sampler:

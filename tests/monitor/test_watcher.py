@@ -15,7 +15,7 @@ from modelkeep.data import pulses
 from modelkeep.metrics import SECONDS, Metrics
 from modelkeep.monitor import watcher as module
 from modelkeep.monitor.watch import Checked
-from modelkeep.monitor.watcher import Watcher, counted, gauges_of
+from modelkeep.monitor.watcher import BUSY_SHARE, SHARE, Watcher, counted, gauges_of, share_of
 from modelkeep.types import Finding
 
 DRIFT = Finding("drift", "inputs", "they moved", {}, 1.0)
@@ -214,3 +214,9 @@ class TestTrouble:
 
     def test_one_that_never_began_is_closed(self, make: Callable[..., Watcher]) -> None:
         make().close()
+
+
+def test_looks_take_less_of_a_process_that_is_busy() -> None:
+    assert share_of(0.0) == share_of(-1.0) == SHARE
+    assert share_of(1.0) == share_of(7.0) == pytest.approx(BUSY_SHARE)
+    assert BUSY_SHARE < share_of(0.5) < SHARE
