@@ -1,21 +1,15 @@
 """What does it cost to watch? Requests a second and memory of the service with everything on, against off.
 
-    python benchmarks/monitor/cost.py [--pairs 6] [--rounds 20] [--seconds 0.25] [--models 1] [--control] [--json FILE]
+    python benchmarks/monitor/cost.py [--pairs 6] [--seconds 10] [--models 1] [--control] [--json FILE]
 
-A perceptron 784-128-10 with reference rows is served by `modelkeep serve` from two homes, both on the first core,
-workers included: from one with capture, collector, metrics and watcher as they are by default, from the other with
-capture, collector and watcher off. From the last core 32 connections load the one, then the other, in short turns of
-equal length, for this machine's own speed moves from second to second. Before its turn each is loaded without being
-measured: the other one shortly, the first for three turns, so that it keeps and looks at about as much of each second
-as it does under load without a pause (of fewer requests it keeps a larger share). Both run all the time, so what the
-first still writes and looks at once the other one is loaded is CPU time that the other one lacks: it is taken from the
-other's turn, and the part of it that is due to its own turn is added to that.
-
-Two processes of the same program differ by some percent, as their memory happens to lie, for as long as they run. So
-each pair of servers gives one ratio of a form, once what is only done at a start is over, and the next pair is started
-anew: median of the pairs and the sign test's interval (95 %). With --control both are off, and the ratio shows how far
-it can be trusted. Memory is what the processes of a server have for themselves (private and their part of what is
-shared, PSS) after the load, on less off, by model, the median of the pairs.
+A perceptron 784-128-10 with reference rows is served by `modelkeep serve`, workers included on the first core: with
+capture, collector, metrics and watcher as they are by default, or with capture, collector and watcher off. From the
+last core 32 connections load it without a pause, first for LEAD seconds, for of a rush more is kept than of a load that
+goes on, then for as long as is measured. The two take turns as processes, each started anew and alone on its core, and
+the order changes from pair to pair: two processes of the same program differ by some percent for as long as they run.
+Each pair gives one ratio; median of the pairs and the sign test's interval (95 %). With --control both are off, and the
+ratio shows how far it can be trusted. Memory is what the processes of a server have for themselves (private and their
+part of what is shared, PSS) after the load, on less off, by model, the median of the pairs.
 """
 
 from __future__ import annotations
@@ -30,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -39,7 +33,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "serving"))
 
-from load import WIDTH, asked, closed, perceptron, tree
+from load import WIDTH, asked, closed, perceptron, timed, tree
 
 from modelkeep import Keep
 from modelkeep.data.dataset import Dataset
@@ -48,10 +42,10 @@ from modelkeep.settings import Settings
 
 CONNECTIONS, LEAST, MOST_MB = 32, 0.97, 20.0
 HOWS = ("on", "off")
-LEAD = {"on": 3.0, "off": 0.4}
-"""Turns that a server is loaded before its own."""
-BEGIN, WARM_UP = {"on": 15.0, "off": 3.0}, 1.0
-"""Seconds of load on a server that has just started, of which more is kept and looked at; and before each form."""
+LEAD = 10.0
+"""Seconds of load before each form is measured."""
+QUIET = 6.0
+"""Seconds after the load, in which what waits is written and looked at, before memory is read."""
 OFF = {
     "MODELKEEP_CAPTURE_SHARE": "0",
     "MODELKEEP_CAPTURE_RATE": "0",
@@ -124,64 +118,31 @@ def run(room: Path, given: argparse.Namespace) -> dict[str, Any]:
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[-1]})
     for number in range(given.pairs):
-        with ExitStack() as stack:
-            servers = {}
-            for how, environ in (("on", OFF if given.control else {}), ("off", OFF)):
-                (at := room / f"{number}-{how}").mkdir()
-                servers[how] = stack.enter_context(serving(at, home(at, given.models), cores[0], environ))
-            for form, each in pair(servers, given.rounds, given.seconds).items():
-                for what, value in each.items():
-                    found[form][what].append(value)
-            time.sleep(6)  # what waits is written, and the watcher has looked
-            for how, (_, pid) in servers.items():
+        for how in HOWS if number % 2 else HOWS[::-1]:
+            environ = OFF if how == "off" or given.control else {}
+            (at := room / f"{number}-{how}").mkdir()
+            with serving(at, home(at, given.models), cores[0], environ) as (port, pid):
+                for form, request in asked().items():
+                    rate, cost = measured(port, pid, request, given.seconds)
+                    found[form][how].append(rate)
+                    found[form][f"{how} µs"].append(cost)
+                time.sleep(QUIET)
                 found[f"{how} MB"].append(pss(pid))
     return found
 
 
-def pair(servers: dict[str, tuple[int, int]], rounds: int, seconds: float) -> dict[str, dict[str, float]]:
-    """By form, requests a second and CPU microseconds a request of both servers."""
-    found = {}
-    for how in HOWS:
-        turn(servers, how, next(iter(asked().values())), BEGIN[how])
-    for form, request in asked().items():
-        for how in HOWS:
-            turn(servers, how, request, WARM_UP)
-        done: dict[str, float] = dict.fromkeys(HOWS, 0)
-        own, beside, after = dict.fromkeys(HOWS, 0.0), dict.fromkeys(HOWS, 0.0), 0.0
-        for _ in range(rounds):
-            for how in HOWS:
-                before = turn(servers, how, request, LEAD[how] * seconds)[2]
-                after += before if how == "off" else 0.0
-                more, mine, others = turn(servers, how, request, seconds)
-                done[how] += more
-                own[how] += mine
-                beside[_other(how)] += others
-        late = (after + beside["on"]) / (1 + LEAD["on"])
-        found[form] = {
-            "on": done["on"] / (rounds * seconds - beside["off"] + late),
-            "off": done["off"] / (rounds * seconds - beside["on"]),
-            "on µs": 1e6 * (own["on"] + late) / done["on"],
-            "off µs": 1e6 * own["off"] / done["off"],
-        }
-    return found
-
-
-def turn(servers: dict[str, tuple[int, int]], how: str, request: bytes, seconds: float) -> tuple[int, float, float]:
-    """Answers of one server under load, its CPU seconds meanwhile, and those of the other one."""
-    (port, mine), (_, others) = servers[how], servers[_other(how)]
-    before = spent(mine), spent(others)
-    done = len(closed(port, request, CONNECTIONS, seconds))
-    return done, spent(mine) - before[0], spent(others) - before[1]
+def measured(port: int, pid: int, request: bytes, seconds: float) -> tuple[float, float]:
+    """Requests a second of a server under load, and CPU microseconds a request."""
+    closed(port, request, CONNECTIONS, LEAD)
+    before = spent(pid)
+    latencies, rate = timed(port, request, CONNECTIONS, seconds)
+    return rate, 1e6 * (spent(pid) - before) / len(latencies)
 
 
 def spent(pid: int) -> float:
-    """CPU seconds of the threads of a process and those below it, to the nanosecond: a turn is short."""
+    """CPU seconds of the threads of a process and those below it, to the nanosecond."""
     files = (file for one in tree(pid) for file in Path(f"/proc/{one}/task").glob("*/schedstat"))
     return sum(int(file.read_text().split()[0]) for file in files) / 1e9
-
-
-def _other(how: str) -> str:
-    return HOWS[how == HOWS[0]]
 
 
 def tell(found: dict[str, Any], models: int) -> bool:
@@ -210,8 +171,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=6)
-    parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--seconds", type=float, default=0.25)
+    parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--models", type=int, default=1)
     parser.add_argument("--control", action="store_true")
     parser.add_argument("--json", type=Path)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 WAITING_ROWS, WAITING_BYTES = 10_000, 128 * 1024**2
 """What offer() lets wait for the writer; more is dropped and counted."""
-GATHER_SECONDS, GATHER_ROWS, GATHER_BYTES = 2.0, 1000, 1024**2
+GATHER_SECONDS, GATHER_ROWS, GATHER_BYTES = 1.0, 1000, 1024**2
 """What the writer waits for, to write many rows at once."""
 ROW_OVERHEAD = 200
 PLAIN = ("id", "at", "model", "version", "track", "outcome", "seconds")

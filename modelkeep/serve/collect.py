@@ -40,7 +40,7 @@ WAITING, WAITING_BYTES = 20_000, 8 * 1024**2
 HURRY_BYTES = 1 * 1024**2
 RATE = 500.0
 """Requests a second of each version and track that are looked at, where more come: enough for every verdict."""
-TICK, TICKS, LOT = 0.5, 4, 64
+TICK, TICKS, LOT = 0.5, 2, 64
 """Seconds between two looks at what waits, and after how many of them also fewer than a LOT are looked at: what a look
 leaves in the caches costs the answers as much as it takes, however few it reads.
 """
