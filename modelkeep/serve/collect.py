@@ -40,10 +40,7 @@ WAITING, WAITING_BYTES = 20_000, 8 * 1024**2
 HURRY_BYTES = 1 * 1024**2
 RATE = 500.0
 """Requests a second of each version and track that are looked at, where more come: enough for every verdict."""
-TICK, TICKS, LOT = 0.5, 2, 64
-"""Seconds between two looks at what waits, and after how many of them also fewer than a LOT are looked at: what a look
-leaves in the caches costs the answers as much as it takes, however few it reads.
-"""
+TICK = 0.5
 SHARE, SAVED = 0.01, 5.0
 """Of one core, that the thread takes at most on average; and the seconds whose share may be saved up."""
 LEAST = 16
@@ -160,13 +157,10 @@ class Collector:
     # ── the thread ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def _work(self) -> None:
-        closing, ticks = False, 0
+        closing = False
         self._sketching = _sketching() if self.profiles is not None else None
         while not closing:
-            woken, ticks = self._wake.wait(TICK), ticks + 1
-            if not woken and len(self._waiting) < LOT and ticks < TICKS:
-                continue
-            ticks = 0
+            self._wake.wait(TICK)
             self._wake.clear()
             with self._looked:
                 self._begun += 1

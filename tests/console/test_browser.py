@@ -95,7 +95,11 @@ def test_each_page_loads_alone_and_draws(serve: Serve, see: Callable[..., Any]) 
     page.goto("/console/models/digits")
     expect(page.locator(".chart canvas")).to_have_count(2)
     expect(page.locator("#pulse")).to_have_text("live")
-    page.goto("/console/models/digits/monitor")
+    for _ in range(20):  # what is captured and counted is written once a second
+        page.goto("/console/models/digits/monitor")
+        if page.locator(".chart canvas").count():
+            break
+        page.wait_for_timeout(250)
     expect(page.locator(".chart canvas").first).to_be_visible()
     assert page.locator("time").first.inner_text() != page.locator("time").first.get_attribute("datetime")
 
