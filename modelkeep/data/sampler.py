@@ -29,30 +29,29 @@ class Share:
     ``chance``, until there are more than a rush may bring.
     """
 
-    __slots__ = ("_chance", "_kept", "_most", "_spare", "kept", "rate")
+    __slots__ = ("_chance", "_most", "_spare", "_turned", "kept", "rate")
 
     def __init__(self, rate: float) -> None:
         self.rate, self.kept = rate, 0
         self._chance = 1.0 if rate > 0 else 0.0
         self._spare = BURST * rate
-        self._kept, self._most = 0, rate + self._spare
+        self._turned, self._most = 0, rate + self._spare
 
     @property
     def chance(self) -> float:
         """Of the next request to be kept."""
-        return self._chance if self._kept < self._most else 0.0
+        return self._chance if self.kept - self._turned < self._most else 0.0
 
     def keep(self) -> None:
         """One is kept."""
-        self._kept += 1
         self.kept += 1
 
     def turn(self, load: float, seconds: float) -> None:
         """``load`` requests a second came in the last ``seconds``; as many are expected from now on."""
-        over = max(self._kept - self.rate, 0.0)
+        over = max(self.kept - self._turned - self.rate, 0.0)
         self._spare = min(max(self._spare - over, 0.0) + REGAINED * self.rate * seconds, BURST * self.rate)
         rate = self.rate * max(FEWER, HEAVY / load) if load > HEAVY else self.rate
-        self._kept, self._most = 0, rate + self._spare
+        self._turned, self._most = self.kept, rate + self._spare
         self._chance = min(rate / load, 1.0) if load else float(rate > 0)
 
 

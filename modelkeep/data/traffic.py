@@ -59,10 +59,11 @@ class Exchange:
 class TrafficLog:
     """The writer. ``offer`` never blocks and never raises; what does not fit is dropped and counted.
 
-    Of each track the plane offers ``rate`` requests a second at most (sampler.py), chosen by id, so that the live and
-    the shadow answer to one request are kept or left out together. Each is a row with its outcome; inputs and outputs
-    are kept of a ``share`` of them, by id too. The oldest rows go first once there are ``max_rows`` rows or
-    ``max_bytes`` bytes. A damaged file is moved aside (.damaged): traffic may be lost, the service may not.
+    Of each track the plane offers ``rate`` requests a second at most (sampler.py), chosen as they arrive, so that the
+    live and the shadow answer to one request are kept or left out together. Each is a row with its outcome; inputs and
+    outputs are kept of a ``share`` of them, by id, for the same reason. The oldest rows go first once there
+    are ``max_rows`` rows or ``max_bytes`` bytes. A damaged file is moved aside
+    (.damaged): traffic may be lost, the service may not.
     """
 
     def __init__(

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from modelkeep.monitor.watch import Checked
 
 SHARE, BUSY_SHARE, SAVED = 0.01, 0.001, 60.0
-"""Of one core, that looks take on average, where the process does little else and where it is busy all the time: what
-they leave in the caches costs the answers several times as much as they take; and the seconds whose share may be saved
-up for a costly one. Where that is spent the next look waits.
+"""Of one core, that looks take on average, where the process does little else and where it is busy all the time, for
+then they cost its answers several times what they take; and the seconds whose share may be saved up for a costly one.
+Where that is spent the next look waits.
 """
 LONGEST = 120.0
 """Seconds that it waits at most."""
