@@ -1,8 +1,10 @@
 """What does it cost to watch? Requests a second and memory of the service with everything on, against off.
 
-    python benchmarks/monitor/cost.py [--pairs 6] [--seconds 10] [--models 1] [--control] [--json FILE]
+    python benchmarks/monitor/cost.py [--model mlp|large|resnet18|bert-small] [--pairs 6] [--seconds 10] [--models 1]
+                                      [--control] [--json FILE]
 
-A perceptron 784-128-10 with reference rows is served by `modelkeep serve`, workers included on the first core: with
+A model with reference rows is served by `modelkeep serve`, workers included on the first core: a perceptron 784-128-10,
+one of 20 million parameters, ResNet-18 with pictures of 600 KB, or BERT-small with sequences of 8 to 128 tokens. With
 capture, collector, metrics and watcher as they are by default, or with capture, collector and watcher off. From the
 last core 32 connections load it without a pause, first for LEAD seconds, for of a rush more is kept than of a load that
 goes on, then for as long as is measured. The two take turns as processes, each started anew and alone on its core, and
@@ -33,7 +35,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "serving"))
 
-from load import WIDTH, asked, closed, perceptron, timed, tree
+from load import WIDTH, asked, binary, closed, perceptron, timed, tree
 
 from modelkeep import Keep
 from modelkeep.data.dataset import Dataset
@@ -41,6 +43,8 @@ from modelkeep.evidence import median_interval
 from modelkeep.settings import Settings
 
 CONNECTIONS, LEAST, MOST_MB = 32, 0.97, 20.0
+HIDDEN = {"mlp": (128,), "large": (4096, 4096)}
+LONGEST = 128
 HOWS = ("on", "off")
 LEAD = 10.0
 """Seconds of load before each form is measured."""
@@ -54,14 +58,36 @@ OFF = {
 }
 
 
-def home(room: Path, models: int) -> list[str]:
+class Served:
+    """What is served: ``file``, its reference rows, and requests by their form, to be sent in turn."""
+
+    def __init__(self, name: str, room: Path) -> None:
+        self.requests: dict[str, list[bytes]]
+        if name in HIDDEN:
+            self.file = perceptron(room / "m.onnx", *HIDDEN[name])
+            rows = {"x": np.random.default_rng(2).random((2000, WIDTH)).astype(np.float32)}
+            self.requests = {form: [one] for form, one in asked().items()}
+        else:
+            import shares
+
+            self.file = shares.file(name, room)
+            made = shares.images() if name == "resnet18" else shares.sentences()
+            rows = {key: np.concatenate([padded(one[key]) for one in made]) for key in made[0]}
+            self.requests = {"binary": [binary("mlp", one) for one in made]}
+        self.rows = Dataset(rows, None, "made")
+
+
+def padded(array: Any) -> Any:
+    """Sequences [1, tokens] with zeros behind, up to the longest; pictures as they are."""
+    return array if array.ndim > 2 else np.pad(array, ((0, 0), (0, LONGEST - array.shape[1])))
+
+
+def home(room: Path, served: Served, models: int) -> list[str]:
     """A registry in ``room`` with so many models alike, which keep reference rows; their names."""
-    file = perceptron(room / "mlp.onnx", 128)
-    rows = Dataset({"x": np.random.default_rng(2).random((2000, WIDTH)).astype(np.float32)}, None, "made")
     names = ["mlp", *(f"mlp{number}" for number in range(1, models))]
     with Keep(Settings(home=room / "home")) as keep:
         for name in names:
-            keep.promote(keep.add(file, name, data=rows))
+            keep.promote(keep.add(served.file, name, data=served.rows))
     return names
 
 
@@ -113,7 +139,8 @@ def pss(pid: int) -> float:
 
 def run(room: Path, given: argparse.Namespace) -> dict[str, Any]:
     """By form and server, requests a second and CPU microseconds a request of each pair; their memory."""
-    found: dict[str, Any] = {form: {"on": [], "off": [], "on µs": [], "off µs": []} for form in asked()}
+    served = Served(given.model, room)
+    found: dict[str, Any] = {form: {"on": [], "off": [], "on µs": [], "off µs": []} for form in served.requests}
     found |= {"on MB": [], "off MB": []}
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[-1]})
@@ -121,9 +148,9 @@ def run(room: Path, given: argparse.Namespace) -> dict[str, Any]:
         for how in HOWS if number % 2 else HOWS[::-1]:
             environ = OFF if how == "off" or given.control else {}
             (at := room / f"{number}-{how}").mkdir()
-            with serving(at, home(at, given.models), cores[0], environ) as (port, pid):
-                for form, request in asked().items():
-                    rate, cost = measured(port, pid, request, given.seconds)
+            with serving(at, home(at, served, given.models), cores[0], environ) as (port, pid):
+                for form, requests in served.requests.items():
+                    rate, cost = measured(port, pid, requests, given.seconds)
                     found[form][how].append(rate)
                     found[form][f"{how} µs"].append(cost)
                 time.sleep(QUIET)
@@ -131,11 +158,11 @@ def run(room: Path, given: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def measured(port: int, pid: int, request: bytes, seconds: float) -> tuple[float, float]:
+def measured(port: int, pid: int, requests: list[bytes], seconds: float) -> tuple[float, float]:
     """Requests a second of a server under load, and CPU microseconds a request."""
-    closed(port, request, CONNECTIONS, LEAD)
+    closed(port, requests, CONNECTIONS, LEAD)
     before = spent(pid)
-    latencies, rate = timed(port, request, CONNECTIONS, seconds)
+    latencies, rate = timed(port, requests, CONNECTIONS, seconds)
     return rate, 1e6 * (spent(pid) - before) / len(latencies)
 
 
@@ -152,7 +179,7 @@ def tell(found: dict[str, Any], models: int) -> bool:
         "|---|---|---|---|---|"
     )
     good = True
-    for form in asked():
+    for form in (key for key in found if not key.endswith("MB")):
         of = found[form]
         ratio, low, high = median_interval([a / b for a, b in zip(of["on"], of["off"], strict=True)])
         band = f" ({low:.3f} to {high:.3f})" if low is not None and high is not None else ""
@@ -170,6 +197,7 @@ def tell(found: dict[str, Any], models: int) -> bool:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=[*HIDDEN, "resnet18", "bert-small"], default="mlp")
     parser.add_argument("--pairs", type=int, default=6)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--models", type=int, default=1)
