@@ -87,12 +87,7 @@ class Keep:
 
     def labelled(self, name: str, *, since: float = 0.0, limit: int | None = None) -> Dataset:
         """Requests whose truth has come, newest ``limit``: captured, or in the sample. Raises BadData when none."""
-        usable = sample.labelled(self.traffic, self.settings.sample, name, since=since)
-        if not usable:
-            raise BadData(
-                f"no captured request of '{name}' has a label yet; hand labels in with: modelkeep label {name} FILE"
-            )
-        return dataset.from_exchanges(usable[-limit:] if limit else usable, source=f"labelled traffic of {name}")
+        return sample.labelled(self.traffic, self.settings.sample, name, since=since, limit=limit)
 
     # ── versions ─────────────────────────────────────────────────────────────────────────────────────────────────
 

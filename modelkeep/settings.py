@@ -38,9 +38,9 @@ class Settings:
     (``-``: stderr), which begins anew at ``access_log_bytes``; ``traces`` an OTLP/HTTP URL, or ``console``.
     ``cache_bytes`` is room for answers that were given before; 0 runs every request. Traffic that monitor, rollout and
     update read is kept of ``capture_rate`` requests a second at most on each track, with inputs and outputs of a
-    ``capture_share``. ``sample`` is a folder for parquet files of a ``sample_share`` of the requests, with the fields
-    of ``sample_mask`` masked (data.masks); none is kept where it is empty. ``collect`` is whether features of requests
-    and answers are counted for monitor.
+    ``capture_share`` (of large ones fewer, see traffic.SPAN). ``sample`` is a folder for parquet files of a
+    ``sample_share`` of the requests, with the fields of ``sample_mask`` masked (data.masks); none is kept where it is
+    empty. ``collect`` is whether features of requests and answers are counted for monitor.
     """
 
     home: Path = Path(".modelkeep")

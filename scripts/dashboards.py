@@ -573,6 +573,10 @@ MACHINE = Page(
                             "{{instance}} not looked at: {{reason}}",
                         ),
                         ("rate(modelkeep_traffic_dropped_total[$__rate_interval])", "{{instance}} traffic"),
+                        (
+                            "rate(modelkeep_traffic_without_inputs_total[$__rate_interval])",
+                            "{{instance}} traffic without inputs",
+                        ),
                     ],
                     "What monitor says rests on fewer requests then; answers are not touched.",
                 ),

@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from modelkeep.types import Array, Arrays
 
 
+def size_of(arrays: Arrays | None) -> int:
+    """Bytes; of an array of objects, those of its strings."""
+    if not arrays:
+        return 0
+    return sum(sum(map(len, array.flat)) if array.dtype.kind == "O" else array.nbytes for array in arrays.values())
+
+
 def pack(arrays: Arrays | None) -> bytes | None:
     """A JSON header and the raw bytes; texts of dtype object go into the header. None stays None."""
     if arrays is None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from modelkeep.data import labels, sample_files, traffic
 from modelkeep.data.dataset import Dataset, from_exchanges
 from modelkeep.data.masks import Masks
+from modelkeep.data.packed import size_of
 from modelkeep.data.sample_files import Group
 from modelkeep.data.sampler import ALL, mark_of
 from modelkeep.errors import BadData, BadSettings, NotFound
@@ -247,24 +248,33 @@ def rows(folder: Path, model: str | None = None, truth: Mapping[str, Any] | None
     return from_exchanges(_joined(answered, truth or {}) or answered, source=f"the sample in {folder}")
 
 
-def labelled(captured: Path, folder: str, model: str, *, since: float = 0.0) -> list[Exchange]:
-    """Requests whose truth has come, the oldest first: of the captured traffic, and of the sample in ``folder``.
+def labelled(captured: Path, folder: str, model: str, *, since: float = 0.0, limit: int | None = None) -> Dataset:
+    """Requests whose truth has come, the newest ``limit``: of the captured traffic, and of the sample in ``folder``.
 
-    Of the sample none where ``folder`` is empty, nothing lies there, or inputs are masked. Raises BadData for a damaged
-    file, MissingExtra.
+    Of the sample none where ``folder`` is empty, nothing lies there, or inputs are masked. Raises BadData where there
+    is none or a file is damaged, MissingExtra.
     """
-    found = [
-        e
-        for e in traffic.read(captured, model, since=since)
-        if e.label is not None and e.inputs is not None and e.track != "shadow"
-    ]
+    found = [e for e in traffic.read(captured, model, since=since, labelled=True) if e.track != "shadow"]
     truth = labels.known(captured, model) if folder else {}
     for exchange in found:
         truth.pop(exchange.id, None)
     with suppress(NotFound):
         if truth and not _masked(Path(folder), model):
             found += _joined(_answered(read(Path(folder), model, since=since)), truth)
-    return sorted(found, key=lambda exchange: exchange.at)
+    if not found:
+        raise BadData(_unlabelled(captured, model, since))
+    found.sort(key=lambda exchange: exchange.at)
+    return from_exchanges(found[-limit:] if limit else found, source=f"labelled traffic of {model}")
+
+
+def _unlabelled(captured: Path, model: str, since: float) -> str:
+    """Why there are no labelled rows."""
+    if bare := traffic.bare_labels(captured, model, since):
+        return (
+            f"{bare} requests of '{model}' have a label, but the inputs of none were kept (capture_share, "
+            "capture_bytes); keep them with: modelkeep serve --sample DIR"
+        )
+    return f"no captured request of '{model}' has a label yet; hand labels in with: modelkeep label {model} FILE"
 
 
 def _masked(folder: Path, model: str | None) -> list[str]:
@@ -284,8 +294,7 @@ def _joined(exchanges: Iterable[Exchange], truth: Mapping[str, Any]) -> list[Exc
 
 
 def _nbytes(exchange: Exchange) -> int:
-    arrays = [*(exchange.inputs or {}).values(), *(exchange.outputs or {}).values()]
-    return 200 + sum(array.nbytes for array in arrays)
+    return 200 + size_of(exchange.inputs) + size_of(exchange.outputs)
 
 
 def _writable(folder: Path) -> None:

@@ -8,13 +8,14 @@ import sqlite3
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from modelkeep.data.allowance import Allowance
 from modelkeep.data.capture import connect, number, trouble
-from modelkeep.data.packed import pack, unpack
+from modelkeep.data.packed import pack, size_of, unpack
 from modelkeep.data.sampler import ALL, mark_of
 from modelkeep.errors import BadData, Damaged, ModelkeepError
 
@@ -26,6 +27,12 @@ WAITING_ROWS, WAITING_BYTES = 10_000, 128 * 1024**2
 GATHER_SECONDS, GATHER_ROWS, GATHER_BYTES = 1.0, 1000, 1024**2
 """What the writer waits for, to write many rows at once."""
 ROW_OVERHEAD = 200
+SPAN = 512.0
+"""Seconds of requests whose arrays fill the file, at least: else pictures would fill it in half a minute, and writing
+them would take a tenth of the core that answers them.
+"""
+SMALL = 4096
+"""Bytes of outputs that are kept whatever the inputs are: without them a label tells nothing."""
 PLAIN = ("id", "at", "model", "version", "track", "outcome", "seconds")
 plain = attrgetter(*PLAIN)
 INSERT = f"INSERT INTO exchanges ({', '.join(PLAIN)}, seq, inputs, outputs, bytes) VALUES ({', '.join('?' * 11)})"
@@ -61,9 +68,10 @@ class TrafficLog:
 
     Of each track the plane offers ``rate`` requests a second at most (sampler.py), chosen as they arrive, so that the
     live and the shadow answer to one request are kept or left out together. Each is a row with its outcome; inputs and
-    outputs are kept of a ``share`` of them, by id, for the same reason. The oldest rows go first once there
-    are ``max_rows`` rows or ``max_bytes`` bytes. A damaged file is moved aside
-    (.damaged): traffic may be lost, the service may not.
+    outputs are kept of a ``share`` of them, by id, for the same reason. Where they are so large that the file would be
+    full in less than ``span`` seconds (0: however soon), fewer are: ``bare`` counts rows without the inputs. The oldest
+    rows go first once there are ``max_rows`` rows or ``max_bytes`` bytes. A damaged file is moved aside (.damaged):
+    traffic may be lost, the service may not.
     """
 
     def __init__(
@@ -74,10 +82,12 @@ class TrafficLog:
         rate: float = 250.0,
         max_rows: int = 50_000,
         max_bytes: int = 512 * 1024**2,
+        span: float = SPAN,
     ) -> None:
         self.path, self.share, self.rate, self.max_rows, self.max_bytes = path, share, rate, max_rows, max_bytes
-        self.written = self.dropped = 0
+        self.written = self.dropped = self.bare = 0
         self.last_error = ""
+        self._allowance = Allowance(max_bytes / span if span else 0.0)
         self._added: float = max_bytes  # so that the first batch counts what an earlier server left
         self._waiting: queue.Queue[Exchange | threading.Event | None] = queue.Queue(WAITING_ROWS)
         self._waiting_bytes = 0
@@ -94,8 +104,9 @@ class TrafficLog:
 
     def offer(self, exchange: Exchange) -> None:
         """Hand over one exchange; returns at once. Its arrays must not be changed afterwards."""
-        size = _nbytes(exchange)
         with self._lock:
+            exchange = self._lightened(exchange)
+            size = _nbytes(exchange)
             if self._closed or self._waiting_bytes + size > WAITING_BYTES:
                 self.dropped += 1
                 return
@@ -129,6 +140,18 @@ class TrafficLog:
             self._waiting.put(None, timeout=5.0)
         self._hurry.set()
         self._thread.join(timeout=10.0)
+
+    def _lightened(self, exchange: Exchange) -> Exchange:
+        """Without those of its arrays that are not kept."""
+        lot = mark_of(exchange.id) / ALL
+        if lot >= self.share:
+            return replace(exchange, inputs=None, outputs=None)
+        inputs, outputs = size_of(exchange.inputs), size_of(exchange.outputs)
+        large = outputs if outputs > SMALL else 0
+        if self._allowance.takes(inputs + large, lot / self.share):
+            return exchange
+        self.bare += 1
+        return replace(exchange, inputs=None, outputs=None if large else exchange.outputs)
 
     def _set_aside_if_damaged(self) -> None:
         try:
@@ -178,6 +201,7 @@ class TrafficLog:
         size = sum(map(_nbytes, batch))
         with self._lock:
             self._waiting_bytes -= size
+            self._allowance.turn()
         return batch, waiters, item is not None
 
     def _write(self, database: sqlite3.Connection, batch: Sequence[Exchange]) -> None:
@@ -194,9 +218,7 @@ class TrafficLog:
 
     def _row(self, database: sqlite3.Connection, one: Exchange, seqs: dict[tuple[str, int], int]) -> tuple[Any, ...]:
         """Of an exchange; ``seqs`` are the newest of each version, asked of the file once a batch."""
-        keep = mark_of(one.id) < self.share * ALL
-        inputs, outputs = (pack(one.inputs), pack(one.outputs)) if keep else (None, None)
-        seq = 0
+        inputs, outputs, seq = pack(one.inputs), pack(one.outputs), 0
         if inputs is not None and one.track != "shadow":
             key = (one.model, one.version)
             if key not in seqs:
@@ -219,8 +241,7 @@ class TrafficLog:
 
 
 def _nbytes(exchange: Exchange) -> int:
-    arrays = [*(exchange.inputs or {}).values(), *(exchange.outputs or {}).values()]
-    return ROW_OVERHEAD + sum(array.nbytes for array in arrays)
+    return ROW_OVERHEAD + size_of(exchange.inputs) + size_of(exchange.outputs)
 
 
 def read(
@@ -235,14 +256,15 @@ def read(
     arrays: bool = True,
     inputs: bool = True,
     ids: Sequence[str] | None = None,
+    labelled: bool = False,
     max_bytes: int | None = None,
 ) -> list[Exchange]:
     """Captured exchanges of a model, the oldest first; with ``newest`` the newest ``limit``, still the oldest first.
 
-    ``after`` is a row, ``since`` is epoch seconds; with ``ids`` those of these requests only. Labels are joined where
-    the truth has come. Without ``arrays``, inputs and outputs are None, without ``inputs`` these. Fewer than ``limit``,
-    and one at least, where their arrays come to ``max_bytes``. A missing file holds none. Raises BadData where the file
-    is damaged.
+    ``after`` is a row, ``since`` is epoch seconds; with ``ids`` those of these requests only, with ``labelled`` those
+    whose truth has come and whose inputs were kept. Labels are joined where the truth has come. Without ``arrays``,
+    inputs and outputs are None, without ``inputs`` these. Fewer than ``limit``, and one at least, where their arrays
+    come to ``max_bytes``. A missing file holds none. Raises BadData where the file is damaged.
     """
     if not path.is_file():
         return []
@@ -251,6 +273,8 @@ def read(
         wanted["e.version = ?"] = (version,)
     if ids is not None:
         wanted[f"e.id IN ({', '.join('?' * len(ids))})"] = tuple(ids)
+    if labelled:
+        wanted["l.label IS NOT NULL AND e.inputs IS NOT NULL"] = ()
     query = (
         f"SELECT e.id, e.at, e.model, e.version, e.track, e.outcome, e.seconds, e.row, e.seq, l.label, "
         f"{'e.inputs' if arrays and inputs else 'NULL'}, {'e.outputs' if arrays else 'NULL'} FROM exchanges e "
@@ -276,6 +300,13 @@ def _within(found: Iterable[Any], max_bytes: int) -> list[Any]:
         if size >= max_bytes:
             break
     return rows
+
+
+def bare_labels(path: Path, model: str, since: float = 0.0) -> int:
+    """Labelled requests that were kept without their inputs. Raises BadData where the file is damaged."""
+    joined = "exchanges e JOIN labels l ON l.model = e.model AND l.id = e.id"
+    where = "e.model = ? AND e.at >= ? AND e.track != 'shadow' AND e.outcome = 'ok' AND e.inputs IS NULL"
+    return number(path, f"SELECT COUNT(*) FROM {joined} WHERE {where}", model, since)
 
 
 def newest(path: Path) -> int:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from modelkeep.data.packed import size_of
 from modelkeep.errors import BadInput, ModelkeepError, NotReady, Overloaded, TooLate, Wrong
 from modelkeep.types import Reply
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from modelkeep.serve.loaded import Loaded
     from modelkeep.serve.plane import Plane
     from modelkeep.serve.router import Router
-    from modelkeep.types import Arrays, Request
+    from modelkeep.types import Request
 
 Answered = Callable[["Reply | ModelkeepError"], None]
 
@@ -119,11 +120,6 @@ def check(request: Request, target: Loaded) -> None:
                 raise BadInput(f"no output is called '{name}'; the model gives {', '.join(there)}")
     if target.batched and request.inputs and not len(next(iter(request.inputs.values()))):
         raise BadInput("the inputs have no rows; send one at least")
-
-
-def size_of(inputs: Arrays) -> int:
-    """Bytes; of an array of objects, those of its strings."""
-    return sum(sum(len(x) for x in a.flat) if a.dtype.kind == "O" else a.nbytes for a in inputs.values())
 
 
 def outcome_of(error: BaseException | None) -> str:

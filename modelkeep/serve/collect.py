@@ -14,9 +14,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from modelkeep.data.features import CONFIDENCES
+from modelkeep.data.packed import size_of
 from modelkeep.data.profiles import ProfileLog
 from modelkeep.data.sampler import ALL, mark_of
 from modelkeep.model import baseline
@@ -50,7 +49,6 @@ STEP = 512
 IDLE = 3600.0
 """Seconds without a request, after which a version is forgotten."""
 REQUEST = 200
-TEXTS = np.dtype(object)
 log = logging.getLogger(__name__)
 
 Find = Callable[[str, int], "Baseline | None"]
@@ -118,10 +116,7 @@ class Collector:
         if waiting > WAITING_BYTES or len(self._waiting) >= WAITING or self._closing:
             self.dropped += 1
             return
-        size = REQUEST
-        for arrays in (request.inputs, outputs):
-            for array in arrays.values():
-                size += array.nbytes if array.dtype is not TEXTS else sum(map(len, array.flat))
+        size = REQUEST + size_of(request.inputs) + size_of(outputs)
         self._offered += size
         self._waiting.append((target, track, request.id, request.inputs, outputs, size))
         if waiting + size > HURRY_BYTES and not self._wake.is_set():

@@ -53,6 +53,9 @@ class Traffic(Protocol):
     rate: float
     """Requests a second of each track that it takes at most."""
 
+    bare: int
+    """Exchanges that are kept without their inputs."""
+
     @property
     def dropped(self) -> int:
         """Exchanges that could not be kept."""
@@ -366,6 +369,11 @@ class Plane:
             "modelkeep_traffic_dropped_total",
             "Exchanges that could not be written and were dropped",
             lambda: [({}, float(self.traffic.dropped if self.traffic else 0))],
+        )
+        watch(
+            "modelkeep_traffic_without_inputs_total",
+            "Exchanges kept without their inputs, which came to more bytes a second than the file is to take",
+            lambda: [({}, float(self.traffic.bare if self.traffic else 0))],
         )
         watch(
             "modelkeep_monitor_dropped_total",

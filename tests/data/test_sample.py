@@ -53,7 +53,8 @@ class TestRows:
         with pytest.raises(BadData, match=r"has masked input.user \(sample_mask\), which a model cannot take"):
             dataset.read(folder)
         labels.record(folder / "traffic.db", "digits", {"r0": 1})
-        assert sample.labelled(folder / "traffic.db", str(folder), "digits") == []
+        with pytest.raises(BadData, match="no captured request of 'digits' has a label yet"):
+            sample.labelled(folder / "traffic.db", str(folder), "digits")
 
     def test_labelled_ones_for_the_loop(self, opened: Open, folder: Path) -> None:
         one = opened()
@@ -65,14 +66,28 @@ class TestRows:
         log.close()
         labels.record(captured, "digits", {"r0": 4, "r1": 5, "r4": 6, "r9": 7})
 
-        def found(where: str, since: float = 0.0) -> list[tuple[str, int]]:
-            return [(e.id, e.label) for e in sample.labelled(captured, where, "digits", since=since)]
+        def found(where: str, **options: Any) -> list[tuple[int, int]]:
+            rows = sample.labelled(captured, where, "digits", **options)
+            assert rows.labels is not None
+            return list(zip(rows.inputs["x"][:, 0].astype(int).tolist(), rows.labels.tolist(), strict=True))
 
-        assert found("") == [("r0", 4)]
-        assert found(str(folder)) == [("r0", 4), ("r1", 5), ("r4", 6)]
-        assert found(str(folder), since=2000.0) == [("r4", 6)]
-        assert found(str(folder), since=time.time() + 3600) == []
-        assert found(str(folder / "none")) == [("r0", 4)]
+        assert found("") == [(0, 4)]
+        assert found(str(folder)) == [(0, 4), (1, 5), (4, 6)]
+        assert found(str(folder), limit=2) == [(1, 5), (4, 6)]
+        assert found(str(folder), since=2000.0) == [(4, 6)]
+        with pytest.raises(BadData, match="no captured request of 'digits' has a label yet"):
+            found(str(folder), since=time.time() + 3600)
+        assert found(str(folder / "none")) == [(0, 4)]
+
+    def test_labels_of_requests_without_their_inputs_are_told(self, tmp_path: Path) -> None:
+        captured = tmp_path / "traffic.db"
+        log = TrafficLog(captured, max_bytes=1_000_000, span=1e9)
+        for at in range(3):
+            log.offer(exchange(at))
+        log.close()
+        labels.record(captured, "digits", {"r0": 4, "r2": 5, "r9": 7})
+        with pytest.raises(BadData, match="2 requests of 'digits' have a label, but the inputs of none were kept"):
+            sample.labelled(captured, "", "digits")
 
     def test_a_folder_without_one(self, tmp_path: Path) -> None:
         with pytest.raises(NotFound, match="is a folder without a sample of traffic"):

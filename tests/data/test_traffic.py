@@ -150,7 +150,7 @@ class TestBounds:
         assert [e.id for e in traffic.read(path, "digits")] == [f"r{i}" for i in range(150, 200)]
 
     def test_bytes_are_bounded(self, opened: Callable[..., TrafficLog], path: Path) -> None:
-        log = opened(max_bytes=1_000_000)
+        log = opened(max_bytes=1_000_000, span=0)
         big = {"x": np.zeros((1, 10_000), "float32")}
         for start in range(0, 100, 10):
             fill(log, [exchange(i, inputs=big) for i in range(start, start + 10)])
@@ -166,6 +166,39 @@ class TestBounds:
         log.close()
         fill(opened(max_bytes=400_000), [exchange(50)])
         assert len(traffic.read(path, "digits")) <= 11
+
+    def test_pictures_do_not_fill_the_file_in_less_than_its_span(
+        self, opened: Callable[..., TrafficLog], path: Path
+    ) -> None:
+        log = opened(max_bytes=1_600_000, span=100.0)
+        picture = {"x": np.zeros((1, 10_000), "float32")}
+        fill(log, [exchange(i, inputs=picture) for i in range(100)])
+        found = traffic.read(path, "digits")
+        kept = [e for e in found if e.inputs is not None]
+        assert len(found) == 100
+        assert 10 <= len(kept) <= 13  # of 40 kB each, 32 s of 16 kB
+        assert log.bare == 100 - len(kept)
+        assert all(e.outputs is not None for e in found)
+        assert [e.seq for e in kept] == list(range(1, len(kept) + 1))
+
+    def test_small_inputs_are_kept_whatever_came(self, opened: Callable[..., TrafficLog], path: Path) -> None:
+        row = {"x": np.zeros((1, 784), "float32")}
+        log = opened(rate=1e9)
+        fill(log, [exchange(i, inputs=row) for i in range(2000)])
+        assert log.bare == 0
+        assert all(e.inputs is not None for e in traffic.read(path, "digits"))
+
+    def test_large_outputs_go_with_their_inputs(self, opened: Callable[..., TrafficLog], path: Path) -> None:
+        large = {"y": np.zeros((1, 10_000), "float32")}
+        fill(log := opened(max_bytes=1_600_000, span=100.0), [exchange(i, outputs=large) for i in range(50)])
+        found = traffic.read(path, "digits")
+        assert {(e.inputs is None) == (e.outputs is None) for e in found} == {True}
+        assert 0 < log.bare == sum(e.outputs is None for e in found)
+
+    def test_texts_count_by_their_letters(self, opened: Callable[..., TrafficLog], path: Path) -> None:
+        text = {"x": np.array(["a" * 40_000], object)}
+        fill(log := opened(max_bytes=1_600_000, span=100.0), [exchange(i, inputs=text) for i in range(50)])
+        assert log.bare > 30
 
     def test_what_does_not_fit_the_queue_is_dropped_and_counted(
         self, path: Path, monkeypatch: pytest.MonkeyPatch

@@ -41,7 +41,7 @@ def load(plane: Plane, number: int, runner: Any) -> Loaded:
 class Log:
     """A TrafficLog that keeps what it was offered."""
 
-    dropped, rate = 0, float("inf")
+    dropped, bare, rate = 0, 0, float("inf")
 
     def __init__(self) -> None:
         self.offered: list[Any] = []

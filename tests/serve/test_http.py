@@ -163,6 +163,7 @@ def test_metrics_are_for_prometheus(client: httpx.Client) -> None:
         "model_info",
         "route_weight_ratio",
         "traffic_dropped_total",
+        "traffic_without_inputs_total",
     ):
         assert f"\nmodelkeep_{name}" in reply.text
 
