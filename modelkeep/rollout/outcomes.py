@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from modelkeep.rollout.judge import Judge
     from modelkeep.types import Array, Model
 
-PAGE = 1000
+PAGE, PAGE_BYTES = 1000, 4 * 1024**2
+"""What is read at a time; inputs never are, for what they were changes no verdict, and pictures would fill memory."""
 HISTORY, FEWEST = 2000, 100
 MAX_PENDING = 100_000
 ARMS = {"live": False, "canary": True}
@@ -46,7 +47,8 @@ class Outcomes:
             self._label_row = row
             if request in self._pending:
                 self._answered(judge, *self._pending.pop(request), label)
-        while page := traffic.read(self.path, self.name, after=self._row, limit=PAGE):
+        known: Any = {"limit": PAGE, "max_bytes": PAGE_BYTES, "inputs": False}
+        while page := traffic.read(self.path, self.name, after=self._row, **known):
             self._row = page[-1].row
             for exchange in page:
                 self._take(judge, exchange, slow)

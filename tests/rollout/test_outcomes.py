@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,8 @@ def capture(path: Path) -> Callable[..., None]:
     def give(name: str, count: int = 1, **other: Any) -> None:
         log = TrafficLog(path)
         for at in range(count):
-            plain: dict[str, Any] = {"version": 1, "track": "live", "outcome": "ok", "seconds": 0.01, "outputs": YES}
-            log.offer(Exchange(f"{name}{at or ''}", 0.0, "digits", inputs={}, **{**plain, **other}))
+            plain: dict[str, Any] = {"version": 1, "track": "live", "outcome": "ok", "inputs": {}, "outputs": YES}
+            log.offer(Exchange(f"{name}{at or ''}", 0.0, "digits", **{"seconds": 0.01, **plain, **other}))
         log.close()
 
     return give
@@ -105,6 +106,18 @@ def test_more_than_a_page(path: Path, capture: Callable[..., None]) -> None:
     judge = Judge(Rules())
     Outcomes(path, "digits", MODELS, 0).tell(judge, None)
     assert counts(judge, "errors")[3] == 2500
+
+
+def test_large_requests_and_answers_take_little_memory(path: Path, capture: Callable[..., None]) -> None:
+    picture, mask = np.zeros((1, 3, 224, 224), "float32"), np.zeros((1, 2, 224, 224), "float32")
+    capture("a", 50, inputs={"image": picture}, outputs={**YES, "mask": mask})
+    judge = Judge(Rules())
+    tracemalloc.start()
+    Outcomes(path, "digits", MODELS, 0).tell(judge, None)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert counts(judge, "errors")[3] == 50
+    assert peak < 12e6  # the answers alone are 20 MB, the pictures 30
 
 
 def test_no_file_is_no_outcome(path: Path) -> None:
