@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from modelkeep import convert, optimize, update
 from modelkeep.data import dataset, labels, sample
 from modelkeep.data.dataset import Dataset
-from modelkeep.errors import BadData, ModelkeepError, Unsupported, Wrong
+from modelkeep.errors import BadData, Damaged, ModelkeepError, Unsupported, Wrong
 from modelkeep.model import baseline, engines, folder, formats, score
 from modelkeep.optimize import budget
 from modelkeep.provenance import again, told
@@ -98,7 +98,7 @@ class Keep:
         """
         Ref.parse(name)
         given = "".join(f", {key}={options[key]!r}" for key in ("factory", "task", "with_past") if options.get(key))
-        with self._workspace() as room:
+        with _workspace(self.settings.home) as room:
             baseline.keep(formats.adopt(source, room, **options), options.get("data"))
             return self.registry.add(name, room, made_by=f"add({source.name!r}{given})", who=self.who)
 
@@ -110,7 +110,7 @@ class Keep:
         base = self.get(ref)
         rows = rows or folder.reference(self.model(base).path)
         steps = convert.steps(base.model.format, to, rows=rows, **options)
-        with self._workspace() as room:
+        with _workspace(self.settings.home) as room:
             made = self._run(base, steps, room)
             proofs = [convert.prove_end(self.model(base), made[-1].model, rows, **options)] if len(made) > 1 else []
             return self._record(base, made, *proofs, rows=rows)
@@ -146,7 +146,7 @@ class Keep:
         )
         found: list[tuple[str, Version | None, Report]] = []
         for what, steps in recipes.items():
-            with self._workspace() as room:
+            with _workspace(self.settings.home) as room:
                 made = self._run(base, steps, room, on_step)
                 verdict = budget.within(model, made[-1].model, rows, max_drop)
                 version = self._record(base, made, verdict) if verdict.ok else None
@@ -171,7 +171,7 @@ class Keep:
         """
         trained, *made = self.trainable(ref)
         taught, repeated = again([version.made_by for version in made], rows)
-        with self._workspace() as room:
+        with _workspace(self.settings.home) as room:
             new = self._run(trained, [update.step(method, rows=taught, **options), *repeated], room, on_step)
             return self._record(trained, new, *_still_kept(new, made, rows))
 
@@ -375,14 +375,6 @@ class Keep:
             )
         return version
 
-    @contextlib.contextmanager
-    def _workspace(self) -> Iterator[Path]:
-        """An empty folder beside the registry, gone afterwards."""
-        rooms = self.settings.home.absolute() / "work"
-        rooms.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=rooms) as room:
-            yield Path(room)
-
     def _sweep(self) -> None:
         for room in (self.settings.home / "work").glob("*"):
             if time.time() - room.stat().st_mtime > STALE_WORK_SECONDS:
@@ -397,6 +389,22 @@ class Keep:
     def close(self) -> None:
         """Close the registry's database."""
         self.registry.close()
+
+
+@contextlib.contextmanager
+def _workspace(home: Path) -> Iterator[Path]:
+    """An empty folder beside the registry, gone afterwards."""
+    rooms = home.absolute() / "work"
+    try:
+        rooms.mkdir(parents=True, exist_ok=True)
+        made = tempfile.TemporaryDirectory(dir=rooms)
+    except OSError as error:
+        raise Damaged(
+            f"nothing can be made in {rooms} ({error.strerror}), and nothing was stored; get the right to write "
+            "there, or copy the registry's folder and set `home` to the copy"
+        ) from error
+    with made as room:
+        yield Path(room)
 
 
 def _subject(keep: Keep, ref: str | Ref | Version, setting: Mapping[str, Any]) -> Subject:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import create_engine, event, func, insert, inspect, select, update
+from sqlalchemy import NullPool, create_engine, event, func, insert, inspect, select, update
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
 
 from modelkeep.errors import BadSettings, Busy, Damaged, ModelkeepError, StorageFull
@@ -30,7 +30,7 @@ _LAYOUT_LOCK = 0x6D6F64656C6B  # any number that other programs in the same Post
 
 
 class Database:
-    """One engine. Threads may share it; a forked child must open its own.
+    """One engine. Threads may share it; a forked child must open its own. A file that only may be read is read.
 
     Raises BadSettings for a URL that cannot be used, Damaged for a file that is not a registry or is newer, Busy when
     another process holds the lock too long, StorageFull when the disk is.
@@ -54,7 +54,15 @@ class Database:
         if self._sqlite:
             _as_sqlite(self._engine)
         with self._told():
-            self._lay_out()
+            try:
+                self._lay_out()
+            except OperationalError as error:
+                kept_out = "unable to open" in str(error.orig) or "readonly" in str(error.orig)
+                if not (file and kept_out and _lies_still(Path(file))):
+                    raise
+                self._engine.dispose()
+                self._engine = _reading(Path(file))
+                self._lay_out()
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -98,6 +106,11 @@ class Database:
             return StorageFull(
                 f"no space left for the registry {self.where}: {self._free()} are free, about 100,000 needed; nothing "
                 "was stored; free some space, then do it again"
+            )
+        if "readonly" in text:
+            return Damaged(
+                f"the registry {self.where} can only be read here, and nothing was stored; get the right to write to "
+                "it and to its folder, or copy the folder and set `home` to the copy"
             )
         if "locked" in text:
             return Busy(
@@ -167,6 +180,27 @@ class Database:
             finally:
                 connection.close()
             time.sleep(0.01)
+
+
+def _lies_still(file: Path) -> bool:
+    """Whether all that a database holds is in its file: a writer that works, or was killed, leaves some beside it."""
+    beside = Path(f"{file}-wal")
+    return file.is_file() and not (beside.is_file() and beside.stat().st_size)
+
+
+def _reading(file: Path) -> Engine:
+    """Reads a file where SQLite can make none of those that it wants beside it, as on a read-only disk.
+
+    SQLite takes what lies still for unchanging, so each read opens it anew and sees what others wrote meanwhile.
+    """
+
+    def opened() -> sqlite3.Connection:
+        how = "immutable=1" if _lies_still(file) else "mode=ro"
+        return sqlite3.connect(f"{file.absolute().as_uri()}?{how}", uri=True, timeout=BUSY_SECONDS)
+
+    engine = create_engine("sqlite://", creator=opened, poolclass=NullPool)
+    _as_sqlite(engine)
+    return engine
 
 
 def _connect_args(url: str) -> dict[str, Any]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,18 @@ from modelkeep.keep import Keep
 from modelkeep.settings import Settings
 from modelkeep.types import Report, Route
 from tests.cli.conftest import Run
+
+MOUNT = 'mount --bind "$1" "$1" && mount -o remount,ro,bind "$1" && cd "$1" && shift && exec "$@"'
+"""Of the folder, as on a read-only disk: root may write wherever chmod forbids it."""
+VERBS = """
+import sys
+from modelkeep.cli import main
+for line in sys.stdin:
+    try:
+        main(line.split())
+    except SystemExit as end:
+        print(line.split()[0], "ended with", end.code, file=sys.stderr)
+"""
 
 
 @pytest.fixture
@@ -51,6 +66,24 @@ def test_a_version_where_a_model_belongs_is_told(run: Run) -> None:
         assert code == 2, verb
         assert "'digits@2' names one version, and a model's name belongs here: digits" in err, verb
     assert "no model is called 'letters@2'; there are: digits" in run("list", "letters@2")[2]
+
+
+def test_a_read_only_disk_can_be_looked_at(home: Path) -> None:
+    mounted = ["unshare", "--mount", "--map-root-user", "sh", "-c", MOUNT, "sh", str(home)]
+    if not shutil.which("unshare") or subprocess.run([*mounted, "true"], capture_output=True).returncode:
+        pytest.skip("this system lets nobody mount a folder read-only")
+    verbs = ["list", "show digits@3", "journal --last 1", "score digits --data rows.npz", "promote digits@3"]
+    command = [*mounted, sys.executable, "-c", VERBS]
+    given = "\n".join([*verbs, "add digits m.onnx"])
+    done = subprocess.run(command, input=given, capture_output=True, text=True, timeout=60)
+    said = done.stderr.splitlines()
+    assert said[:4] == [f"{verb} ended with 0" for verb in ("list", "show", "journal", "score")]
+    assert "registry.db can only be read here, and nothing was stored; get the right to write to it" in said[4]
+    assert "nothing can be made in " in said[6]
+    assert "(Read-only file system), and nothing was stored" in said[6]
+    assert [said[5], said[7]] == ["promote ended with 1", "add ended with 1"]
+    for told in ("digits@2 │ live", "digits@3  onnx  sha256", "digits@3 was made by", "accuracy"):
+        assert told in done.stdout
 
 
 class TestJournal:

@@ -265,11 +265,7 @@ def test_a_row_of_a_version_that_is_not_there_cannot_be_written(three: Registry)
         ("database disk image is malformed", Damaged, "is damaged .*; restore it from a backup"),
         ("no such table: journal", Damaged, r"is damaged \(no such table: journal\); restore it from a backup"),
         ("disk I/O error", Damaged, "cannot be used: disk I/O error; check"),
-        (
-            "attempt to write a readonly database",
-            Damaged,
-            "cannot be used: attempt to write a readonly database; check",
-        ),
+        ("attempt to write a readonly database", Damaged, "can only be read here, and nothing was stored; get the"),
     ],
 )
 def test_what_the_database_says_becomes_a_sentence(url: str, said: str, kind: type[Exception], sentence: str) -> None:
@@ -309,3 +305,20 @@ def test_reports_with_numpy_values_and_nan_can_be_stored(three: Registry) -> Non
     assert found.numbers.pop("nan") != 0  # type: ignore[attr-defined]
     assert found.numbers == {"n": 3, "x": 0.5, "rows": [0, 1], "4": [1, [2]], "p": "a"}
     assert plain(None) is None
+
+
+def test_what_others_write_is_seen_where_this_one_may_only_read_sqlite(settings: Settings) -> None:
+    with Registry.open(settings) as writer:
+        writer.note("m", "first", "", {})
+    engine = database._reading(settings.home / "registry.db")
+
+    def kinds() -> list[str]:
+        with engine.connect() as connection:
+            return list(connection.execute(select(journal.c.kind)).scalars())
+
+    assert kinds() == ["first"]
+    with Registry.open(settings) as writer:
+        writer.note("m", "second", "", {})
+        assert kinds() == ["first", "second"]  # beside the file still
+    assert not (settings.home / "registry.db-wal").exists()
+    assert kinds() == ["first", "second"]
