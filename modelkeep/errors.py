@@ -23,7 +23,8 @@ ModelkeepError
 │   ├── Overloaded       status 429, with retry_after
 │   ├── NotReady         status 503
 │   └── TooLate          the deadline passed: status 504
-└── Damaged              what is stored, or the disk
+└── Damaged              what is stored, or the disk: exit code 1
+    ├── DamagedFile      what is kept of traffic is no such file; BadData too, for it can be moved away
     ├── DigestMismatch   a file is not the one that was stored
     └── StorageFull      no space left while storing; nothing was stored
 """
@@ -164,6 +165,11 @@ class Damaged(ModelkeepError):
     """What is stored, or the disk, is not as it must be."""
 
     exit_code = 1
+    status = 500
+
+
+class DamagedFile(Damaged, BadData):
+    """A file that servers keep beside the registry is damaged, or another program's: moved away, it is made anew."""
 
 
 class DigestMismatch(Damaged):

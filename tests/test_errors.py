@@ -74,7 +74,7 @@ def test_the_drawing_tells_the_codes() -> None:
     lines = {line.lstrip("├└│─ ").split(" ")[0]: line for line in str(errors.__doc__).splitlines() if line}
     for name in ("NotFound", "Overloaded", "NotReady", "TooLate", "Wrong"):
         assert f"status {CLASSES[name].status}" in lines[name]
-    for name in ("Wrong", "NotFound", "No"):
+    for name in ("Wrong", "NotFound", "No", "Damaged"):
         assert f"exit code {CLASSES[name].exit_code}" in lines[name]
 
 

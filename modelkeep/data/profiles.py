@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from modelkeep.data.sqlite import File
-from modelkeep.errors import BadData, ModelkeepError
+from modelkeep.errors import DamagedFile, ModelkeepError
 
 if TYPE_CHECKING:
     from modelkeep.data.sketches import Sketches
@@ -138,7 +138,7 @@ class ProfileLog:
     def _set_aside_if_damaged(self) -> None:
         try:
             FILE.connect(self.path).close()
-        except BadData as error:
+        except DamagedFile as error:
             self.last_error = str(error)
             for suffix in ("", "-wal", "-shm"):
                 with suppress(OSError):
@@ -227,7 +227,7 @@ def _packed(counts: Array) -> bytes:
 def read(path: Path, model: str, version: int, *, after: int = 0, limit: int | None = None) -> list[Chunk]:
     """A version's chunks whose row is above ``after``, the oldest first, ``limit`` at most: of all tracks and subjects.
 
-    A missing file holds none. Raises BadData where the file is damaged, Damaged where it cannot be read now.
+    A missing file holds none. Raises DamagedFile where the file is damaged, Damaged where it cannot be read now.
     """
     query = (
         f"SELECT {', '.join(PLAIN)}, row, features, counts FROM chunks "
@@ -244,7 +244,7 @@ def buckets(
     path: Path, model: str, version: int, subject: str, *, since: float = 0.0, until: float | None = None
 ) -> list[Bucket]:
     """A version's buckets that begin from ``since`` until before ``until`` (epoch seconds), the oldest first, of all
-    tracks. A minute is written when it is over. A missing file holds none. Raises BadData, Damaged.
+    tracks. A minute is written when it is over. A missing file holds none. Raises Damaged.
     """
     query = f"{SELECT} WHERE model = ? AND version = ? AND subject = ? AND at >= ? AND at < ? ORDER BY at"
     found = FILE.rows(path, query, model, version, subject, since, float("inf") if until is None else until)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from modelkeep.data.sqlite import File
-from modelkeep.errors import BadData
+from modelkeep.errors import DamagedFile
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS pulses (
@@ -67,14 +67,14 @@ class Sample(NamedTuple):
 def write(path: Path, at: float, counts: Mapping[tuple[str, int], Counts], memory: Sample | None = None) -> None:
     """Add the counts of the time up to ``at``, by model and version. What is too old goes.
 
-    Raises Damaged, and BadData for a damaged file, which is moved aside (.damaged), so that the next one is made anew.
+    Raises Damaged; a damaged file (DamagedFile) is moved aside (.damaged), so that the next one is made anew.
     """
     try:
         with closing(FILE.connect(path)) as database, database:
             _write(database, at, counts, memory)
-    except (sqlite3.Error, BadData) as error:
-        trouble = error if isinstance(error, BadData) else FILE.trouble(path, error)
-        if isinstance(trouble, BadData):
+    except (sqlite3.Error, DamagedFile) as error:
+        trouble = error if isinstance(error, DamagedFile) else FILE.trouble(path, error)
+        if isinstance(trouble, DamagedFile):
             for suffix in ("", "-wal", "-shm"):
                 with suppress(OSError):
                     Path(f"{path}{suffix}").rename(f"{path}{suffix}.damaged")

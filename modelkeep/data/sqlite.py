@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modelkeep.errors import BadData, Damaged, ModelkeepError
+from modelkeep.errors import Damaged, DamagedFile, ModelkeepError
 
 CACHE_KB = 512
 """Of pages that a connection keeps. Those that the system keeps serve as well, and the 2,000 of SQLite's default would
@@ -27,7 +27,7 @@ class File:
     def connect(self, path: Path) -> sqlite3.Connection:
         """The file, made where it is missing; close it yourself.
 
-        Raises BadData where it is damaged or no such file, Damaged where it cannot be used now (no room, no right,
+        Raises DamagedFile where it is damaged or no such file, Damaged where it cannot be used now (no room, no right,
         locked).
         """
         database: sqlite3.Connection | None = None
@@ -46,7 +46,7 @@ class File:
         return database
 
     def rows(self, path: Path, query: str, *values: Any) -> list[tuple[Any, ...]]:
-        """What a query gives; nothing where the file is missing. Raises BadData, Damaged."""
+        """What a query gives; nothing where the file is missing. Raises Damaged."""
         if not path.is_file():
             return []
         with closing(self.connect(path)) as database:
@@ -63,5 +63,5 @@ class File:
     def trouble(self, path: Path, error: Exception) -> ModelkeepError:
         """What a failure of SQLite or of the disk means, as a sentence."""
         if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
-            return BadData(f"{path} is not a file of {self.holds} ({error}); move it away, it is made anew")
+            return DamagedFile(f"{path} is not a file of {self.holds} ({error}); move it away, it is made anew")
         return Damaged(f"the {self.holds} in {path} cannot be used ({error}); check the disk and who may write there")

@@ -55,6 +55,14 @@ def test_findings_are_a_table_and_1(capsys: pytest.CaptureFixture[str]) -> None:
     assert "of the answers took longer than 0.1 s" in " ".join(out.split())
 
 
+@pytest.mark.parametrize("file", ["traffic.db", "profiles.db", "pulses.db", "registry.db"])
+def test_damage_is_1_wherever_it_is(capsys: pytest.CaptureFixture[str], file: str) -> None:
+    Path(".modelkeep", file).write_bytes(b"no database " * 500)
+    code, out, err = call(capsys)
+    assert (code, out) == (1, "")
+    assert f"{file} is not a " in err
+
+
 def test_a_machine_gets_json(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = call(capsys, "--p99", "100ms", "--json")
     assert code == 1

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from modelkeep.data.sqlite import File
-from modelkeep.errors import BadData, Damaged
+from modelkeep.errors import BadData, Damaged, DamagedFile
 
 FILE = File("things", "CREATE TABLE things (name TEXT)", last="things")
 
@@ -34,8 +34,10 @@ def test_a_missing_file_holds_nothing_and_is_not_made(tmp_path: Path) -> None:
 def test_a_file_of_something_else(tmp_path: Path) -> None:
     path = tmp_path / "things.db"
     path.write_text("these are no things\n" * 100)
-    with pytest.raises(BadData, match=r"is not a file of things .* move it away"):
+    with pytest.raises(DamagedFile, match=r"is not a file of things .* move it away") as told:
         FILE.connect(path)
+    assert isinstance(told.value, Damaged)
+    assert isinstance(told.value, BadData)
 
 
 def test_a_query_that_fails(tmp_path: Path) -> None:
