@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
-from math import isfinite
+from decimal import Decimal
+from math import inf, isfinite, nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -158,45 +159,38 @@ def progress(what: str, *, quiet: bool = False, lines: bool = False) -> Iterator
 
 def duration(text: str) -> float:
     """'20ms', '500us', '5s', '2m', '1h', '7d' or plain seconds → seconds. Raises click.BadParameter."""
-    units = {"ms": 1e-3, "us": 1e-6, "µs": 1e-6, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "": 1.0}
-    for unit, factor in units.items():
-        if text.endswith(unit):
-            try:
-                value = float(text.removesuffix(unit)) * factor
-            except ValueError:
-                break
-            if 0 <= value < float("inf"):
-                return value
-            break
+    value = _times(text, {"ms": "0.001", "us": "1e-6", "µs": "1e-6", "s": 1, "m": 60, "h": 3600, "d": 86_400, "": 1})
+    if 0 <= value < inf:
+        return value
     raise click.BadParameter(f"'{text}' is no time; write 20ms, 5s, 2m, 1h or 7d")
 
 
 def share(text: str) -> float:
     """'0.5pp', '2%' or '0.02' → 0.02-like share between 0 and 1. Raises click.BadParameter."""
-    for unit, factor in (("pp", 0.01), ("%", 0.01), ("", 1.0)):
-        if text.endswith(unit):
-            try:
-                value = float(text.removesuffix(unit)) * factor
-            except ValueError:
-                break
-            if 0 <= value <= 1:
-                return value
-            break
+    value = _times(text, {"pp": "0.01", "%": "0.01", "": 1})
+    if 0 <= value <= 1:
+        return value
     raise click.BadParameter(f"'{text}' is no share; write 0.02, 2% or 2pp")
 
 
 def room(text: str) -> int:
     """'64mb', '512kb', '1gb' or plain bytes → bytes, in steps of 1024. Raises click.BadParameter."""
-    for unit, factor in (("kb", 1024), ("mb", 1024**2), ("gb", 1024**3), ("b", 1), ("", 1)):
-        if text.lower().endswith(unit):
-            try:
-                value = float(text.lower().removesuffix(unit)) * factor
-            except ValueError:
-                break
-            if 0 <= value < float("inf"):
-                return int(value)
-            break
+    value = _times(text.lower(), {"kb": 1024, "mb": 1024**2, "gb": 1024**3, "b": 1, "": 1})
+    if 0 <= value < inf:
+        return int(value)
     raise click.BadParameter(f"'{text}' is no size; write 512kb, 64mb or 1gb")
+
+
+def _times(text: str, units: Mapping[str, str | int]) -> float:
+    """The number times what the first unit that it ends with is worth; NaN where it is no number.
+
+    In decimals, as a person counts: among binary numbers 99.9 × 0.01 is 0.9990000000000001.
+    """
+    unit = next(unit for unit in units if text.endswith(unit))
+    try:
+        return float(Decimal(text.removesuffix(unit)) * Decimal(units[unit]))
+    except ArithmeticError:
+        return nan
 
 
 class Duration(click.ParamType[float]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from modelkeep.cli.output import DURATION, SHARE, as_json, dump, open_keep, say
+from modelkeep.cli.output import DURATION, SHARE, as_json, dump, open_keep, say, share
 
 
 @click.command(epilog="Example: modelkeep rollout digits@7 --steps 20,50 --p99 50ms --needs-labels")
@@ -51,9 +51,9 @@ def rollout(
 
 def _shares(text: str) -> tuple[float, ...]:
     try:
-        shares = tuple(float(part) / 100 for part in text.split(","))
-    except ValueError:
+        shares = tuple(share(f"{part}%") for part in text.split(","))
+    except click.BadParameter:
         shares = ()
-    if not shares or not all(0 < share < 1 for share in shares) or list(shares) != sorted(shares):
+    if not shares or not all(0 < one < 1 for one in shares) or list(shares) != sorted(shares):
         raise click.BadParameter(f"--steps '{text}' must be growing percentages below 100, such as 10,50")
     return shares

@@ -9,7 +9,7 @@ import click
 import numpy as np
 import pytest
 
-from modelkeep.cli import main, output
+from modelkeep.cli import main, output, rollout
 from modelkeep.types import Report
 
 
@@ -18,6 +18,7 @@ from modelkeep.types import Report
     [
         ("20ms", 0.02),
         ("500us", 5e-4),
+        ("9ms", 0.009),
         ("1.5µs", 1.5e-6),
         ("5s", 5.0),
         ("2m", 120.0),
@@ -28,18 +29,25 @@ from modelkeep.types import Report
     ],
 )
 def test_times_are_read(text: str, seconds: float) -> None:
-    assert output.duration(text) == pytest.approx(seconds)
+    assert output.duration(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "soon", "-1s", "1w", "ms", "nan"])
+@pytest.mark.parametrize("text", ["", "soon", "-1s", "1w", "ms", "nan", "snan", "inf", "1e9999999d"])
 def test_what_is_no_time_is_refused(text: str) -> None:
     with pytest.raises(click.BadParameter, match="write 20ms, 5s, 2m, 1h or 7d"):
         output.duration(text)
 
 
-@pytest.mark.parametrize(("text", "share"), [("0.5pp", 0.005), ("2%", 0.02), ("0.02", 0.02), ("100%", 1.0), ("0", 0.0)])
+@pytest.mark.parametrize(
+    ("text", "share"),
+    [("0.5pp", 0.005), ("2%", 0.02), ("99.9%", 0.999), ("0.02", 0.02), ("100%", 1.0), ("0", 0.0)],
+)
 def test_shares_are_read(text: str, share: float) -> None:
-    assert output.share(text) == pytest.approx(share)
+    assert output.share(text) == share
+
+
+def test_the_shares_of_a_canary_are_what_was_written() -> None:
+    assert rollout._shares("10, 50,99.9") == (0.1, 0.5, 0.999)
 
 
 @pytest.mark.parametrize(
