@@ -32,6 +32,11 @@ _FAILURES: tuple[type[Exception], ...] = (
     ValueError,
     *(kind for kind in vars(_state).values() if isinstance(kind, type) and issubclass(kind, Exception)),
 )
+UNTAUGHT = (
+    "; onnxruntime here knows the operation, but not with such numbers or of that opset: where the model computes in "
+    "bfloat16, export it in float32"
+)
+"""It names the operation only, and hardly any of them take bfloat16 on a CPU."""
 _UNSHARED: tuple[type[Exception], ...] = (ModelkeepError, OSError, *_FAILURES)
 
 
@@ -153,7 +158,8 @@ def open_session(file: Path, options: Any, providers: list[Any], told: Path | No
     try:
         return onnxruntime.InferenceSession(str(file), options, providers=providers)
     except _FAILURES as error:
-        raise BadModel(f"{told or file} is not an ONNX model that can be run: {reason(error)}") from error
+        lacks = UNTAUGHT if isinstance(error, _state.NotImplemented) else ""
+        raise BadModel(f"{told or file} is not an ONNX model that can be run: {reason(error)}{lacks}") from error
 
 
 def reason(error: Exception) -> str:

@@ -122,6 +122,11 @@ def _inside(message: memoryview, *numbers: int) -> Iterator[memoryview]:
 
 def _symbols(node: Any, told: Path) -> signatures.Symbols:
     kind = str(node.type).removeprefix("tensor(").removesuffix(")")
+    if kind not in DTYPES and str(node.type).startswith("tensor("):
+        raise Unsupported(
+            f"'{node.name}' of {told} is {node.type}, and no request or answer holds {kind} numbers; cast it inside "
+            "the model, to float32 say, and export it again"
+        )
     if kind not in DTYPES:
         hint = "; skl2onnx leaves it out with options={'zipmap': False}" if kind.startswith("seq(map") else ""
         raise Unsupported(f"'{node.name}' of {told} is {node.type}, and modelkeep serves tensors only{hint}")

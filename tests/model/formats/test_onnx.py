@@ -163,6 +163,30 @@ def test_outputs_that_are_no_tensors_are_refused(tmp_path: Path) -> None:
         formats.adopt(tmp_path / "m.onnx", tmp_path / "into")
 
 
+@pytest.mark.parametrize("which", ["x", "y"])
+def test_numbers_that_no_request_holds_are_told(tmp_path: Path, which: str) -> None:
+    kinds = {"x": TensorProto.FLOAT, "y": TensorProto.FLOAT, which: TensorProto.BFLOAT16}
+    node = helper.make_node("Cast", ["x"], ["y"], to=kinds["y"])
+    made = model([node], [value("x", None, 2, kind=kinds["x"])], [value("y", None, 2, kind=kinds["y"])])
+    onnx.save(made, tmp_path / "m.onnx")
+    told = rf"'{which}' of .*m\.onnx is tensor\(bfloat16\), and no request or answer holds bfloat16 numbers; cast it"
+    with pytest.raises(Unsupported, match=told):
+        formats.adopt(tmp_path / "m.onnx", tmp_path / "into")
+
+
+def test_a_model_that_computes_in_bfloat16_is_told_what_to_do(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Cast", ["x"], ["b"], to=TensorProto.BFLOAT16),
+        helper.make_node("MatMul", ["b", "w"], ["m"]),
+        helper.make_node("Cast", ["m"], ["y"], to=TensorProto.FLOAT),
+    ]
+    weights = helper.make_tensor("w", TensorProto.BFLOAT16, [4, 3], WEIGHTS.ravel().tolist())
+    onnx.save(model(nodes, [value("x", None, 4)], [value("y", None, 3)], (weights,)), tmp_path / "m.onnx")
+    told = "find an implementation for MatMul.*: where the model computes in bfloat16, export it in float32"
+    with pytest.raises(BadModel, match=told):
+        formats.adopt(tmp_path / "m.onnx", tmp_path / "into")
+
+
 def test_a_batch_that_is_only_free_in_name_is_refused(tmp_path: Path) -> None:
     shape = numpy_helper.from_array(np.array([1, 4]), "shape")
     nodes = [helper.make_node("Reshape", ["x", "shape"], ["r"]), helper.make_node("MatMul", ["r", "w"], ["y"])]
