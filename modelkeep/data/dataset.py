@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 TRUTH = ("labels", "label", "y")
 """Arrays of these names are the truth, unless the model has an input called so."""
+PORTION = 16 * 1024**2
+"""Bytes of inputs that a model is given at a time, about."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +64,11 @@ class Dataset:
     def head(self, n: int) -> Dataset:
         """The first ``n`` rows, or all where there are fewer."""
         return self.take(slice(0, n))
+
+    def portion(self, most: int) -> int:
+        """How many rows to give a model at a time: ``most``, and of large ones fewer, for layers make more of each."""
+        size = sum(array.nbytes for array in self.inputs.values()) / len(self)
+        return int(min(max(PORTION / max(size, 1), 1), most))
 
     def sample(self, n: int, seed: int = 0) -> Dataset:
         """``n`` different rows by chance, kept in their order; all of them where there are no more."""
@@ -120,7 +127,9 @@ def from_exchanges(exchanges: Sequence[Exchange], source: str = "captured traffi
         return Dataset(inputs, None, source)
     labels = np.concatenate([np.reshape(e.label, -1) for e in kept])
     known = np.array([label is not None and str(label).lower() not in ("", "nan") for label in labels.tolist()])
-    return Dataset({name: array[known] for name, array in inputs.items()}, _truth(labels[known], source), source)
+    if not known.all():  # else they would be copied, and pictures are large
+        inputs = {name: array[known] for name, array in inputs.items()}
+    return Dataset(inputs, _truth(labels[known], source), source)
 
 
 def read(path: Path, signature: Signature | None = None) -> Dataset:

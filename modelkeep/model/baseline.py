@@ -109,10 +109,11 @@ def _answers(model: Model, rows: Dataset, seconds: float) -> Arrays:
     parts: list[Arrays] = []
     until = time.monotonic() + seconds
     with contextlib.closing(engines.load(model)) as runner:
-        for at in range(0, len(rows), BATCH):
+        size = rows.portion(BATCH)
+        for at in range(0, len(rows), size):
             if at >= MIN_ROWS and time.monotonic() > until:
                 break
-            parts.append(runner.run(rows.take(slice(at, at + BATCH)).inputs))
+            parts.append(runner.run(rows.take(slice(at, at + size)).inputs))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 

@@ -31,7 +31,7 @@ def correct(runner: Runner, dataset: Dataset, labels: Sequence[str] = (), *, bat
     Raises BadData where the rows have no labels, or labels that the answers cannot be compared with.
     """
     truth = _truth(dataset, labels)
-    size = batch if runner.signature.batched else 1
+    size = dataset.portion(batch) if runner.signature.batched else 1
     fixed = next((t.shape[0] for t in runner.signature.inputs if t.shape and t.shape[0]), None)
     found = []
     for start in range(0, len(dataset), fixed or size):

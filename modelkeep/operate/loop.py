@@ -98,7 +98,11 @@ class Loop:
             self._say(f"not acting on {finding.kind} of {finding.subject}: {refusal}", about="budget")
             return None
         rows = self._labelled(finding)
-        return None if rows is None else self._act(finding, rows)
+        if rows is None:
+            return None
+        version = self._update(finding, rows)
+        del rows  # pictures would fill memory for as long as the rollout lasts
+        return False if version is None else self._roll_out(version)
 
     def _unasked(self, route: Route) -> tuple[int, int] | None:
         """The version whose canary nobody asked, and the row of the traffic that was the newest then; None where there
@@ -148,8 +152,8 @@ class Loop:
             return None
         return rows
 
-    def _act(self, finding: Finding, rows: Dataset) -> bool | None:
-        """Update, then roll out. Whatever modelkeep refuses ends the cycle with the old version live."""
+    def _update(self, finding: Finding, rows: Dataset) -> Version | None:
+        """The new version; None where modelkeep refuses, which ends the cycle with the old version live."""
         base = self.keep.get(Ref(self.policy.model, "live"))
         self._note(budget.STARTED, f"updating {base.ref} on {len(rows)} labelled requests: {finding.why}")
         try:
@@ -158,11 +162,11 @@ class Loop:
             )
         except ModelkeepError as error:
             self._note(budget.FAILED, f"the update was refused: {error}", refused=isinstance(error, No))
-            return False
+            return None
         for report in version.reports:
             self._say(f"{report.kind}: {report.why}")
         self._note("verified", f"{version.ref} was made from {base.ref} and passed its gates", version=version.number)
-        return self._roll_out(version)
+        return version
 
     def _roll_out(self, version: Version) -> bool | None:
         """True where it was promoted; None where nobody asked it, so that it is rolled out again later."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,6 +14,9 @@ from modelkeep.data.dataset import Dataset
 from modelkeep.errors import BadData, BadModel, BadSettings
 from modelkeep.train.losses import Loss, Targets, cross_entropy
 from modelkeep.types import Signature
+
+if TYPE_CHECKING:
+    from modelkeep.types import Array
 
 Progress = Callable[[float, float, str], None]
 """Called before each batch with (epochs done, a fraction of one too; epochs in all; what is known of the loss)."""
@@ -31,13 +35,15 @@ def fit(
     extra: Mapping[str, torch.Tensor] | None = None,
     parameters: Iterable[torch.nn.Parameter] | None = None,
     signature: Signature | None = None,
+    chosen: Array | None = None,
     progress: Progress | None = None,
 ) -> list[float]:
     """Train in place; returns the mean loss of each epoch. The module ends in eval mode.
 
     AdamW (Loshchilov & Hutter, arXiv:1711.05101); the process's random state stays as it was. Inputs go to the module
     by position, in the order of ``signature`` or else of the rows. ``extra`` are more targets, one entry a row (a
-    teacher's logits). ``parameters`` limits what is trained; by default it is what the module does not hold frozen.
+    teacher's logits). ``chosen`` are the numbers of the rows that an epoch goes over, some of them several times.
+    ``parameters`` limits what is trained; by default it is what the module does not hold frozen.
     Raises BadSettings for settings that cannot train, BadData for rows that cannot, BadModel where the module cannot or
     the loss is no longer finite.
     """
@@ -45,12 +51,13 @@ def fit(
         raise BadSettings(f"epochs={epochs}, batch={batch}, lr={lr} cannot train; each must be above 0")
     inputs = tensors(rows, [t.name for t in signature.inputs] if signature else list(rows.inputs))
     targets = {**_truth(rows), **(extra or {})}
+    every = torch.arange(len(rows)) if chosen is None else torch.from_numpy(chosen)
     losses: list[float] = []
     with _training(module, parameters) as trained, seeded(seed):
         optimiser = torch.optim.AdamW(trained, lr=lr, weight_decay=weight_decay)
         shuffle = torch.Generator().manual_seed(seed)
         for epoch in range(epochs):
-            order = torch.randperm(len(rows), generator=shuffle)
+            order = every[torch.randperm(len(every), generator=shuffle)]
             tell = _telling(progress, epoch, epochs, losses)
             losses.append(_epoch(module, inputs, targets, optimiser, loss, _batches(order, batch), tell))
             if not math.isfinite(losses[-1]):
@@ -77,7 +84,10 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def tensors(rows: Dataset, names: Iterable[str]) -> list[torch.Tensor]:
-    """Inputs in the order of ``names``, as copies. Raises BadData for text and for numbers that are not finite."""
+    """Inputs in the order of ``names``, over the arrays' own memory where that can be.
+
+    Raises BadData for text and for numbers that are not finite.
+    """
     found = []
     for name in names:
         array = rows.inputs[name]
@@ -85,7 +95,7 @@ def tensors(rows: Dataset, names: Iterable[str]) -> list[torch.Tensor]:
             raise BadData(f"input '{name}' of {rows.source} is {array.dtype}; a PyTorch module takes numbers")
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise BadData(f"input '{name}' of {rows.source} has values that are NaN or infinite; remove those rows")
-        found.append(torch.from_numpy(np.array(array, order="C")))
+        found.append(torch.from_numpy(np.require(array, requirements=["C", "W"])))
     return found
 
 

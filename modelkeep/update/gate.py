@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -70,12 +71,18 @@ def apart(old: Dataset, rows: Dataset) -> Dataset | None:
     """The old rows whose inputs are not those of a new row; None when there is none."""
     new = set(_fingerprints(rows, sorted(rows.inputs)))
     kept = [at for at, one in enumerate(_fingerprints(old, sorted(rows.inputs))) if one not in new]
+    if len(kept) == len(old):
+        return old
     return old.take(kept) if kept else None
 
 
 def _fingerprints(rows: Dataset, names: list[str]) -> list[tuple[bytes, ...]]:
     """Without zeros at the end, so that a sequence is known again however far it is padded."""
-    return [tuple(rows.inputs[name][at].tobytes().rstrip(b"\0") for name in names) for at in range(len(rows))]
+
+    def one(array: Array) -> bytes:
+        return blake2b(array.tobytes().rstrip(b"\0"), digest_size=16).digest()
+
+    return [tuple(one(rows.inputs[name][at]) for name in names) for at in range(len(rows))]
 
 
 def right(module: Any, rows: Dataset, names: list[str]) -> Array:
@@ -90,9 +97,9 @@ def logits(module: Any, rows: Dataset, names: list[str]) -> Array:
 
     from modelkeep.train.loop import first, tensors
 
-    inputs = tensors(rows, names)
-    with torch.no_grad():
-        parts = [first(module(*(x[at : at + 256] for x in inputs))) for at in range(0, len(rows), 256)]
+    inputs, size = tensors(rows, names), rows.portion(256)
+    with torch.no_grad():  # of clones, for a module may work in place
+        parts = [first(module(*(x[at : at + size].clone() for x in inputs))) for at in range(0, len(rows), size)]
     found: Array = torch.cat(parts).numpy()
     return found
 

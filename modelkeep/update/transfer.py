@@ -60,7 +60,7 @@ class Transfer:
         mixed = self._filled(parts, known)
         history = self._train(module, mixed, head["layer"], model.signature)
         reports = (
-            told(history, parts.train, len(mixed), aside),
+            told(history, len(parts.train), len(mixed), new.source, aside),
             self._grown(gate.right(module, learns, names), learns, head, moved, known),
             gate.remembered(before, gate.right(module, remembers, names), remembers, self.max_forgetting),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,10 @@ def rows(n: int = 10, labelled: bool = True) -> Dataset:
 
 
 class TestRows:
+    @pytest.mark.parametrize(("shape", "portion"), [((4,), 256), ((3, 224, 224), 27), ((3, 2048, 2048), 1)])
+    def test_large_rows_are_given_to_a_model_in_small_portions(self, shape: tuple[int, ...], portion: int) -> None:
+        assert Dataset({"x": np.zeros((3, *shape), np.float32)}, None, "made").portion(256) == portion
+
     def test_take_head_and_sample_keep_rows_and_labels_together(self) -> None:
         whole = rows()
         for part in (whole.take([7, 2]), whole.head(3), whole.sample(5, seed=1)):
@@ -270,6 +275,14 @@ class TestTraffic:
         assert found.labels is not None
         assert found.labels.tolist() == [3, 4, 5]
         assert found.source == "captured"
+
+    def test_large_inputs_are_copied_once(self) -> None:
+        given = [self.exchange({"x": np.zeros((1, 3, 224, 224), np.float32)}, at) for at in range(20)]
+        tracemalloc.start()
+        found = from_exchanges(given)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 1.2 * found.inputs["x"].nbytes
 
     def test_requests_without_inputs_or_with_labels_for_other_rows_are_left_out(self) -> None:
         kept = self.exchange({"x": np.zeros((1, 4))}, 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -123,6 +124,21 @@ def test_drift_is_answered_by_update_and_rollout() -> None:
     assert outcome.promoted
     assert outcome.live == 2
     assert [e.data["stage"] for e in keep.registry.entries] == ["update started", "verified", "promoted"]
+
+
+def test_the_rows_that_were_learned_from_are_let_go_before_the_rollout() -> None:
+    """Pictures would fill memory for as long as it lasts."""
+
+    class Holding(PlayedKeep):
+        def update(self, base: Any, rows: Dataset, **options: Any) -> Any:
+            self.rows = weakref.ref(rows)
+            return super().update(base, rows, **options)
+
+        def rollout(self, version: Any, plan: Any, *, on_step: Any) -> Any:
+            assert self.rows() is None
+            return super().rollout(version, plan, on_step=on_step)
+
+    assert loop(Holding(findings=[DRIFT], labels=200)).turn() is True
 
 
 def test_the_end_of_a_rollout_is_said_once_and_written() -> None:

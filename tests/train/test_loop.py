@@ -11,7 +11,7 @@ from torch import nn
 
 from modelkeep.data.dataset import Dataset
 from modelkeep.errors import BadData, BadModel, BadSettings
-from modelkeep.train.loop import first, fit, seeded
+from modelkeep.train.loop import first, fit, seeded, tensors
 from modelkeep.types import Signature, TensorSpec
 
 
@@ -187,3 +187,25 @@ def test_a_module_without_parameters_cannot_learn() -> None:
     for module in (nn.Flatten(), nn.Linear(2, 2).requires_grad_(False)):
         with pytest.raises(BadModel, match="no parameters that can be trained"):
             fit(module, blobs(), epochs=1)
+
+
+def test_rows_are_not_copied_and_not_changed() -> None:
+    given = np.ones((8, 4), np.float32)
+    (tensor,) = tensors(Dataset({"x": given}, None, "made"), ["x"])
+    assert np.shares_memory(tensor.numpy(), given)
+    given.setflags(write=False)
+    (tensor,) = tensors(Dataset({"x": given}, None, "made"), ["x"])
+    assert not np.shares_memory(tensor.numpy(), given)  # PyTorch would write into it all the same
+
+
+def test_the_chosen_rows_are_trained_on_as_if_they_were_all() -> None:
+    x = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
+    rows = Dataset({"x": x}, np.arange(20) % 2, "made")
+    chosen = np.array([*range(20), 3, 3, 7])
+
+    def trained(given: Dataset, numbers: Any) -> list[float]:
+        torch.manual_seed(0)
+        return fit(nn.Linear(4, 2), given, epochs=3, chosen=numbers)
+
+    assert trained(rows, chosen) == trained(rows.take(chosen), None)
+    assert trained(rows, chosen) != trained(rows, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -82,6 +83,30 @@ def test_old_rows_that_are_among_the_new_ones_are_taken_out() -> None:
     kept = gate.apart(rows(30), rows(10, start=25))
     assert numbers(kept) == set(range(25))
     assert gate.apart(rows(10), rows(30)) is None
+
+
+def test_large_rows_are_compared_without_copies_of_all() -> None:
+    pictures = [Dataset({"x": np.full((40, 3, 224, 224), at, np.float32)}, None, "pictures") for at in (1, 2)]
+    tracemalloc.start()
+    kept = gate.apart(*pictures)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept is pictures[0]
+    assert peak < 3e6  # the pictures are 24 MB each
+
+
+def test_a_module_is_given_few_large_rows_at_a_time_and_may_work_in_place() -> None:
+    class Module(nn.Module):
+        def forward(self, x: Any) -> Any:
+            sizes.append(len(x))
+            return x.add_(1).flatten(1)[:, :2]
+
+    sizes: list[int] = []
+    pictures = Dataset({"x": np.zeros((60, 3, 224, 224), np.float32)}, None, "pictures")
+    assert gate.logits(Module(), pictures, ["x"]).tolist() == [[1, 1]] * 60
+    assert not pictures.inputs["x"].any()
+    assert sum(sizes) == 60
+    assert max(sizes) == 27
 
 
 def test_an_old_text_is_known_again_in_other_padding() -> None:
