@@ -1,4 +1,4 @@
-"""Times and sizes as a person reads them, at a terminal and on a page; and how much of long work is worth a line."""
+"""Times, sizes and counts as a person reads them, at a terminal and on a page; which tellings of long work show."""
 
 from __future__ import annotations
 
@@ -21,6 +21,11 @@ def size(value: float) -> str:
             return f"{value:.3g} {unit}"
         value /= 1000
     return f"{value:.3g} TB"
+
+
+def counted(number: int, thing: str) -> str:
+    """1, 'row' → '1 row'; 1797, 'row' → '1,797 rows'. For what takes an s where there are more."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 class Lines:

@@ -21,6 +21,10 @@ def test_sizes_are_written(value: float, text: str) -> None:
     assert quantities.size(value) == text
 
 
+def test_one_is_no_more_than_one() -> None:
+    assert [quantities.counted(n, "row") for n in (0, 1, 2, 1797)] == ["0 rows", "1 row", "2 rows", "1,797 rows"]
+
+
 def test_a_step_is_worth_a_line_as_it_begins_and_every_ten_seconds() -> None:
     clock = iter([0.0, 9.0, 11.0, 12.0, 13.0])
     lines = quantities.Lines(lambda: next(clock))

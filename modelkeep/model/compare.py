@@ -17,6 +17,7 @@ from modelkeep.data.dataset import Dataset
 from modelkeep.errors import BadInput
 from modelkeep.model import signature as signatures
 from modelkeep.model.tally import TOLERANCES, Tally, Tolerance, noisy
+from modelkeep.quantities import counted
 from modelkeep.types import BATCH, Bounds, Report, Runner, Signature
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def judge(
     plan = _Plan(signature, sample, tuple(batches), seed, scaled=rule.within == 1.0)
     work = _Work(a, b, Tally(rule, _scored(signature)), precise)
     why = _same_names(a.signature, b.signature) or work.run(plan, progress)
-    data = f"{work.n:,} rows of {rows.source}" if rows else f"{plan.count} seeded random rows (seed {seed})"
+    data = f"{counted(work.n, 'row')} of {rows.source}" if rows else f"{plan.count} seeded random rows (seed {seed})"
     why = why or work.tally.verdict()
     if not why:
         why = work.tally.cannot_tell(work.n)
@@ -123,12 +124,13 @@ def answers(pairs: Iterable[tuple[Arrays, Arrays]], *, atol: float = 1e-4, rtol:
         missing = [name for name in want if name not in got]
         why = f"output '{missing[0]}' is missing" if missing else ""
         for name, answer in want.items():
-            why = why or tally.check(name, answer, got[name], _told(len(answer) if answer.ndim else 1))
+            why = why or tally.check(name, answer, got[name], counted(len(answer) if answer.ndim else 1, "row"))
         if why:
             break
     why = why or ("" if n else "there are no answers to compare")
     numbers = {"n": n, "atol": atol, "rtol": rtol, **tally.numbers()}
-    return Report("compare", not why, why or tally.praise(f"{n} requests"), numbers, f"{n} requests")
+    data = counted(n, "request")
+    return Report("compare", not why, why or tally.praise(data), numbers, data)
 
 
 def rule_for(precision: str, atol: float | None = None, rtol: float | None = None) -> Tolerance:
@@ -267,7 +269,7 @@ class _Plan:
     def trials(self, rows_a_run: Callable[[], int]) -> Iterator[Trial]:
         """Every trial; ``rows_a_run`` is asked before each run of the last part."""
         for count in self.batches:
-            yield Trial(_told(count), self._first(count))
+            yield Trial(counted(count, "row"), self._first(count))
         if not self.batched:
             yield from self._unbatched()
             return
@@ -280,7 +282,7 @@ class _Plan:
         while start < self.count:
             step = self._step(rows_a_run())
             part = {name: array[start : start + step] for name, array in self.pool.items()}
-            yield Trial(_told(min(step, self.count - start)), part, counted=min(step, self.count - start))
+            yield Trial(counted(min(step, self.count - start), "row"), part, counted=min(step, self.count - start))
             start += step
 
     def _step(self, wanted: int) -> int:
@@ -294,11 +296,11 @@ class _Plan:
     def _unbatched(self) -> Iterator[Trial]:
         """A batch that is baked in is run as often as the rows last; without rows, on several seeded examples."""
         if self.rows and self.fixed:
-            yield Trial(_told(self.fixed), first := self._first(self.fixed))
+            yield Trial(counted(self.fixed, "row"), first := self._first(self.fixed))
             yield from self._other_sizes(first)
             for start in range(0, self.count - self.fixed + 1, self.fixed):
                 part = {name: array[start : start + self.fixed] for name, array in self.pool.items()}
-                yield Trial(_told(self.fixed), part, counted=self.fixed)
+                yield Trial(counted(self.fixed, "row"), part, counted=self.fixed)
         else:
             for number in range(8):
                 made = self.pool if self.rows else signatures.example(self.signature, 2, self.seed + number)
@@ -308,7 +310,7 @@ class _Plan:
     def _other_sizes(self, two: Arrays) -> Iterator[Trial]:
         """Each free dimension alone at other sizes than the rows have, then all of them at their largest."""
         usual = self.signature.sizes({name: array.shape for name, array in two.items()})
-        few = _told(next((len(array) for array in two.values() if array.ndim), 1))
+        few = counted(next((len(array) for array in two.values() if array.ndim), 1), "row")
         larger = {}
         for name in self.signature.free:
             if name == BATCH:
@@ -425,10 +427,6 @@ def _scored(signature: Signature) -> frozenset[str]:
         for t in signature.outputs
         if t.dtype.startswith("float") and len(t.shape) > 1 and t.shape[-1] is not None
     )
-
-
-def _told(count: int) -> str:
-    return "1 row" if count == 1 else f"{count} rows"
 
 
 def _same_names(a: Signature, b: Signature) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from modelkeep import evidence
 from modelkeep.data.dataset import Dataset
 from modelkeep.errors import BadData
+from modelkeep.quantities import counted
 from modelkeep.types import Report, Runner, Signature
 
 if TYPE_CHECKING:
@@ -49,17 +50,23 @@ def correct(runner: Runner, dataset: Dataset, labels: Sequence[str] = (), *, bat
 
 
 def score(runner: Runner, dataset: Dataset, labels: Sequence[str] = ()) -> Report:
-    """Report(kind="score"): accuracy, its Wilson 95 % interval (low, high), n, and the worst class with its n.
+    """Report(kind="score"): accuracy, its Wilson 95 % interval (low, high), n, how many of the rows hold NaN, and the
+    worst class with its n.
 
     Raises what ``correct`` does.
     """
     right = correct(runner, dataset, labels)
     count, n = int(right.sum()), len(right)
     low, high = evidence.wilson(count, n)
-    numbers: dict[str, Any] = {"accuracy": count / n, "low": low, "high": high, "n": n, "correct": count}
-    numbers |= _worst_class(right, _truth(dataset, labels), labels)
-    worst = f"; worst is class {numbers['worst_class']}, {numbers['worst_accuracy']:.4f}" if len(numbers) > 5 else ""
-    why = f"accuracy {count / n:.4f} on {n:,} rows (95 % interval {low:.4f} to {high:.4f}){worst}"
+    nan = _with_nan(dataset)
+    numbers: dict[str, Any] = {"accuracy": count / n, "low": low, "high": high, "n": n, "correct": count, "nan": nan}
+    worst = _worst_class(right, _truth(dataset, labels), labels)
+    why = f"accuracy {count / n:.4f} on {counted(n, 'row')} (95 % interval {low:.4f} to {high:.4f})"
+    if worst:
+        why += f"; worst is class {worst['worst_class']}, {worst['worst_accuracy']:.4f}"
+    if nan:
+        why += f"; the inputs of {counted(nan, 'row')} hold NaN"
+    numbers |= worst
     return Report("score", None, why, numbers, dataset.source)
 
 
@@ -85,7 +92,7 @@ def judge(before: Array, after: Array, max_drop: float, source: str) -> Report:
         "lost": int((before & ~after).sum()),
         "won": int((~before & after).sum()),
     }
-    moved = f"accuracy {numbers['accuracy_base']:.4f} → {numbers['accuracy_new']:.4f} on {len(before):,} rows"
+    moved = f"accuracy {numbers['accuracy_base']:.4f} → {numbers['accuracy_new']:.4f} on {counted(len(before), 'row')}"
     bound = f"with 95 % confidence it drops by at most {upper:.4f}"
     mend = f", and {max_drop:.4f} is allowed" if ok else f", more than the {max_drop:.4f} allowed"
     if not ok and drop <= max_drop:
@@ -127,7 +134,16 @@ def _padded(rows: Dataset, fixed: int | None) -> Arrays:
     return rows.take(np.minimum(np.arange(fixed), len(rows) - 1)).inputs
 
 
-def _worst_class(right: Array, truth: Array, labels: Sequence[str]) -> dict[str, object]:
+def _with_nan(dataset: Dataset) -> int:
+    """How many rows have NaN in an input: a model answers them, and a person may not know that they are there."""
+    found = np.zeros(len(dataset), bool)
+    for array in dataset.inputs.values():
+        if array.dtype.kind == "f":
+            found |= np.isnan(array).reshape(len(dataset), -1).any(axis=1)
+    return int(found.sum())
+
+
+def _worst_class(right: Array, truth: Array, labels: Sequence[str]) -> dict[str, Any]:
     """The class with the lowest accuracy. Nothing where the truth is not one class a row, or nearly all differ."""
     if truth.ndim != 1:
         return {}

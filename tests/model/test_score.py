@@ -115,6 +115,21 @@ class TestScore:
         assert "accuracy 0.8333 on 90 rows" in report.why
         assert "worst is class eel, 0.5000" in report.why
 
+    def test_rows_with_nan_are_told(self) -> None:
+        inputs = {
+            "x": np.arange(4),
+            "seen": np.zeros((4, 2, 2)),
+            "age": np.zeros(4, np.float32),
+            "name": np.array(["nan"] * 4),
+        }
+        inputs["seen"][1] = inputs["age"][1] = inputs["age"][3] = np.nan
+        report = score.score(Fixed(scores(np.zeros(4, int))), Dataset(inputs, np.zeros(4, int), "made rows"))
+        assert report.numbers["nan"] == 2
+        assert report.why.endswith("; the inputs of 2 rows hold NaN")
+        report = score.score(Fixed(scores(np.zeros(1, int))), rows([0]))
+        assert report.numbers["nan"] == 0
+        assert report.why == "accuracy 1.0000 on 1 row (95 % interval 0.2065 to 1.0000)"
+
     def test_a_trained_network_on_real_digits(self, adopted: Any, digits: Any) -> None:
         for name in ("MLP", "Conv", "Encoder"):
             report = score.score(engines.load(adopted(name)), digits[1])
