@@ -326,7 +326,10 @@ class Keep:
         """A canary in steps, judged on live outcomes: promoted, or ended with the old version live.
 
         ``sleep`` waits between two looks; what it raises leaves the canary as it is, for a later run to go on with.
+        Where the plan has no ``min_accuracy``, that of the settings is promised.
         """
+        if plan.min_accuracy is None:
+            plan = dataclasses.replace(plan, min_accuracy=self.settings.promised.get("min_accuracy"))
         version = self.get(ref)
         self.model(version)  # a damaged version is refused before it gets any traffic
         return plan.run(

@@ -24,6 +24,7 @@ from modelkeep.data.traffic import Exchange
 from modelkeep.errors import BadData, BadInput, Differs, DigestMismatch, No, NotFound, Regressed, Unsupported
 from modelkeep.monitor import watch
 from modelkeep.monitor.alerts import Alerts
+from modelkeep.rollout.canary import Canary
 from modelkeep.settings import Settings
 from modelkeep.types import Finding, Model
 
@@ -277,6 +278,20 @@ def test_rollback_without_a_previous_version_is_refused(keep: Keep, added: str) 
     with pytest.raises((No, NotFound)) as refused:
         keep.rollback("digits")
     assert "digits" in str(refused.value)
+
+
+@pytest.mark.parametrize(("asked", "held"), [(None, 0.95), (0.8, 0.8), (0.0, 0.0)])
+def test_a_rollout_is_held_to_the_promise_of_the_settings_or_to_its_own(
+    keep: Keep, added: str, asked: float | None, held: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep.promote(added)
+    keep.settings = replace(keep.settings, min_accuracy=0.95)
+    plans: list[Canary] = []
+    monkeypatch.setattr(Canary, "run", lambda plan, *_, **__: plans.append(plan))
+    keep.rollout(added, Canary(min_accuracy=asked))
+    keep.settings = replace(keep.settings, min_accuracy=0.0)
+    keep.rollout(added, Canary())
+    assert [plan.min_accuracy for plan in plans] == [held, None]
 
 
 def test_a_damaged_file_is_refused_by_name(keep: Keep, added: str, digits: tuple[Dataset, Dataset]) -> None:

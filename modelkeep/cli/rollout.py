@@ -16,6 +16,9 @@ from modelkeep.cli.output import DURATION, SHARE, as_json, dump, open_keep, say,
 @click.option("--alpha", type=SHARE, default=0.01, show_default=True, help="Chance of a wrong verdict.")
 @click.option("--max-time", type=DURATION, default="10m", show_default=True, help="Of one step; then it is undecided.")
 @click.option("--p99", type=DURATION, help="The latency that was promised; slower answers count as harm.")
+@click.option(
+    "--min-accuracy", type=SHARE, help="The accuracy that was promised (default: the settings'); see docs/rollout.md."
+)
 @click.option("--needs-labels", is_flag=True, help="Promote only on evidence from labels.")
 @as_json
 def rollout(
@@ -25,6 +28,7 @@ def rollout(
     alpha: float,
     max_time: float,
     p99: float | None,
+    min_accuracy: float | None,
     needs_labels: bool,
     json_: bool,
 ) -> int:
@@ -36,7 +40,13 @@ def rollout(
     from modelkeep.rollout.canary import Canary
 
     plan = Canary(
-        steps=_shares(steps), tolerance=tolerance, alpha=alpha, max_seconds=max_time, p99=p99, needs_labels=needs_labels
+        steps=_shares(steps),
+        tolerance=tolerance,
+        alpha=alpha,
+        max_seconds=max_time,
+        p99=p99,
+        needs_labels=needs_labels,
+        min_accuracy=min_accuracy,
     )
 
     def on_step(text: object) -> None:

@@ -182,7 +182,8 @@ class Pages:
         name = self._name(name)
         self.keep.registry.versions(name)
         version = None if number is None else self.keep.get(Ref(name, number))
-        return {"name": name, "number": number, "version": version, "route": self.keep.registry.route(name)}
+        route, promised = self.keep.registry.route(name), self.keep.settings.promised.get("min_accuracy")
+        return {"name": name, "number": number, "version": version, "route": route, "promised": promised}
 
     # ── parts of pages ───────────────────────────────────────────────────────────────────────────────────────────
 

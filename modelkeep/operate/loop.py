@@ -178,6 +178,7 @@ class Loop:
             max_seconds=rules.max_seconds,
             p99=self.policy.watch.p99,
             needs_labels=rules.needs_labels,
+            min_accuracy=self.policy.watch.min_accuracy,
         )
         try:
             decision = self.keep.rollout(version, plan, on_step=lambda text: self._say(str(text), about=ROLLOUT))

@@ -45,7 +45,8 @@ class Canary:
     ``steps`` are the canary's shares; each lasts ``max_seconds`` at most, and ``min_requests`` of the canary at least.
     ``alpha`` is the chance of rolling back a canary that harms at most ``tolerance`` more, ``beta`` (as alpha where it
     is None) that of promoting one that harms more. ``p99`` is the promised latency in seconds; without it, slow is what
-    is over the live version's usual p99. ``poll`` is the seconds between two looks.
+    is over the live version's usual p99. ``min_accuracy`` is the promised share of answers that are right: a canary
+    that is shown to miss it has to be better than the live version. ``poll`` is the seconds between two looks.
     """
 
     steps: tuple[float, ...] = (0.1, 0.5)
@@ -56,6 +57,7 @@ class Canary:
     min_requests: int = 20
     p99: float | None = None
     needs_labels: bool = False
+    min_accuracy: float | None = None
     poll: float = 0.5
 
     def __post_init__(self) -> None:
@@ -66,7 +68,7 @@ class Canary:
     def rules(self) -> Rules:
         """What the judge goes by."""
         beta = self.alpha if self.beta is None else self.beta
-        return Rules(self.tolerance, self.alpha, beta, self.needs_labels)
+        return Rules(self.tolerance, self.alpha, beta, self.needs_labels, self.min_accuracy)
 
     def run(
         self,
@@ -195,13 +197,16 @@ class _Rollout:
 
     def _promote(self) -> Decision:
         harms = "; ".join(self.judge.describe(harm) for harm in self.judge.required)
-        why = f"{self.name}@{self.number} is live: not worse than {self.name}@{self.live} by {self._borne()}; {harms}"
+        how = f"not worse than {self.name}@{self.live} by {self._points()}"
+        if self.judge.misses:
+            how = f"better than {self.name}@{self.live}, though {self._missed()}"
+        why = f"{self.name}@{self.number} is live: {how}; {harms}"
         shadow = None if self.route.shadow == self.number else self.route.shadow
         wanted = replace(self.route, live=self.number, previous=self.live, canary=None, weight=0.0, shadow=shadow)
         return self._write("promote", wanted, why)
 
     def _end(self, verdict: str, what: str) -> Decision:
-        why = f"{self.name}@{self.number} {what}; {self._borne()} more is borne, {self.name}@{self.live} stays live"
+        why = f"{self.name}@{self.number} {what}; {self._borne()} stays live"
         return self._write(verdict, replace(self.route, canary=None, weight=0.0), why)
 
     def _unasked(self) -> Decision:
@@ -229,6 +234,15 @@ class _Rollout:
         return Decision(verdict, why, numbers)
 
     def _borne(self) -> str:
+        live = f"{self.name}@{self.live}"
+        if self.judge.misses:
+            return f"{self._missed()}, so it has to be better than {live}, which"
+        return f"{self._points()} more is borne, {live}"
+
+    def _missed(self) -> str:
+        return f"its accuracy is shown to be below the promised {(self.plan.min_accuracy or 0.0) * 100:g}%"
+
+    def _points(self) -> str:
         return f"{self.plan.tolerance * 100:g} percentage points"
 
     def _note(self, stage: str, why: str, **data: Any) -> None:

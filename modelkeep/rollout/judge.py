@@ -7,6 +7,9 @@ harms at most ``tolerance`` more" (enough of it: rollback), one against "it harm
 for each harm: promote). Evidence multiplies over the steps of a rollout, so a change of weight resets nothing. Why a
 canary is to be judged sequentially: Lindon et al. 2024, "Sequential A/B testing keeps the world streaming Netflix".
 No data is no evidence: it never promotes.
+
+Where an accuracy was promised, to be nearly as wrong as the live version is not enough: a canary that is shown to miss
+the promise is borne no harm at all. It is promoted once it is shown to be better, rolled back once shown to be worse.
 """
 
 from __future__ import annotations
@@ -14,12 +17,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import exp, inf, log
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from modelkeep.errors import BadSettings
 from modelkeep.evidence import Betting
+
+if TYPE_CHECKING:
+    from modelkeep.types import Array
 
 WRONG = "wrong answers"
 HARMS = ("errors", "slow answers", WRONG)
@@ -30,18 +36,23 @@ class Rules:
     """What is borne. Raises BadSettings.
 
     ``tolerance`` is a difference of shares. ``alpha`` is the chance to roll back a canary that harms at most that much
-    more, ``beta`` the chance to promote one that harms at least that much more.
+    more, ``beta`` the chance to promote one that harms at least that much more. ``min_accuracy`` is the promised share
+    of answers that are right, None or 0 where there is none; to hold a canary that keeps it for one that does not has a
+    chance of ``alpha`` too.
     """
 
     tolerance: float = 0.05
     alpha: float = 0.01
     beta: float = 0.01
     needs_labels: bool = False
+    min_accuracy: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("tolerance", "alpha", "beta"):
             if not 0 < getattr(self, name) < 1:
                 raise BadSettings(f"{name} is {getattr(self, name)!r}; give a share between 0 and 1")
+        if self.min_accuracy is not None and not 0 <= self.min_accuracy < 1:
+            raise BadSettings(f"min_accuracy is {self.min_accuracy!r}; give a share from 0 up to, but not, 1")
 
 
 class Harm:
@@ -83,6 +94,9 @@ class Harm:
             return
         x = np.array(self._blocks)
         self._blocks = []
+        self._bet(x)
+
+    def _bet(self, x: Array) -> None:
         for bet in self._worse:
             bet.update((1 + x) / 2)
         for bet in (self._fine, self._here):
@@ -95,8 +109,12 @@ class Harm:
     @property
     def fine(self) -> float:
         """Log evidence that the canary is not worse by the tolerance; -inf while this step points the other way."""
-        here = 1 - 2 * self._here.mean if self._here.n else inf
-        return self._fine.peak if here < self.rules.tolerance else -inf
+        return self._fine.peak if self._difference_here < self.rules.tolerance else -inf
+
+    @property
+    def _difference_here(self) -> float:
+        """How much more the canary harmed in this step."""
+        return 1 - 2 * self._here.mean if self._here.n else inf
 
     @property
     def blocks(self) -> int:
@@ -117,15 +135,91 @@ class Harm:
         }
 
 
+class Promised(Harm):
+    """Wrong answers, where an accuracy was promised.
+
+    Three more bets: against "the canary keeps the promise", "it is not better than the live version" and "it is not
+    worse". Each is read as it stands and not at its peak, so that what is said holds of all answers so far.
+    """
+
+    def __init__(self, rules: Rules, steps: int, floor: float) -> None:
+        self.floor = floor
+        self._wrong: list[float] = []
+        self._below = Betting(1 - floor)
+        self._better, self._not_as_good = Betting(1 / 2), Betting(1 / 2)
+        super().__init__(rules, steps)
+
+    def add(self, canary: bool, harm: float) -> None:
+        """One answer, as the share of its rows that were wrong."""
+        super().add(canary, harm)
+        if canary:
+            self._wrong.append(harm)
+
+    def settle(self) -> None:
+        """Bet on what came."""
+        self._below.update(np.array(self._wrong))
+        self._wrong = []
+        super().settle()
+
+    def _bet(self, x: Array) -> None:
+        super()._bet(x)
+        self._better.update((1 - x) / 2)
+        self._not_as_good.update((1 + x) / 2)
+
+    @property
+    def missed(self) -> bool:
+        """Whether the canary is shown to miss the promise."""
+        return self._below.log_e >= log(1 / self.rules.alpha)
+
+    @property
+    def broken(self) -> bool:
+        """Whether it is shown to be worse than the live version besides, by however little."""
+        return self.missed and self._not_as_good.log_e >= log(1 / self.rules.alpha)
+
+    @property
+    def fine(self) -> float:
+        """As of any harm; where the promise is missed, log evidence that the canary is better."""
+        if not self.missed:
+            return super().fine
+        return min(super().fine, self._better.log_e if self._difference_here < 0 else -inf)
+
+    def promise(self) -> dict[str, Any]:
+        """What was promised, whether it is shown to be missed, and the evidence as natural logarithms."""
+        return {
+            "min_accuracy": self.floor,
+            "missed": self.missed,
+            "log_evidence_missed": self._below.log_e,
+            "log_evidence_better": self._better.log_e,
+            "log_evidence_worse": self._not_as_good.log_e,
+            "log_evidence_needed": {
+                "missed": log(1 / self.rules.alpha),
+                "better": log(1 / self.rules.beta),
+                "worse": log(1 / self.rules.alpha),
+            },
+        }
+
+
 class Judge:
     """Takes outcomes, gives the verdict. ``steps`` is how many steps the rollout has."""
 
     def __init__(self, rules: Rules, *, steps: int = 1, slow: bool = True) -> None:
         """``slow``: whether there is a latency to compare with; where not, slowness is not judged."""
         self.rules = rules
-        self.harms: Mapping[str, Harm] = {name: Harm(rules, steps) for name in HARMS if slow or name != "slow answers"}
-        self.required = [n for n in self.harms if n != WRONG or rules.needs_labels]
+        self.promised = Promised(rules, steps, rules.min_accuracy) if rules.min_accuracy else None
+        harms = {name: Harm(rules, steps) for name in HARMS if slow or name != "slow answers"}
+        self.harms: Mapping[str, Harm] = harms | ({WRONG: self.promised} if self.promised else {})
         self._before = 0
+
+    @property
+    def misses(self) -> bool:
+        """Whether an accuracy was promised that the canary is shown to miss."""
+        self._settle()
+        return self.promised is not None and self.promised.missed
+
+    @property
+    def required(self) -> list[str]:
+        """The harms without evidence of which nothing is promoted."""
+        return [name for name in self.harms if name != WRONG or self.rules.needs_labels or self.misses]
 
     def begin_step(self) -> None:
         """The canary's weight has changed."""
@@ -149,10 +243,15 @@ class Judge:
             self.harms[name].add(canary, harm)
 
     def harmful(self) -> str | None:
-        """The harm that shows, with the canary's chance of a wrong rollback at most alpha over all harms together."""
+        """The harm that shows, with the canary's chance of a wrong rollback at most alpha over all harms together.
+
+        One that misses the promise is borne none: there "not worse" is tested by itself, with an alpha of its own.
+        """
         self._settle()
         enough = log(len(self.harms) / self.rules.alpha)
         shown = {name: harm.worst for name, harm in self.harms.items() if harm.worst >= enough}
+        if not shown and self.promised is not None and self.promised.broken:
+            return WRONG
         return max(shown, key=lambda name: shown[name]) if shown else None
 
     def progress(self) -> float:
@@ -177,7 +276,9 @@ class Judge:
         """Of each harm, and the rules."""
         enough = {"worse": log(len(self.harms) / self.rules.alpha), "fine": log(1 / self.rules.beta)}
         told = {"tolerance": self.rules.tolerance, "alpha": self.rules.alpha, "beta": self.rules.beta}
-        return {**{name: harm.numbers() for name, harm in self.harms.items()}, **told, "log_evidence_needed": enough}
+        promise = {"promise": self.promised.promise()} if self.promised else {}
+        harms = {name: harm.numbers() for name, harm in self.harms.items()}
+        return {**harms, **told, "log_evidence_needed": enough, **promise}
 
     def describe(self, name: str) -> str:
         """One harm, in words."""

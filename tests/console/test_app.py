@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,15 @@ def test_promote_and_roll_back(keep: Keep, serve: Serve, browse: Browse) -> None
     assert browser.submit("/models/digits/rollback", why="").status_code == 303
     assert (keep.registry.route("digits").live, keep.registry.route("digits").previous) == (1, 2)
     assert keep.registry.journal("digits", kind="route")[-1].why == "decided in the console"
+
+
+@pytest.mark.parametrize("promised", [0.0, 0.95])
+def test_a_rollout_says_which_accuracy_it_is_held_to(keep: Keep, serve: Serve, browse: Browse, promised: float) -> None:
+    keep.settings = replace(keep.settings, min_accuracy=promised)
+    asks = browse(f"{serve().url}/console").get("/models/digits/versions/2/rollout").text
+    said = "95.0% of its answers are promised to be right: where it is shown to miss that, it has to be better than @1."
+    assert (said in asks) == bool(promised)
+    assert ("are promised" in asks) == bool(promised)
 
 
 def test_a_change_of_what_has_changed_meanwhile_is_not_made(keep: Keep, serve: Serve, browse: Browse) -> None:

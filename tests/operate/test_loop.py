@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ from modelkeep.data import traffic
 from modelkeep.data.dataset import Dataset
 from modelkeep.errors import BadData, Regressed, Unsupported
 from modelkeep.operate.loop import Loop
-from modelkeep.operate.policy import Policy, Rolling, Spending, Updating
+from modelkeep.operate.policy import Policy, Rolling, Spending, Updating, Watching
 from modelkeep.types import Finding, Ref, Report, Route
 
 DRIFT = Finding("drift", "inputs", "12 features moved", since=50.0)
@@ -44,6 +45,7 @@ class PlayedKeep:
         self.refuse: Exception | None = None
         self.untrainable: Exception | None = None
         self.done: list[str] = []
+        self.plan: Any = None
 
     def monitor(self, ref: Ref, **limits: Any) -> Any:
         return SimpleNamespace(findings=self.findings, describe=lambda: "something was found")
@@ -73,6 +75,7 @@ class PlayedKeep:
 
     def rollout(self, version: Any, plan: Any, *, on_step: Any) -> Any:
         self.done.append(f"rollout {version.ref} {plan.steps}")
+        self.plan = plan
         on_step(f"{version.ref}: {self.verdict}")  # as the real one tells its decision
         self.registry.now = Route("m", live=version.number if self.verdict == "promote" else 1)
         return SimpleNamespace(verdict=self.verdict, why=f"{version.ref}: {self.verdict}")
@@ -139,6 +142,15 @@ def test_the_rows_that_were_learned_from_are_let_go_before_the_rollout() -> None
             return super().rollout(version, plan, on_step=on_step)
 
     assert loop(Holding(findings=[DRIFT], labels=200)).turn() is True
+
+
+@pytest.mark.parametrize("floor", [None, 0.95])
+def test_the_accuracy_that_is_watched_is_the_one_a_canary_is_held_to(floor: float | None) -> None:
+    keep = PlayedKeep(findings=[DRIFT], labels=100)
+    promised = loop(keep)
+    promised.policy = replace(promised.policy, watch=Watching(min_accuracy=floor))
+    promised.turn()
+    assert keep.plan.min_accuracy == floor
 
 
 def test_the_end_of_a_rollout_is_said_once_and_written() -> None:

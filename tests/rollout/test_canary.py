@@ -71,6 +71,47 @@ class TestVerdicts:
         assert registry.kept.canary is None
 
 
+class TestPromisedAccuracy:
+    PROMISED = replace(LABELLED, min_accuracy=0.95, max_seconds=15)
+
+    def test_two_that_are_nearly_always_wrong(self, registry: Any, make_world: Any, ways: Any) -> None:
+        decision = run(self.PROMISED, make_world(registry, ways(wrong=0.9), ways(wrong=0.9)))
+        assert decision.verdict == "inconclusive"
+        assert (registry.kept.live, registry.kept.canary) == (1, None)
+        assert decision.why.startswith("digits@2 stays undecided, so it is ended; ")
+        missed = "its accuracy is shown to be below the promised 95%, so it has to be better than digits@1, which"
+        assert decision.why.endswith(f"; {missed} stays live")
+        assert decision.numbers["promise"]["missed"] is True
+
+    def test_without_the_promise_they_are_promoted(self, registry: Any, make_world: Any, ways: Any) -> None:
+        plan = replace(self.PROMISED, min_accuracy=None)
+        decision = run(plan, make_world(registry, ways(wrong=0.9), ways(wrong=0.9)))
+        assert decision.verdict == "promote"
+        assert "promise" not in decision.numbers
+
+    def test_a_better_one_takes_over_and_it_is_said_what_it_misses(
+        self, registry: Any, make_world: Any, ways: Any
+    ) -> None:
+        decision = run(self.PROMISED, make_world(registry, ways(wrong=0.9), ways(wrong=0.4)))
+        assert decision.verdict == "promote"
+        missed = "though its accuracy is shown to be below the promised 95%"
+        assert decision.why.startswith(f"digits@2 is live: better than digits@1, {missed}; errors: ")
+        assert decision.numbers["promise"]["log_evidence_better"] >= np.log(100)
+
+    def test_one_that_breaks_what_the_live_version_keeps(self, registry: Any, make_world: Any, ways: Any) -> None:
+        """Six points worse where fifteen are borne."""
+        plan = replace(self.PROMISED, tolerance=0.15, steps=(0.5,), max_seconds=60)
+        decision = run(replace(plan, alpha=1e-3), make_world(registry, ways(wrong=0.02), ways(wrong=0.12)))
+        assert decision.verdict == "rollback"
+        assert "was rolled back at 50%; wrong answers: " in decision.why
+        assert "its accuracy is shown to be below the promised 95%" in decision.why
+
+    def test_one_that_keeps_it(self, registry: Any, make_world: Any, ways: Any) -> None:
+        decision = run(self.PROMISED, make_world(registry, ways(wrong=0.3), ways(wrong=0.02)))
+        assert decision.verdict == "promote"
+        assert "not worse than digits@1 by 5 percentage points; errors" in decision.why
+
+
 class TestNoData:
     def test_no_traffic_is_no_verdict(self, registry: Any, make_world: Any, ways: Any) -> None:
         decision = run(LABELLED, make_world(registry, ways(), ways(), rate=0))

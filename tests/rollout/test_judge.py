@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from modelkeep.errors import BadSettings
-from modelkeep.rollout.judge import Harm, Judge, Rules
+from modelkeep.rollout.judge import WRONG, Harm, Judge, Rules
 
 LOOK_EVERY = 10
 
@@ -97,6 +97,102 @@ class TestPromises:
             canary = bool(rng.random() < 0.3)
             judge.add("wrong answers", canary, float(rng.random() < (0.02 if at < 300 else 0.5)))
             assert judge.harmful() is None
+
+
+class TestPromisedAccuracy:
+    """A share of answers that are right was promised; the tolerance alone asks only not to be much worse than live."""
+
+    RULES = Rules(needs_labels=True, min_accuracy=0.95)
+    FREE = Rules(needs_labels=True)
+
+    def ends(self, live: float, canary: float, rules: Rules, runs: int = 10, requests: int = 3000) -> Counter[str]:
+        return Counter(simulate(live, canary, 0.5, rules=rules, requests=requests, seed=s)[0] for s in range(runs))
+
+    def test_equals_that_are_nearly_all_wrong_are_not_promoted(self) -> None:
+        assert self.ends(0.9, 0.9, self.FREE)["promote"] >= 7, "what it is about: without a promise they are"
+        assert self.ends(0.9, 0.9, self.RULES) == {"continue": 10}
+
+    def test_one_that_is_better_is_promoted_though_it_misses_the_promise(self) -> None:
+        assert self.ends(0.9, 0.4, self.RULES) == {"promote": 10}
+
+    def test_one_that_misses_what_the_live_version_keeps_is_rolled_back_within_the_tolerance(self) -> None:
+        assert self.ends(0.04, 0.085, self.FREE)["rollback"] == 0
+        assert self.ends(0.04, 0.085, self.RULES, requests=6000)["rollback"] >= 9
+
+    def test_one_that_keeps_it_is_judged_as_before(self) -> None:
+        for live, canary in ((0.02, 0.02), (0.05, 0.05), (0.4, 0.05), (0.0, 0.035)):
+            told = [
+                [simulate(live, canary, 0.3, rules=rules, seed=seed) for seed in range(10)]
+                for rules in (self.RULES, self.FREE)
+            ]
+            assert told[0] == told[1]
+
+    def test_one_that_keeps_it_by_a_hair_is_rarely_said_to_miss_it(self) -> None:
+        """90 % right where 90 % was promised, looked at after each answer: wrong with a chance of alpha."""
+        rules, said = Rules(alpha=0.05, min_accuracy=0.9), 0
+        for seed in range(200):
+            judge, wrong = Judge(rules, slow=False), np.random.default_rng(seed).random(1000) < 0.1
+            for one in wrong:
+                judge.add(WRONG, True, float(one))
+                if judge.misses:
+                    said += 1
+                    break
+        assert within(said, 200, rules.alpha)
+
+    def test_no_more_wrong_promotions_of_equals_than_beta(self) -> None:
+        """Shown to miss it early, so that only a bet on better can promote them."""
+        rules = Rules(alpha=0.1, beta=0.1, needs_labels=True, min_accuracy=0.95)
+        assert within(verdicts(0.6, 0.6, 80, rules, requests=900)["promote"], 80, rules.beta)
+
+    def test_labels_that_come_though_not_needed_hold_a_promotion_back(self) -> None:
+        judge = Judge(Rules(min_accuracy=0.95), slow=False)
+        for at in range(600):
+            for canary in (False, True):
+                judge.add("errors", canary, 0.0)
+                if at % 10 == 0:
+                    judge.add("wrong answers", canary, 1.0)
+        assert judge.misses
+        assert judge.required == ["errors", "wrong answers"]
+        assert judge.verdict() == "continue"
+
+    def test_a_bad_last_step_takes_better_back(self) -> None:
+        judge = Judge(self.RULES, steps=2, slow=False)
+        for at in range(400):
+            judge.add("errors", True, 0.0)
+            judge.add("errors", False, 0.0)
+            judge.add("wrong answers", False, 1.0)
+            judge.add("wrong answers", True, float(at % 2))
+        assert (judge.verdict(), judge.misses) == ("promote", True)
+        judge.begin_step()
+        for _ in range(20):
+            judge.add("errors", True, 0.0)
+            judge.add("errors", False, 0.0)
+            judge.add("wrong answers", False, 1.0)
+            judge.add("wrong answers", True, 1.0)
+        assert judge.verdict() == "continue"
+
+    @pytest.mark.parametrize("floor", [None, 0.0])
+    def test_no_promise_changes_nothing(self, floor: float | None) -> None:
+        judge = Judge(Rules(min_accuracy=floor), slow=False)
+        assert "promise" not in judge.numbers()
+        assert not judge.misses
+
+    def test_a_promise_without_labels_changes_no_verdict(self) -> None:
+        bound, free = Judge(Rules(min_accuracy=0.95), slow=False), Judge(Rules(), slow=False)
+        for at in range(400):
+            for judge in (bound, free):
+                judge.add("errors", False, 0.0)
+                judge.add("errors", True, 0.0)
+            assert bound.verdict() == free.verdict(), f"at request {at}"
+        assert free.verdict() == "promote"
+        numbers = bound.numbers()
+        assert numbers.pop("promise")["missed"] is False
+        assert numbers == free.numbers()
+
+    @pytest.mark.parametrize("floor", [-0.1, 1.0, float("nan")])
+    def test_what_cannot_be_promised_is_refused(self, floor: float) -> None:
+        with pytest.raises(BadSettings, match=r"min_accuracy is .*; give a share from 0 up to, but not, 1"):
+            Rules(min_accuracy=floor)
 
 
 class TestKayenta:
