@@ -105,6 +105,8 @@ def _options(config: ServeConfig) -> tuple[Any, list[Any]]:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = SILENT
     options.inter_op_num_threads = 1
+    # else its threads spin for some 40 ms after each run, and take cores from whatever else is there
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     if config.threads:
         options.intra_op_num_threads = config.threads
     providers: list[Any] = [wanted]
