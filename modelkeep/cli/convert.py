@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from modelkeep.cli.output import FILE, as_json, dump, open_keep, progress, say, say_reports, table, version_json
+from modelkeep.quantities import counted
 
 
 @click.command(epilog="Example: modelkeep convert digits@1 --to onnx --data test.npz")
@@ -62,7 +63,7 @@ def _differences(numbers: Mapping[str, Any]) -> None:
         return "–" if value is None else format(value, form)
 
     table(
-        f"differences, {numbers['n']:,} rows",
+        f"differences, {counted(numbers['n'], 'row')}",
         ("output", "values", "max abs", "max relative", "cosine", "same best class"),
         [
             (

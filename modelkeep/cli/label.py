@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from modelkeep.cli.output import FILE, as_json, dump, open_keep, say
-from modelkeep.quantities import seconds
+from modelkeep.quantities import counted, seconds
 
 if TYPE_CHECKING:
     from modelkeep.data.label_files import Truth
@@ -46,23 +46,23 @@ def _say_recorded(recorded: Recorded, truth: Truth) -> None:
     from modelkeep.data.labels import MAX_LABELS
 
     same = recorded.given - recorded.new - recorded.changed
-    say(f"{recorded.given} labels: {recorded.new} new, {recorded.changed} changed, {same} known already")
+    say(f"{counted(recorded.given, 'label')}: {recorded.new} new, {recorded.changed} changed, {same} known already")
     if recorded.given > MAX_LABELS:
         say(f"only the newest {MAX_LABELS:,} labels are kept; those before them count no more")
     if truth.repeated:
-        say(f"{truth.repeated} rows have an id that comes again further down, where the label counts")
-    say(f"{recorded.matched} belong to a captured request")
+        say(f"{counted(truth.repeated, 'row')} with an id that comes again further down, where the label counts")
+    say(f"{recorded.matched} met a captured request")
     if recorded.unmatched:
         told = ", ".join(recorded.examples) + (", …" if recorded.unmatched > len(recorded.examples) else "")
         why = "never asked here, not captured (above capture_rate a share is), or gone since"
-        say(f"{recorded.unmatched} do not ({told}): {why}")
+        say(f"{recorded.unmatched} met none ({told}): {why}")
 
 
 def _say_lag(name: str, lag: Lag) -> None:
     if lag.since is None or lag.coverage is None:
         return say(f"no answer of {name} is captured, so there is nothing to join labels with")
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(lag.since))
-    say(f"{lag.labelled} of {lag.answers} answers since {since} have a label: {lag.coverage:.1%}")
+    say(f"{lag.labelled} of {counted(lag.answers, 'answer')} since {since} got a label: {lag.coverage:.1%}")
     if lag.median is not None and lag.p90 is not None:
         say(f"labels come {seconds(lag.median)} after the answer (median), 90 % within {seconds(lag.p90)}, n {lag.n}")
     return None

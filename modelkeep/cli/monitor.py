@@ -11,6 +11,7 @@ import click
 
 from modelkeep.cli.output import DURATION, FILE, SHARE, SOME_TIME, as_json, dump, open_keep, say, table
 from modelkeep.extras import load
+from modelkeep.quantities import counted
 
 if TYPE_CHECKING:
     from modelkeep.monitor.watch import Checked
@@ -79,7 +80,11 @@ def monitor(
         checked = keep.monitor(ref, alerts=alerts, **limits)
         while watch and not checked.findings:
             if sys.stderr.isatty():
-                click.echo(f"\r{time.strftime('%H:%M:%S')} nothing found in {checked.n} requests", nl=False, err=True)
+                click.echo(
+                    f"\r{time.strftime('%H:%M:%S')} nothing found in {counted(checked.n, 'request')}",
+                    nl=False,
+                    err=True,
+                )
             time.sleep(watch)
             checked = keep.monitor(ref, alerts=alerts, **limits)
     if html is not None:
@@ -95,9 +100,9 @@ def _show(checked: Checked) -> None:
     """The findings as a table, then what else is known, a line each."""
     if checked.findings:
         rows = [(f.kind, f.subject, _clock(f.since), f.why) for f in checked.findings]
-        table(f"{checked.ref}, {checked.n} requests", ("kind", "of", "since", "what was found"), rows)
+        table(f"{checked.ref}, {counted(checked.n, 'request')}", ("kind", "of", "since", "what was found"), rows)
     else:
-        say(f"{checked.ref}, {checked.n} requests: nothing found")
+        say(f"{checked.ref}, {counted(checked.n, 'request')}: nothing found")
     for line in checked.lines:
         say(f"  {line}")
 

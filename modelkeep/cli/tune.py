@@ -20,7 +20,7 @@ from modelkeep.cli.output import (
     say,
     table,
 )
-from modelkeep.quantities import seconds, size
+from modelkeep.quantities import counted, seconds, size
 
 if TYPE_CHECKING:
     from modelkeep.types import Report
@@ -86,7 +86,7 @@ def _front(ref: str, report: Report, *, all_: bool) -> None:
     ]
     hidden = len(found["candidates"]) - len(rows)
     table(
-        f"{ref}: {found['concurrency']} requests in flight, promise p99 ≤ {seconds(promise['p99'])}"
+        f"{ref}: {counted(found['concurrency'], 'request')} in flight, promise p99 ≤ {seconds(promise['p99'])}"
         + (f"; {hidden} that others beat in all three are hidden (--all)" if hidden else ""),
         ("setting", "requests/s", "p50", "p99", "memory", "n", ""),
         [
@@ -120,7 +120,10 @@ def _say(report: Report) -> None:
     said = f"{rate(naive['throughput'])} requests/s, p99 {seconds(naive['p99'])}{cost}"
     say(f"the naive setting ({_label(naive)}): {said}")
     known = f" and {made['reused']} known from before" if made["reused"] else ""
-    say(f"{made['made']} measurements made{known}, where trying all would have been {made['settings']} settings")
+    say(
+        f"{counted(made['made'], 'measurement')} made{known}, where trying all would have been "
+        f"{counted(made['settings'], 'setting')}"
+    )
     for why, labels in _refused(found["refused"], found["candidates"]).items():
         say(f"left out: {', '.join(labels)}: {why}")
     if other := found["other"]:

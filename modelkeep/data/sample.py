@@ -20,6 +20,7 @@ from modelkeep.data.packed import size_of
 from modelkeep.data.sample_files import Group
 from modelkeep.data.sampler import ALL, mark_of
 from modelkeep.errors import BadData, BadSettings, NotFound
+from modelkeep.quantities import counted
 
 if TYPE_CHECKING:
     from modelkeep.data.traffic import Exchange
@@ -271,7 +272,7 @@ def _unlabelled(captured: Path, model: str, since: float) -> str:
     """Why there are no labelled rows."""
     if bare := traffic.bare_labels(captured, model, since):
         return (
-            f"{bare} requests of '{model}' have a label, but the inputs of none were kept (capture_share, "
+            f"{counted(bare, 'request')} of '{model}' got a label, but the inputs of none were kept (capture_share, "
             "capture_bytes); keep them with: modelkeep serve --sample DIR"
         )
     return f"no captured request of '{model}' has a label yet; hand labels in with: modelkeep label {model} FILE"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from modelkeep.evidence import median_interval
+from modelkeep.quantities import counted
 from modelkeep.types import Report, Runner
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def race(
     verdict = "faster" if low > 1 else "slower" if high < 1 else "neither faster nor slower, as far as this shows"
     why = (
         f"{ratio:.2f} times as fast (95 % interval {low:.2f} to {high:.2f}: {verdict}); {median_a * 1000:.3f} ms → "
-        f"{median_b * 1000:.3f} ms for {rows} rows"
+        f"{median_b * 1000:.3f} ms for {counted(rows, 'row')}"
     )
     numbers = {
         "seconds_a": median_a,
@@ -50,7 +51,7 @@ def race(
         "rounds": heats * rounds,
         "rows": rows,
     }
-    return Report("race", None, why, numbers, f"{heats} heats of {rounds} rounds of {rows} rows")
+    return Report("race", None, why, numbers, f"{heats} heats of {rounds} rounds of {counted(rows, 'row')}")
 
 
 def _heat(a: Callable[[], Runner], b: Callable[[], Runner], inputs: Arrays, rounds: int) -> Array:

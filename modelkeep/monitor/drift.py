@@ -22,6 +22,7 @@ import numpy as np
 
 from modelkeep.data.bins import Bins
 from modelkeep.monitor.detector import Detector
+from modelkeep.quantities import counted
 from modelkeep.types import Finding
 
 if TYPE_CHECKING:
@@ -197,11 +198,13 @@ class Drift:
         distance, rarer = float(np.abs(after - before).sum() / 2), self._rarer(feature, after)
         if feature in self._classes and before[rarer] - after[rarer] > distance / 2:
             return (
-                f"{self.bins.label(feature, rarer)} is the answer to {after[rarer]:.1%} of {n} requests, of the "
-                f"reference rows to {before[rarer]:.1%}, of which it may lose {self.tolerance.lost:.0%}"
+                f"{self.bins.label(feature, rarer)} is the answer to {after[rarer]:.1%} of {counted(n, 'request')}, of "
+                f"the reference rows to {before[rarer]:.1%}, of which it may lose {self.tolerance.lost:.0%}"
             )
         may = self.tolerance.share
-        return f"{distance:.0%} of {n} requests fall elsewhere than the reference rows did, where {may:.0%} may"
+        return (
+            f"{distance:.0%} of {counted(n, 'request')} fall elsewhere than the reference rows did, where {may:.0%} may"
+        )
 
     def distance(self, start: int = 0) -> Array:
         """[features]: total variation distance of the requests since a step from the reference; 0 to 1.
@@ -270,8 +273,9 @@ class Drift:
         of = f"of {numbers['features']} features " if numbers["features"] > 1 else ""
         return (
             f"{self.subject}: {of}{numbers['most_moved'][0]['feature']} moved{' most' if of else ''}, "
-            f"{numbers['moved']:.0%} of {numbers['since_n']} requests (tolerance {self.tolerance.share:.0%}); "
-            f"evidence {max(numbers['log_evidence'], 0):.1f} of the {self.detector.needed:.1f} that make a finding"
+            f"{numbers['moved']:.0%} of {counted(numbers['since_n'], 'request')} (tolerance "
+            f"{self.tolerance.share:.0%}); evidence {max(numbers['log_evidence'], 0):.1f} of the "
+            f"{self.detector.needed:.1f} that make a finding"
         )
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from modelkeep.monitor.burn import Burn, Minute, burn
 from modelkeep.monitor.detector import Rising
 from modelkeep.monitor.leak import Leak
+from modelkeep.quantities import counted
 from modelkeep.types import Finding
 
 if TYPE_CHECKING:
@@ -143,6 +144,6 @@ class Health:
         if not self.n:
             return "no request was captured"
         spent = self.burn()
-        told = [f"{self.failed} of {self.n} requests failed"]
+        told = [f"{self.failed} of {counted(self.n, 'request')} failed"]
         told += [spent.describe()] if spent else []
         return "; ".join([*told, self.leak.describe()] if self.leak.n else told)

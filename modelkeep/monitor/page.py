@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from modelkeep.monitor.burn import NAMES, PAIRS
 from modelkeep.monitor.plots import Line, bars, lines, percent
+from modelkeep.quantities import counted
 
 if TYPE_CHECKING:
     from modelkeep.monitor.watch import Checked
@@ -69,7 +70,8 @@ def page(checked: Checked, at: float | None = None) -> str:
         "" if checked.since is None else f" since {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(checked.since))}"
     )
     parts = [
-        f'<h1>{escape(checked.ref)}</h1><p class="soft">{checked.n:,} requests{since}; looked at {escape(when)}</p>',
+        f"<h1>{escape(checked.ref)}</h1>",
+        f'<p class="soft">{counted(checked.n, "request")}{since}; looked at {escape(when)}</p>',
         _findings(checked.findings),
         _tiles(checked.numbers),
         *(_features(subject, checked) for subject in ("inputs", "answers")),
@@ -135,9 +137,9 @@ def _features(subject: str, checked: Checked) -> str:
     numbers = checked.numbers[subject]
     evidence = max(numbers["log_evidence"], 0.0)
     said = (
-        f"Of {numbers['features']} features; {numbers['since_n']:,} requests beside the reference rows; "
-        f"{percent(numbers['tolerance'])} may move. Evidence {evidence:.1f} of the {numbers['log_threshold']:.1f} that "
-        "make a finding."
+        f"Of {counted(numbers['features'], 'feature')}; {counted(numbers['since_n'], 'request')} beside the reference "
+        f"rows; {percent(numbers['tolerance'])} may move. Evidence {evidence:.1f} of the "
+        f"{numbers['log_threshold']:.1f} that make a finding."
     )
     drawn = "".join(_figure(_title(row), "", _bars(row)) for row in rows)
     keys = '<span class="key before"></span>reference rows<span class="key live"></span>requests'
@@ -222,9 +224,9 @@ def _assumption(numbers: Mapping[str, Any]) -> str:
         return ""
     held = numbers.get("calibration", {})
     n = held.get("n", 0)
-    verdict = f"Held against {n:,} labels, that is so." if n else "No label has come yet that could tell."
+    verdict = f"Held against {counted(n, 'label')}, that is so." if n else "No label has come yet that could tell."
     if not held.get("holds", True):
-        verdict = f"Held against {n:,} labels, that is no longer so: the estimates are void."
+        verdict = f"Held against {counted(n, 'label')}, that is no longer so: the estimates are void."
     elif numbers["estimated"].get("doubtful"):
         verdict = DOUBT
     return f'<p class="soft">Estimates assume that {escape(numbers["estimated"]["assumes"])}. {verdict}</p>'

@@ -13,6 +13,7 @@ from modelkeep.monitor.estimated import Calibrated, Calibration
 from modelkeep.monitor.labelled import Labelled, Slices, answer
 from modelkeep.monitor.quality import are_classes
 from modelkeep.monitor.watched import Place, stride
+from modelkeep.quantities import counted
 
 if TYPE_CHECKING:
     from modelkeep.data.labels import Lag
@@ -137,10 +138,11 @@ class Truth:
         quality, n = self.labelled.quality, self.labelled.n
         if not n:
             what = self._judged()
-            told = f"no truth has come for {self.lag.answers} captured answers, so {what} is unknown (modelkeep label)"
+            answers = counted(self.lag.answers, "captured answer")
+            told = f"no truth has come for {answers}, so {what} is unknown (modelkeep label)"
             lines = [told] if what else []
         else:
-            told = quality.describe() if quality.wrong.values else f"the truth is known of {n:,} requests"
+            told = quality.describe() if quality.wrong.values else f"the truth is known of {counted(n, 'request')}"
             lines = [f"{told}, {self.lag.coverage or 0:.0%} of those captured"]
         others = {name: one for name, one in self.labelled.measured().items() if name != "accuracy"}
         if others:

@@ -20,6 +20,7 @@ from modelkeep.monitor.profiled import Profiled
 from modelkeep.monitor.truth import Truth
 from modelkeep.monitor.vital import Vital
 from modelkeep.monitor.watched import Watched
+from modelkeep.quantities import counted
 from modelkeep.types import Finding, Model, Version
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ class Checked:
     def describe(self) -> str:
         """Some lines for a person: the findings first."""
         found = [f"{f.kind} of {f.subject}: {f.why}" for f in self.findings] or ["nothing found"]
-        return "\n".join([f"{self.ref}, {self.n} requests: {found[0]}", *(f"  {t}" for t in (*found[1:], *self.lines))])
+        first = f"{self.ref}, {counted(self.n, 'request')}: {found[0]}"
+        return "\n".join([first, *(f"  {t}" for t in (*found[1:], *self.lines))])
 
 
 def check(
@@ -153,16 +155,18 @@ class Run:
         if not self.drifts:
             notes.append("drift is not judged: the version keeps no reference rows; add it with --data")
         if strange := self.profiled.run.strange or self.captured.unreadable:
-            notes.append(f"{strange} requests did not have the form of the reference rows")
+            notes.append(f"{counted(strange, 'request')} did not have the form of the reference rows")
         if strange := self.truth.strange:
             notes.append(
-                f"{strange} labels cannot be compared with what was answered, such as {self.truth.example}: give one a "
-                "row, a number where answers are numbers, and for a class its number or its name in the model"
+                f"{counted(strange, 'label')} cannot be compared with what was answered, such as {self.truth.example}: "
+                "give one a row, a number where answers are numbers, and for a class its number or its name in "
+                "the model"
             )
         if unsaid := self.truth.unsaid:
             notes.append(
-                f"{unsaid} labels are of answers without the output '{self.watched.model.signature.outputs[0].name}', "
-                "which their clients did not ask for, and count for nothing"
+                f"{counted(unsaid, 'label')} came for answers without the output "
+                f"'{self.watched.model.signature.outputs[0].name}', which clients did not ask for, and "
+                "counted for nothing"
             )
         return notes
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from modelkeep.operate.policy import Spending
+from modelkeep.quantities import counted
 
 if TYPE_CHECKING:
     from modelkeep.registry import Entry
@@ -30,12 +31,12 @@ def refusal(spending: Spending, entries: Sequence[Entry], *, now: Callable[[], f
         failures = failures + 1 if stage == FAILED else 0 if stage in (PROMOTED, RESET) else failures
     if spending.failures and failures >= spending.failures:
         return (
-            f"{failures} updates failed in a row, so a person must look (modelkeep journal); "
+            f"{counted(failures, 'update')} failed in a row, so a person must look (modelkeep journal); "
             "then say: modelkeep operate POLICY --reset"
         )
     today = [at for at in starts if now() - at < DAY]
     if len(today) >= spending.updates_per_day:
-        return f"{len(today)} updates were made in the last day, which is all that the policy allows"
+        return f"the last day has seen {counted(len(today), 'update')}, which is all that the policy allows"
     if starts and now() - starts[-1] < spending.cooldown:
         began = time.strftime("%H:%M:%S", time.localtime(starts[-1]))
         return f"the last update began at {began}; the policy waits {spending.cooldown:.0f} s"

@@ -16,7 +16,7 @@ from modelkeep.data.dataset import Dataset
 from modelkeep.errors import BadData, BadModel, ModelkeepError, No, Unsupported
 from modelkeep.operate import budget
 from modelkeep.operate.policy import Policy
-from modelkeep.quantities import Lines
+from modelkeep.quantities import Lines, counted
 from modelkeep.rollout.canary import Canary
 from modelkeep.types import Finding, Ref, Route, Version
 
@@ -155,7 +155,7 @@ class Loop:
     def _update(self, finding: Finding, rows: Dataset) -> Version | None:
         """The new version; None where modelkeep refuses, which ends the cycle with the old version live."""
         base = self.keep.get(Ref(self.policy.model, "live"))
-        self._note(budget.STARTED, f"updating {base.ref} on {len(rows)} labelled requests: {finding.why}")
+        self._note(budget.STARTED, f"updating {base.ref} on {counted(len(rows), 'labelled request')}: {finding.why}")
         try:
             version = self.keep.update(
                 base, rows, method=self.policy.update.method, on_step=self._telling(), **self.policy.update.options()

@@ -17,6 +17,7 @@ from modelkeep.errors import BadData, BadModel, Unsupported
 from modelkeep.model import engines, folder
 from modelkeep.model.whole import whole
 from modelkeep.optimize.answers import agreement, answers, batches, fitted, fixed_batch
+from modelkeep.quantities import counted
 from modelkeep.types import Model, Report, Runner
 
 ONE_FILE = 1_500_000_000
@@ -93,7 +94,7 @@ class Quantize:
             )
 
     def _report(self, model: Model, made: Model, rows: Dataset | None) -> Report:
-        how = "dynamic" if self.dynamic else f"static, calibrated on {len(rows or ())} rows"
+        how = "dynamic" if self.dynamic else f"static, calibrated on {counted(len(rows or ()), 'row')}"
         numbers: dict[str, Any] = {"size_ratio": made.size / model.size, "n": len(rows or ())}
         why = f"int8 ({how}): {made.size:,} bytes instead of {model.size:,}"
         with contextlib.closing(engines.load(model)) as old, contextlib.closing(engines.load(made)) as new:

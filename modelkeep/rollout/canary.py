@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from modelkeep.data import traffic
 from modelkeep.errors import BadSettings, Conflict, NotFound
+from modelkeep.quantities import counted
 from modelkeep.rollout.judge import WRONG, Judge, Rules
 from modelkeep.rollout.outcomes import Outcomes, usual_p99
 from modelkeep.types import Ref, Route
@@ -179,7 +180,7 @@ class _Rollout:
                 return self._end("inconclusive", f"stays undecided, so it is ended; {self._lacking()}")
             if self.clock() - told >= TELL_EVERY:
                 told = self.clock()
-                self.tell(f"{self.judge.requests} requests to the canary; {self._lacking()}")
+                self.tell(f"{counted(self.judge.requests, 'request')} to the canary; {self._lacking()}")
             self.sleep(self.plan.poll)
 
     def _lacking(self) -> str:

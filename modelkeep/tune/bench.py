@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from modelkeep import extras
 from modelkeep.errors import ModelkeepError
+from modelkeep.quantities import counted
 from modelkeep.serve.crew import Crew
 from modelkeep.serve.loaded import Loaded, bring
 from modelkeep.serve.plane import Plane
@@ -164,7 +165,7 @@ def answered(found: load.Measured) -> None:
     """Raises ModelkeepError, with the first request's reason, where no request at all was answered."""
     if not found.latencies:
         raise ModelkeepError(
-            f"the model answered none of {found.errors} requests: {found.trouble or 'no reason given'}"
+            f"the model answered none of {counted(found.errors, 'request')}: {found.trouble or 'no reason given'}"
         )
 
 
@@ -172,5 +173,5 @@ def doubt(n: int) -> str:
     """What must be said of percentiles of n latencies."""
     for name, share in claims.SHARES.items():
         if n < (least := claims.least(share)):
-            return f" (only {n} requests: too few to claim {name}, which needs {least})"
+            return f" (only {counted(n, 'request')}: too few to claim {name}, which needs {least})"
     return ""

@@ -11,6 +11,7 @@ import numpy as np
 from modelkeep.errors import Unsupported, Wrong
 from modelkeep.model import engines, folder
 from modelkeep.model.signature import default_sizes, example
+from modelkeep.quantities import counted
 from modelkeep.tune import machine, scenarios, versus
 from modelkeep.tune.apart import Apart
 from modelkeep.tune.scenarios import NAMES, Progress, Scenarios
@@ -193,7 +194,9 @@ def _unanswered(name: str, found: Measured) -> str:
     """How many requests got no answer, where none may be late either; empty where all did."""
     if name == "server" or not found.errors:  # a server's count against its promise
         return ""
-    return f"{found.errors:,} of {found.errors + len(found.latencies):,} requests got no answer: {found.trouble}"
+    return (
+        f"{found.errors:,} of {counted(found.errors + len(found.latencies), 'request')} got no answer: {found.trouble}"
+    )
 
 
 def _within(progress: Progress, place: int, steps: int, name: str) -> Callable[[float, float, str], None]:

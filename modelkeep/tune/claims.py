@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from modelkeep import evidence
+from modelkeep.quantities import counted
 
 if TYPE_CHECKING:
     from modelkeep.types import Array
@@ -91,7 +92,7 @@ class Ratio:
     def text(self) -> str:
         """``2.10 (1.98 to 2.25, n = 9)``."""
         if self.low is None or self.high is None:
-            few = f"{self.n} rounds, {evidence.SIGN_TEST_LEAST} needed"
+            few = f"{counted(self.n, 'round')}, {evidence.SIGN_TEST_LEAST} needed"
             return f"{self.median:.2f} (interval not claimed: {few}, with more --rounds or a larger --budget)"
         return f"{self.median:.2f} ({self.low:.2f} to {self.high:.2f}, n = {self.n})"
 

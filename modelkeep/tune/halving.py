@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from modelkeep.quantities import counted
 from modelkeep.tune.figures import rate
 from modelkeep.tune.rounds import Entrant, Rounds, Window
 from modelkeep.tune.space import Space
@@ -66,7 +67,7 @@ class Race:
         p99 = found.percentile(0.99)
         lacks = []
         if found.errors:
-            lacks.append(f"{found.errors} requests without an answer")
+            lacks.append(f"{counted(found.errors, 'request')} without an answer")
         if p99 > self.promise.p99:
             lacks.append(f"p99 {p99 * 1e3:.3g} ms instead of {self.promise.p99 * 1e3:g} ms")
         if found.throughput < self.promise.throughput:

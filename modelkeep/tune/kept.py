@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from modelkeep.errors import ModelkeepError
+from modelkeep.quantities import counted
 from modelkeep.tune.rounds import Window
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class Kept:
             "rounds": [[self._row(window) for window in windows] for windows in rounds],
         }
         count = sum(map(len, rounds))
-        why = f"{count} measurement{'s' if count != 1 else ''} of settings, {self.concurrency} requests in flight"
+        why = f"{counted(count, 'measurement')} of settings, {counted(self.concurrency, 'request')} in flight"
         with contextlib.suppress(ModelkeepError):
             self.registry.note(self.name, KIND, why, data, self.who)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from modelkeep import evidence
+from modelkeep.quantities import counted
 from modelkeep.tune import claims
 from modelkeep.tune.bench import doubt
 from modelkeep.tune.figures import rate
@@ -107,7 +108,7 @@ def report(found: Outcome, search: Tune, settings: int) -> Report:
         "other": _other(found),
         "relief": found.relief,
     }
-    data = f"{search.concurrency} requests in flight"
+    data = f"{counted(search.concurrency, 'request')} in flight"
     why = _why(found, lacks) + doubt(len(best.latencies))
     return Report("tune", not lacks, why, numbers, data)
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from modelkeep.quantities import counted
 from modelkeep.tune import claims, figures
 from modelkeep.tune.bench import answered
 from modelkeep.tune.load import Measured
@@ -328,7 +329,7 @@ def summary(name: str, numbers: Mapping[str, Any]) -> str:
         interval = f" ({rows.low:,.0f} to {rows.high:,.0f})" if rows.low is not None and rows.high is not None else ""
         return f"offline {rows.median:,.0f} rows/s{interval}"
     p99 = numbers["percentiles"]["p99"]
-    told = f"p99 not claimed ({p99['n']} requests, {p99['needs']} needed)"
+    told = f"p99 not claimed ({counted(p99['n'], 'request')}, {p99['needs']} needed)"
     if p99["value"] is not None:
         told = f"p99 {p99['value'] * 1e3:.3g} ms (n = {p99['n']:,})"
     if name == "single":

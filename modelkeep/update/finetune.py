@@ -15,6 +15,7 @@ from modelkeep.data.dataset import Dataset, concat
 from modelkeep.errors import BadData, Unsupported
 from modelkeep.model import folder, formats
 from modelkeep.model.whole import whole
+from modelkeep.quantities import counted
 from modelkeep.types import Model, Report
 from modelkeep.update import classes, gate
 
@@ -141,6 +142,6 @@ def told(history: list[float], rows: int, mixed: int, source: str, aside: str = 
         "n": rows,
         "replayed": mixed - rows,
     }
-    moved = f"loss {history[0]:.3f} → {history[-1]:.3f} in {len(history)} epochs"
+    moved = f"loss {history[0]:.3f} → {history[-1]:.3f} in {counted(len(history), 'epoch')}"
     why = f"{moved} of {rows} new and {mixed - rows} old rows{'; ' if aside else ''}{aside}"
     return Report("training", None, why, numbers, source)

@@ -44,12 +44,12 @@ def test_what_became_of_them_and_how_late_they_are(tmp_path: Path, capsys: pytes
     assert code == 0
     assert out.splitlines()[:4] == [
         "3 labels: 3 new, 0 changed, 0 known already",
-        "1 rows have an id that comes again further down, where the label counts",
-        "2 belong to a captured request",
-        "1 do not (nobody): never asked here, not captured (above capture_rate a share is), or gone since",
+        "1 row with an id that comes again further down, where the label counts",
+        "2 met a captured request",
+        "1 met none (nobody): never asked here, not captured (above capture_rate a share is), or gone since",
     ]
     assert "2 of 4 answers since 20" in out
-    assert "have a label: 50.0%" in out
+    assert "got a label: 50.0%" in out
     assert "labels come 60" in out
     (tmp_path / "truth.csv").write_text("id,label\na,1\nb,2\n")
     assert "2 labels: 0 new, 1 changed, 1 known already" in call(capsys, "digits", "truth.csv")[1]

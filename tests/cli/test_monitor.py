@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from modelkeep.cli import main
+from modelkeep.cli.monitor import _show
 from modelkeep.data.traffic import Exchange, TrafficLog
 from modelkeep.keep import Keep
 from modelkeep.model import folder
+from modelkeep.monitor.watch import Checked
 from modelkeep.settings import Settings
-from modelkeep.types import Model, Signature, TensorSpec
+from modelkeep.types import Finding, Model, Signature, TensorSpec
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +48,15 @@ def test_nothing_found_is_0(capsys: pytest.CaptureFixture[str]) -> None:
     assert code == 0
     assert out.startswith("digits@1, 200 requests: nothing found\n")
     assert "drift is not judged: the version keeps no reference rows" in out
+
+
+def test_one_request_is_no_more_than_one(capsys: pytest.CaptureFixture[str]) -> None:
+    once = Checked("digits@1", 1, None, ())
+    assert once.describe() == "digits@1, 1 request: nothing found"
+    _show(once)
+    _show(replace(once, findings=(Finding("health", "errors", "it failed", {}),)))
+    assert "1 requests" not in (out := capsys.readouterr().out)
+    assert out.count("digits@1, 1 request") == 2
 
 
 def test_findings_are_a_table_and_1(capsys: pytest.CaptureFixture[str]) -> None:

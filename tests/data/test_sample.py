@@ -86,7 +86,7 @@ class TestRows:
             log.offer(exchange(at))
         log.close()
         labels.record(captured, "digits", {"r0": 4, "r2": 5, "r9": 7})
-        with pytest.raises(BadData, match="2 requests of 'digits' have a label, but the inputs of none were kept"):
+        with pytest.raises(BadData, match="2 requests of 'digits' got a label, but the inputs of none were kept"):
             sample.labelled(captured, "", "digits")
 
     def test_a_folder_without_one(self, tmp_path: Path) -> None:

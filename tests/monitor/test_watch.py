@@ -74,7 +74,7 @@ class TestLooks:
         assert checked.numbers["inputs"]["n"] == 1488
         assert checked.numbers["inputs"]["features"] == 16
         assert checked.numbers["answers"]["features"] == 3
-        assert checked.describe().startswith("digits@1, 1500 requests: nothing found\n  inputs: of 16 features")
+        assert checked.describe().startswith("digits@1, 1,500 requests: nothing found\n  inputs: of 16 features")
 
     def test_a_changed_world_is_found_in_inputs_and_answers(
         self, version: Version, model: Model, home: Path, send: Send, held_out: Callable[[int], Any], changed: Any
@@ -206,7 +206,7 @@ class TestQuality:
         checked = check(version, model, home)
         assert checked.numbers["quality"]["n"] == checked.numbers["estimated"]["n"] == 20
         assert [note for note in checked.notes if "labels" in note] == [
-            "3 labels are of answers without the output 'logits', which their clients did not ask for, and count for "
+            "3 labels came for answers without the output 'logits', which clients did not ask for, and counted for "
             "nothing"
         ]
 

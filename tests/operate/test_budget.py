@@ -34,7 +34,13 @@ def test_the_cooldown_is_waited_for() -> None:
 def test_updates_of_one_day_are_counted() -> None:
     spending = Spending(updates_per_day=2, cooldown=0)
     assert ask(spending, (STARTED, DAY + 1), (STARTED, 9)) is None
-    assert "2 updates were made in the last day" in str(ask(spending, (STARTED, 99), (STARTED, 9)))
+    assert "the last day has seen 2 updates, which" in str(ask(spending, (STARTED, 99), (STARTED, 9)))
+
+
+def test_one_update_is_no_more_than_one() -> None:
+    once = Spending(updates_per_day=1, failures=1, cooldown=0)
+    assert "has seen 1 update, which" in str(ask(once, (STARTED, 9)))
+    assert "1 update failed in a row" in str(ask(once, (FAILED, 9)))
 
 
 def test_failures_in_a_row_ask_for_a_person() -> None:
