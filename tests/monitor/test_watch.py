@@ -192,7 +192,7 @@ class TestQuality:
         checked = check(version, model, home)
         assert checked.numbers["quality"]["n"] == 19
         assert any(
-            note.startswith("1 labels cannot be compared") and f"{str(label)!r} of request r0" in note
+            note.startswith("1 label cannot be compared") and f"{str(label)!r} of request r0" in note
             for note in checked.notes
         )
 
