@@ -1,7 +1,7 @@
 """What does it cost to watch? Requests a second and memory of the service with everything on, against off.
 
     python benchmarks/monitor/cost.py [--model mlp|large|resnet18|bert-small] [--pairs 6] [--seconds 10] [--models 1]
-                                      [--control] [--json FILE]
+                                      [--at-once] [--control] [--json FILE]
 
 A model with reference rows is served by `modelkeep serve`, workers included on the first core: a perceptron 784-128-10,
 one of 20 million parameters, ResNet-18 with pictures of 600 KB, or BERT-small with sequences of 8 to 128 tokens. With
@@ -9,7 +9,11 @@ capture, collector, metrics and watcher as they are by default, or with capture,
 last core 32 connections load it without a pause, first for LEAD seconds, for of a rush more is kept than of a load that
 goes on, then for as long as is measured. The two take turns as processes, each started anew and alone on its core, and
 the order changes from pair to pair: two processes of the same program differ by some percent for as long as they run.
-Each pair gives one ratio; median of the pairs and the sign test's interval (95 %). With --control both are off, and the
+Each pair gives one ratio; median of the pairs and the sign test's interval (95 %).
+
+With --at-once both run at the same time on the same core, with half of the connections each, and the ratio is that of
+the CPU time of an answer: whatever slows the machine slows both, so that a few pairs tell a difference of 1 %. What
+watching takes by the second rather than by the request counts double then. With --control both are off, and the
 ratio shows how far it can be trusted. Memory is what the processes of a server have for themselves (private and their
 part of what is shared, PSS) after the load, on less off, by model, the median of the pairs.
 """
@@ -25,8 +29,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -35,7 +39,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "serving"))
 
-from load import WIDTH, asked, binary, closed, perceptron, timed, tree
+from load import WIDTH, asked, binary, closed, perceptron, timed, together, tree
 
 from modelkeep import Keep
 from modelkeep.data.dataset import Dataset
@@ -145,7 +149,11 @@ def run(room: Path, given: argparse.Namespace) -> dict[str, Any]:
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[-1]})
     for number in range(given.pairs):
-        for how in HOWS if number % 2 else HOWS[::-1]:
+        order = HOWS if number % 2 else HOWS[::-1]
+        if given.at_once:
+            both(room / str(number), served, given, cores[0], order, found)
+            continue
+        for how in order:
             environ = OFF if how == "off" or given.control else {}
             (at := room / f"{number}-{how}").mkdir()
             with serving(at, home(at, served, given.models), cores[0], environ) as (port, pid):
@@ -156,6 +164,29 @@ def run(room: Path, given: argparse.Namespace) -> dict[str, Any]:
                 time.sleep(QUIET)
                 found[f"{how} MB"].append(pss(pid))
     return found
+
+
+def both(
+    room: Path, served: Served, given: argparse.Namespace, core: int, order: Sequence[str], found: dict[str, Any]
+) -> None:
+    """One pair whose servers run at the same time."""
+    with ExitStack() as stack:
+        servers = []
+        for how in order:
+            environ = OFF if how == "off" or given.control else {}
+            (at := room / how).mkdir(parents=True)
+            servers.append(stack.enter_context(serving(at, home(at, served, given.models), core, environ)))
+        ports = [port for port, _ in servers]
+        for form, requests in served.requests.items():
+            together(ports, requests, CONNECTIONS // 2, LEAD)
+            before = [spent(pid) for _, pid in servers]
+            answers = together(ports, requests, CONNECTIONS // 2, given.seconds)
+            for how, n, begun, (_, pid) in zip(order, answers, before, servers, strict=True):
+                found[form][how].append(n / given.seconds)
+                found[form][f"{how} µs"].append(1e6 * (spent(pid) - begun) / n)
+        time.sleep(QUIET)
+        for how, (_, pid) in zip(order, servers, strict=True):
+            found[f"{how} MB"].append(pss(pid))
 
 
 def measured(port: int, pid: int, requests: list[bytes], seconds: float) -> tuple[float, float]:
@@ -172,8 +203,9 @@ def spent(pid: int) -> float:
     return sum(int(file.read_text().split()[0]) for file in files) / 1e9
 
 
-def tell(found: dict[str, Any], models: int) -> bool:
+def tell(found: dict[str, Any], models: int, *, at_once: bool) -> bool:
     """A table for a person; whether both promises are kept."""
+    over, under = ("off µs", "on µs") if at_once else HOWS
     print(
         "| requests | on, requests/s | off, requests/s | on / off (95 % interval) | CPU µs on, off |\n"
         "|---|---|---|---|---|"
@@ -181,15 +213,15 @@ def tell(found: dict[str, Any], models: int) -> bool:
     good = True
     for form in (key for key in found if not key.endswith("MB")):
         of = found[form]
-        ratio, low, high = median_interval([a / b for a, b in zip(of["on"], of["off"], strict=True)])
+        ratio, low, high = median_interval([a / b for a, b in zip(of[over], of[under], strict=True)])
         band = f" ({low:.3f} to {high:.3f})" if low is not None and high is not None else ""
         cells = [f"{median(of['on']):,.0f}", f"{median(of['off']):,.0f}", f"{ratio:.3f}{band}"]
         print(f"| {form} | {' | '.join(cells)} | {median(of['on µs']):.1f}, {median(of['off µs']):.1f} |")
-        good &= ratio >= LEAST
+        good = good and bool(ratio >= LEAST)
     mb = {how: median(found[f"{how} MB"]) for how in HOWS}
     each = (mb["on"] - mb["off"]) / models
     print(f"\nmemory: {mb['on']:.0f} MB on, {mb['off']:.0f} MB off, so {each:.1f} MB a model ({models})")
-    good &= each <= MOST_MB
+    good = good and each <= MOST_MB
     print(f"{'ok' if good else 'NO'}  at least {LEAST:.0%} of the throughput, and at most {MOST_MB:g} MB a model")
     return good
 
@@ -201,12 +233,13 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=6)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--models", type=int, default=1)
+    parser.add_argument("--at-once", action="store_true")
     parser.add_argument("--control", action="store_true")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as room:
         found = run(Path(room), given)
-    good = tell(found, given.models)
+    good = tell(found, given.models, at_once=given.at_once)
     if given.json:
         given.json.write_text(json.dumps(found), encoding="utf-8")
     raise SystemExit(not good)

@@ -8,6 +8,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -118,18 +119,32 @@ def closed(port: int, request: bytes | Sequence[bytes], connections: int, second
 
 def timed(port: int, request: bytes | Sequence[bytes], connections: int, seconds: float) -> tuple[list[float], float]:
     """The same, and answers a second: all that were asked for within ``seconds``, until the last of them has come."""
+    (latencies,), spent = _load([port], request, connections, seconds)
+    return sorted(latencies), len(latencies) / spent
+
+
+def together(ports: Sequence[int], request: bytes | Sequence[bytes], connections: int, seconds: float) -> list[int]:
+    """Answers of several servers that are loaded at the same time, with so many connections each."""
+    return [len(latencies) for latencies in _load(ports, request, connections, seconds)[0]]
+
+
+def _load(
+    ports: Sequence[int], request: bytes | Sequence[bytes], connections: int, seconds: float
+) -> tuple[list[list[float]], float]:
+    """Latencies by port, and the seconds that it took."""
     import uvloop
 
-    async def main() -> tuple[list[float], float]:
-        latencies: list[float] = []
+    async def main() -> tuple[list[list[float]], float]:
+        latencies: list[list[float]] = [[] for _ in ports]
         requests = itertools.cycle([request] if isinstance(request, bytes) else request)
         loop, began = asyncio.get_running_loop(), time.perf_counter()
         made = [
-            await loop.create_connection(lambda: _Client(requests, began + seconds, latencies), "127.0.0.1", port)
+            await loop.create_connection(partial(_Client, requests, began + seconds, found), "127.0.0.1", port)
+            for port, found in zip(ports, latencies, strict=True)
             for _ in range(connections)
         ]
         await asyncio.gather(*(client.done for _, client in made))
-        return sorted(latencies), len(latencies) / (time.perf_counter() - began)
+        return latencies, time.perf_counter() - began
 
     return uvloop.run(main())
 
