@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,14 +62,19 @@ def _from_csv(path: Path, text: str) -> Iterable[tuple[str, Any]]:
 
 
 def _value(text: str) -> Any:
-    """7 → 7, 0.5 → 0.5, cat → cat, [1, 2] → a list."""
-    kinds = (json.loads,) if text.startswith("[") else (int, float)
+    """7 → 7, 0.5 → 0.5, cat → cat, [1, 2] → a list, [nan, 2] too, for which it will be refused."""
+    kinds = (json.loads, _with_nan) if text.startswith("[") else (int, float)
     for kind in kinds:
         try:
             return kind(text)
         except ValueError:
             continue
     return text
+
+
+def _with_nan(text: str) -> Any:
+    """A list as Python writes it, and JSON does not."""
+    return json.loads(re.sub(r"\bnan\b", "NaN", text))
 
 
 def _from_lines(path: Path, text: str) -> Iterable[tuple[str, Any]]:

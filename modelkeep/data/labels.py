@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import sqlite3
+import sys
 import time
 from collections.abc import Mapping
 from contextlib import closing
@@ -58,8 +59,8 @@ def record(path: Path, model: str, labels: Mapping[str, Any], at: float | None =
     """Keep the truth of these requests: a label, or a list with one a row of the request, None where it is not known.
 
     The last label of a request is the one that counts; its time stays that of the first. Those without a captured
-    request are kept too, for one that is still being written. Raises BadData for a label that is no number, text, bool,
-    or list of these; then none is kept.
+    request are kept too, for one that is still being written. Raises BadData for a label that is no finite number,
+    text, bool, or list of these; then none is kept.
     """
     now = time.time() if at is None else at
     rows = iter([(_id(request), _as_json(request, label)) for request, label in labels.items()])
@@ -115,6 +116,14 @@ def read(path: Path, model: str, *, after: int = 0, limit: int | None = None) ->
 def known(path: Path, model: str) -> dict[str, Any]:
     """Request id → label, of all that are kept."""
     return {request: label for _, request, label in read(path, model)}
+
+
+def is_one(label: Any) -> bool:
+    """Whether it says what was so: a finite number, a bool, or a text that is neither empty nor another way to write
+    NaN."""
+    if isinstance(label, str):
+        return label.strip().lower() not in ("", "nan")
+    return isinstance(label, int | float) and abs(label) <= sys.float_info.max
 
 
 def newest(path: Path) -> int:
@@ -194,10 +203,10 @@ def _as_json(request: str, label: Any) -> str:
     plain = label.tolist() if hasattr(label, "tolist") else label
     each = plain if isinstance(plain, list) else [plain]
     known = [one for one in each if one is not None or plain is None]
-    if not known or any(not isinstance(one, str | int | float) or one != one for one in known):
+    if not known or not all(map(is_one, known)):
         raise BadData(
             f"the label of request '{request}' is {brief(label)}; give a number, a text, or a list with one a row "
-            "(null where a row has none)"
+            "(null where a row has none), and leave out a request whose truth is not known"
         )
     text = json.dumps(plain)
     if len(text) > MAX_TEXT:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from modelkeep.data import labels
 from modelkeep.data.summaries import are_probabilities
 from modelkeep.errors import BadSettings
 from modelkeep.monitor.classified import Classified, Measured, probabilities
@@ -89,7 +90,7 @@ def _number(outputs: Arrays, truth: list[Any], known: list[int], model: Model) -
     if first.dtype.kind != "f" or len(rows) != len(truth):
         return None
     true = [truth[row] for row in known]
-    if any(isinstance(one, str) for one in true):
+    if any(isinstance(one, str) or not labels.is_one(one) for one in true):
         return None
     return Answer(numbers=(rows[known].astype(np.float64), np.array(true, dtype=np.float64)))
 

@@ -36,16 +36,21 @@ class Numeric:
     ) -> None:
         self.worst, self.promise = worst, promise
         self._too_far = Rising(1 / PATIENCE, false_alarm_every, chunk=CHUNK)
+        self.void = 0
+        """Requests that count for no error, for an answer was not finite."""
         self._absolute: list[float] = []
         self._squared: list[float] = []
 
     def add(self, answers: Array, truth: Array, at: float) -> None:
-        """One request: [rows] each; its mean error is one observation. Answers that are not finite count for none."""
+        """One request: [rows] each; its mean error is one observation. Those that are not finite are counted."""
         errors = np.abs(answers.astype(np.float64) - truth.astype(np.float64))
-        if not np.isfinite(errors).all():
+        with np.errstate(over="ignore"):  # what becomes infinite counts for none either
+            squared = float((errors**2).mean())
+        if not np.isfinite(squared):
+            self.void += 1
             return
         self._absolute.append(float(errors.mean()))
-        self._squared.append(float((errors**2).mean()))
+        self._squared.append(squared)
         for kept in (self._absolute, self._squared):
             if len(kept) > 2 * MAX_VALUES:
                 del kept[:MAX_VALUES]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from math import isnan
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from modelkeep.data import labels
 from modelkeep.evidence import mean_interval
 from modelkeep.model.score import predictions
 from modelkeep.monitor.classified import Measured
@@ -58,15 +58,17 @@ def share_right(answers: Array | None, label: Any, names: Sequence[str] = ()) ->
 
 
 def codes(truth: Sequence[Any], names: Sequence[str] = ()) -> Array | None:
-    """Labels as class numbers, -1 for a name that the model does not know; None where one is no class."""
+    """Labels as class numbers, -1 for a name that the model does not know; None where one is no class, as NaN is."""
     found = [_code(one, names) for one in truth]
     return None if None in found else np.array(found, dtype=np.float64)
 
 
 def _code(label: Any, names: Sequence[str]) -> float | None:
+    if not labels.is_one(label):
+        return None
     if isinstance(label, str):
         return (float(names.index(label)) if label in names else -1.0) if names else None
-    return float(label) if isinstance(label, int | float) and not isnan(label) else None
+    return float(label)
 
 
 class Quality:

@@ -162,6 +162,10 @@ class Run:
                 "give one a row, a number where answers are numbers, and for a class its number or its name in "
                 "the model"
             )
+        if void := self.truth.labelled.numeric.void:
+            notes.append(
+                f"{counted(void, 'labelled request')} got an answer with NaN or infinity, and counted for no error"
+            )
         if unsaid := self.truth.unsaid:
             notes.append(
                 f"{counted(unsaid, 'label')} came for answers without the output "

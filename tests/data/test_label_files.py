@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,14 @@ def test_csv(tmp_path: Path) -> None:
 
 
 def test_a_list_in_a_cell(tmp_path: Path) -> None:
-    file = write(tmp_path, 'id,label\na,"[3, null, 1]"\nb,[one]\n')
-    assert label_files.read(file).labels == {"a": [3, None, 1], "b": "[one]"}
+    file = write(tmp_path, 'id,label\na,"[3, null, 1]"\nb,[one]\nc,"[""my nan""]"\n')
+    assert label_files.read(file).labels == {"a": [3, None, 1], "b": "[one]", "c": ["my nan"]}
+
+
+def test_nan_in_a_cell_is_no_text_that_might_be_a_class(tmp_path: Path) -> None:
+    found = label_files.read(write(tmp_path, 'id,label\na,nan\nb,"[nan, 2]"\n')).labels
+    assert math.isnan(found["a"])
+    assert math.isnan(found["b"][0])
 
 
 def test_json_lines(tmp_path: Path) -> None:

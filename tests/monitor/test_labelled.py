@@ -27,6 +27,9 @@ SKLEARN = Model(
     ("model.onnx",),
 )
 PRICE = model("float32", (None, 1))
+NO_LABELS: list[Any] = [float("nan"), float("inf"), 10**400, "nan", ""]
+"""None of them is taken any more; a file may hold some that were."""
+ANSWERED = [({"y": np.eye(1, 3, dtype="float32")}, SCORES), ({"y": np.ones((1, 1), "float32")}, PRICE)]
 
 
 class TestAnswer:
@@ -97,6 +100,7 @@ class TestAnswer:
             ({"y": np.zeros((1, 1), "float32")}, "cheap", PRICE),
             ({"y": np.zeros((2, 1), "float32")}, 1.0, PRICE),
             ({"y": np.zeros((1, 3), "float32")}, "cat", model("float32", (None, 3))),
+            *((outputs, label, whose) for label in NO_LABELS for outputs, whose in ANSWERED),
         ],
     )
     def test_what_cannot_be_compared_is_none(self, outputs: Any, label: Any, whose: Model) -> None:

@@ -15,6 +15,7 @@ from modelkeep.data.traffic import Exchange, TrafficLog
 from modelkeep.model.baseline import Baseline, Subject
 from modelkeep.monitor.limits import Limits
 from modelkeep.monitor.truth import Truth
+from modelkeep.monitor.watch import Run
 from modelkeep.monitor.watched import Watched
 from modelkeep.types import Model, Signature, TensorSpec
 
@@ -51,6 +52,19 @@ def test_how_many_have_a_label(prices: Truth) -> None:
     assert (numbers["n"], numbers["coverage"]) == (40, 0.4)
     assert prices.describe()[0] == "the truth is known of 40 requests, 40% of those captured"
     assert prices.labelled.findings() == []
+
+
+def test_answers_without_an_error_are_said(tmp_path: Path) -> None:
+    log = TrafficLog(tmp_path / "traffic.db")
+    for at, price in enumerate([5.0, np.nan, np.inf, 6.0]):
+        arrays: dict[str, Any] = {"inputs": {}, "outputs": {"price": np.full((1, 1), price)}}
+        log.offer(Exchange(f"r{at}", 1e6 + at, "house", 1, "live", "ok", 0.01, **arrays))
+    log.close()
+    labels.record(tmp_path / "traffic.db", "house", {f"r{at}": 4.0 for at in range(4)})
+    model = Model(tmp_path, "onnx", PRICE, ("model.onnx",))
+    checked = Run(Watched("house", 1, model, tmp_path, Limits(), None)).look()
+    assert checked.numbers["quality"]["mae"]["value"] == 1.5
+    assert "2 labelled requests got an answer with NaN or infinity, and counted for no error" in checked.notes
 
 
 def test_what_was_not_promised_is_not_called_a_promise(prices: Truth) -> None:
