@@ -5,47 +5,32 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import shutil
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from modelkeep import convert, optimize, update
+from modelkeep import convert, lineage, making, optimize, update
 from modelkeep.data import dataset, labels, sample
 from modelkeep.data.dataset import Dataset
-from modelkeep.errors import BadData, Damaged, ModelkeepError, Unsupported, Wrong
+from modelkeep.errors import ModelkeepError, Wrong
 from modelkeep.model import baseline, engines, folder, formats, score
 from modelkeep.optimize import budget
-from modelkeep.provenance import again, told
+from modelkeep.provenance import again
 from modelkeep.registry import Registry
 from modelkeep.settings import Settings, read
-from modelkeep.train.labels import sound
-from modelkeep.types import Model, Ref, Report, Route, Step, Version
+from modelkeep.types import Model, Ref, Report, Route, Version
 
 if TYPE_CHECKING:
+    from modelkeep.making import OnStep
     from modelkeep.monitor.alerts import Alerts
     from modelkeep.monitor.watch import Checked
     from modelkeep.monitor.watcher import Watcher
     from modelkeep.rollout.canary import Canary, Decision
     from modelkeep.serve.plane import Plane
-    from modelkeep.tune.benchmark import Benchmark, Subject
+    from modelkeep.tune.benchmark import Benchmark
     from modelkeep.tune.search import Tune
-
-OnStep = Callable[[float, int, str], None]
-"""Told before each step, and while one goes on, how many are done, how many there are, and what is being done."""
-STALE_WORK_SECONDS = 24 * 3600.0
-"""A workspace this old was left by a process that was killed."""
-
-
-class Made(NamedTuple):
-    """A step's result before the registry remembers it."""
-
-    model: Model
-    made_by: str
-    reports: tuple[Report, ...]
 
 
 class Keep:
@@ -60,7 +45,7 @@ class Keep:
         self.who = who
         self.telling = threading.Lock()
         """Who tells of findings, one at a time, so that each is told once."""
-        self._sweep()
+        making.sweep(self.settings.home)
 
     # ── what there is ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -98,7 +83,7 @@ class Keep:
         """
         Ref.parse(name)
         given = "".join(f", {key}={options[key]!r}" for key in ("factory", "task", "with_past") if options.get(key))
-        with _workspace(self.settings.home) as room:
+        with making.workspace(self.settings.home) as room:
             baseline.keep(formats.adopt(source, room, **options), options.get("data"))
             return self.registry.add(name, room, made_by=f"add({source.name!r}{given})", who=self.who)
 
@@ -110,10 +95,10 @@ class Keep:
         base = self.get(ref)
         rows = rows or folder.reference(self.model(base).path)
         steps = convert.steps(base.model.format, to, rows=rows, **options)
-        with _workspace(self.settings.home) as room:
-            made = self._run(base, steps, room)
+        with making.workspace(self.settings.home) as room:
+            made = making.run(self.model(base), steps, room)
             proofs = [convert.prove_end(self.model(base), made[-1].model, rows, **options)] if len(made) > 1 else []
-            return self._record(base, made, *proofs, rows=rows)
+            return making.record(self.registry, base, made, *proofs, rows=rows, who=self.who)
 
     def score(self, ref: str | Ref | Version, rows: Dataset) -> Report:
         """Accuracy on labelled rows, with n and the interval."""
@@ -146,10 +131,10 @@ class Keep:
         )
         found: list[tuple[str, Version | None, Report]] = []
         for what, steps in recipes.items():
-            with _workspace(self.settings.home) as room:
-                made = self._run(base, steps, room, on_step)
+            with making.workspace(self.settings.home) as room:
+                made = making.run(model, steps, room, on_step)
                 verdict = budget.within(model, made[-1].model, rows, max_drop)
-                version = self._record(base, made, verdict) if verdict.ok else None
+                version = making.record(self.registry, base, made, verdict, who=self.who) if verdict.ok else None
             if version is None:
                 self.registry.note(base.name, "refused", f"{what}: {verdict.why}", {"base": base.number}, who=self.who)
             found.append((what, version, verdict))
@@ -171,21 +156,17 @@ class Keep:
         """
         trained, *made = self.trainable(ref)
         taught, repeated = again([version.made_by for version in made], rows)
-        with _workspace(self.settings.home) as room:
-            new = self._run(trained, [update.step(method, rows=taught, **options), *repeated], room, on_step)
-            return self._record(trained, new, *_still_kept(new, made, rows))
+        with making.workspace(self.settings.home) as room:
+            steps = [update.step(method, rows=taught, **options), *repeated]
+            new = making.run(self.model(trained), steps, room, on_step)
+            promised = lineage.still_kept([one.model for one in new], made, rows)
+            return making.record(self.registry, trained, new, *promised, who=self.who)
 
     def trainable(self, ref: str | Ref | Version) -> list[Version]:
         """The nearest ancestor that update trains, and what was made of it, to ``ref``. Raises Unsupported with the
         way to one where there is none, BadModel where it is none that tells classes apart.
         """
-        base = self.get(ref)
-        line = self.lineage(base)
-        at = next((i for i, v in reversed(list(enumerate(line))) if v.model.format in formats.TRAINABLE), None)
-        if at is None:
-            raise Unsupported(f"{base.ref} has no PyTorch ancestor to train; {_way_to_train(line[0], base)}")
-        update.classes(line[at].model)
-        return line[at:]
+        return lineage.trainable(self.lineage(ref))
 
     def lineage(self, ref: str | Ref | Version) -> list[Version]:
         """The version and its ancestors, the oldest first."""
@@ -211,7 +192,7 @@ class Keep:
         """
         from modelkeep.tune import recorded
 
-        _keep_baseline(self, self.get(ref), search.rows)
+        self._ensure_baseline(self.get(ref), search.rows)
         return recorded.tune(self.registry, self.get(ref), search, fresh=fresh, progress=progress, who=self.who)
 
     def bench(
@@ -229,10 +210,10 @@ class Keep:
 
         The report goes to the version, and with a plot as files into ``folder`` or below the registry's ``reports``.
         """
-        from modelkeep.tune import plots
+        from modelkeep.tune import plots, recorded
 
-        subject = _subject(self, ref, setting or {})
-        other = None if versus is None else _subject(self, versus, setting or {})
+        subject = recorded.subject(self.registry, self.get(ref), setting or {})
+        other = None if versus is None else recorded.subject(self.registry, self.get(versus), setting or {})
         if folder is not None:
             plots.room(folder)  # it is refused before anything is measured
         report = plan.run(subject, rows, other=other, progress=progress)
@@ -263,11 +244,11 @@ class Keep:
                 self.promote(Ref(name, "newest"), why="served with no live version: the newest")
             live = self.get(Ref(name, "live"))
             here = machine.fingerprint(live.model.format)
-            _keep_baseline(self, live)
+            self._ensure_baseline(live)
             said = untuned(self.registry, live, here) or tuned(self.registry, live, here, options.get("options"))
             if on_setting is not None:
                 on_setting(said)
-        given = {"alerted": self.alerted, "on_ready": on_ready, "beside": _beside(self, options), **options}
+        given = {"alerted": self.alerted, "on_ready": on_ready, "beside": self._watchers(options), **options}
         named = functools.cache(machine.fingerprint)
         server.serve_registry(self.registry, names, self.settings, machine=named, **given)
 
@@ -300,18 +281,8 @@ class Keep:
         """
         from modelkeep.monitor.prometheus import webhook
 
-        told, new = webhook.read(document), 0
         with self.telling:
-            known = {kind: {e.data.get("alert") for e in self.registry.journal(kind=kind)} for kind in webhook.KINDS}
-            for one in told:
-                kind = webhook.KINDS[one.over]
-                if one.key in known[kind] or (one.over and one.key not in known[webhook.KINDS[False]]):
-                    continue
-                data = {**one.finding.to_json(), "version": one.version, "alert": one.key}
-                self.registry.note(one.model or webhook.SERVICE, kind, one.finding.why, data, who="alertmanager")
-                known[kind].add(one.key)
-                new += not one.over
-        return new
+            return webhook.record(self.registry, document)
 
     # ── who answers ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -346,42 +317,24 @@ class Keep:
         """End the canary or, where there is none, bring the previous version back: one write."""
         return self.registry.rollback(name, why=why, who=self.who)
 
-    # ── how a version is made ────────────────────────────────────────────────────────────────────────────────────
+    # ── what the verbs share ─────────────────────────────────────────────────────────────────────────────────────
 
-    def _run(self, base: Version, steps: Sequence[Step], room: Path, on_step: OnStep | None = None) -> list[Made]:
-        """Run the steps one after the other, each into a folder of its own. Nothing is recorded yet."""
-        made: list[Made] = []
-        model = self.model(base)
-        for number, step in enumerate(steps):
-            (into := room / str(number)).mkdir()
-            if on_step is not None:
-                on_step(number, len(steps), told(repr(step)))
-            model, reports = _watched(step, number, len(steps), on_step).run(model, into)
-            made.append(Made(model, repr(step), reports))
-        return made
+    def _ensure_baseline(self, version: Version, rows: Dataset | None = None) -> None:
+        """Make what live requests are held against, for a version that was kept without it."""
+        with contextlib.suppress(ModelkeepError):  # a damaged version is told of where it is to be loaded
+            baseline.ensure(self.model(version), self.settings.home, version.digest, rows)
 
-    def _record(self, base: Version, made: Sequence[Made], *verdicts: Report, rows: Dataset | None = None) -> Version:
-        """Each result as a version whose parent is the one before it; the verdicts go to the last.
+    def _watchers(self, options: Mapping[str, Any]) -> list[Callable[[Plane], Watcher]]:
+        """Who watches a service: one, or none where it is turned off. Raises BadSettings before anything is served."""
+        settings = self.settings
+        if not settings.monitor_every:
+            return []
+        from modelkeep.monitor import watching
 
-        ``rows`` become the reference of those that have none.
-        """
-        version = base
-        for one in made:
-            _complete(one.model, rows)
-            version = self.registry.add(
-                base.name,
-                one.model.path,
-                parent=version.number,
-                made_by=one.made_by,
-                reports=(*one.reports, *(verdicts if one is made[-1] else ())),
-                who=self.who,
-            )
-        return version
-
-    def _sweep(self) -> None:
-        for room in (self.settings.home / "work").glob("*"):
-            if time.time() - room.stat().st_mtime > STALE_WORK_SECONDS:
-                shutil.rmtree(room, ignore_errors=True)  # another process may be sweeping it too
+        p99 = options.get("options", {}).get("p99")
+        limits = settings.promised | ({} if p99 is None else {"p99": p99})
+        looks = watching.Looks(self.registry, settings, limits, self.telling)
+        return [lambda plane: watching.start(looks, plane.metrics, lambda: plane.names, settings)]
 
     def __enter__(self) -> Keep:
         return self
@@ -392,104 +345,3 @@ class Keep:
     def close(self) -> None:
         """Close the registry's database."""
         self.registry.close()
-
-
-@contextlib.contextmanager
-def _workspace(home: Path) -> Iterator[Path]:
-    """An empty folder beside the registry, gone afterwards."""
-    rooms = home.absolute() / "work"
-    try:
-        rooms.mkdir(parents=True, exist_ok=True)
-        made = tempfile.TemporaryDirectory(dir=rooms)
-    except OSError as error:
-        raise Damaged(
-            f"nothing can be made in {rooms} ({error.strerror}), and nothing was stored; get the right to write "
-            "there, or copy the registry's folder and set `home` to the copy"
-        ) from error
-    with made as room:
-        yield Path(room)
-
-
-def _subject(keep: Keep, ref: str | Ref | Version, setting: Mapping[str, Any]) -> Subject:
-    from modelkeep.tune import benchmark, machine
-
-    version = keep.get(ref)
-    tuned = keep.registry.config(version, machine.fingerprint(version.model.format))
-    model = keep.model(version)
-    return benchmark.Subject(version.ref, model, benchmark.setting(model, tuned, setting))
-
-
-def _still_kept(new: Sequence[Made], made: Sequence[Version], rows: Dataset) -> list[Report]:
-    """What optimize promised of one of the versions ``made``, of its like among ``new``, which begins one step earlier
-    with what was trained; empty where it promised nothing. Raises Regressed.
-    """
-    promised = [
-        (at, report.numbers["max_drop"])
-        for at, version in enumerate(made)
-        for report in version.reports
-        if report.kind == "optimize" and report.ok
-    ]
-    if not promised:
-        return []
-    at, max_drop = promised[-1]
-    base = new[at].model
-    named, _ = again([version.made_by for version in made[at + 1 :]], rows)
-    judged, _ = sound(named, base.labels, update.classes(base))
-    return [budget.kept(base, new[at + 1].model, judged, max_drop)]
-
-
-def _watched(step: Step, number: int, count: int, on_step: OnStep | None) -> Step:
-    """The same step, the ``number``-th of ``count``; one that can tell how far it is tells ``on_step``."""
-    if on_step is None or not hasattr(step, "progress"):
-        return step
-
-    def progress(done: float, total: float, note: str) -> None:
-        on_step(number + (min(done / total, 0.999) if total else 0.0), count, note)
-
-    told_of: Step = dataclasses.replace(step, progress=progress)  # type: ignore[type-var]
-    return told_of
-
-
-def _complete(model: Model, rows: Dataset | None) -> None:
-    """What a version has besides its model: reference rows, where it has none yet, and what they look like.
-
-    Those of the model that it was made from are dropped where this one takes other sizes (convert --example).
-    """
-    try:
-        there = folder.reference(model.path)
-    except BadData:
-        (model.path / folder.REFERENCE).unlink()
-        there = None
-    if rows is not None and there is None:
-        folder.keep_reference(model.path, dataset.fit(rows, model.signature))
-    baseline.keep(model, rows)
-
-
-def _keep_baseline(keep: Keep, version: Version, rows: Dataset | None = None) -> None:
-    """Make what live requests are held against, for a version that was kept without it."""
-    with contextlib.suppress(ModelkeepError):  # a damaged version is told of where it is to be loaded
-        baseline.ensure(keep.model(version), keep.settings.home, version.digest, rows)
-
-
-def _beside(keep: Keep, options: Mapping[str, Any]) -> list[Callable[[Plane], Watcher]]:
-    """The watcher of a service, unless it is turned off. Raises BadSettings before anything is served."""
-    settings = keep.settings
-    if not settings.monitor_every:
-        return []
-    from modelkeep.monitor import watching
-
-    p99 = options.get("options", {}).get("p99")
-    limits = settings.promised | ({} if p99 is None else {"p99": p99})
-    looks = watching.Looks(keep.registry, settings, limits, keep.telling)
-    return [lambda plane: watching.start(looks, plane.metrics, lambda: plane.names, settings)]
-
-
-def _way_to_train(first: Version, base: Version) -> str:
-    if first.model.format == "sklearn":
-        return (
-            "fit the estimator again where it was made and add it as the next version (modelkeep add "
-            f"{base.name} FILE), then convert it and give it traffic with modelkeep rollout"
-        )
-    return (
-        f"add the PyTorch model and convert it from there, or make one of it: modelkeep convert {base.ref} --to torch"
-    )

@@ -1,10 +1,11 @@
-"""Rows and small networks that the tests of several rooms share: scikit-learn's digits, and three kinds of network."""
+"""What the tests of several rooms share: scikit-learn's digits, three kinds of network, and a Keep that holds one."""
 
 from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -66,6 +67,13 @@ def digits() -> tuple[Any, Any]:
         Dataset({"pixels": pixels[:1200]}, labels[:1200], "digits to train on"),
         Dataset({"pixels": pixels[1200:]}, labels[1200:], "digits to test on"),
     )
+
+
+@pytest.fixture(scope="session")
+def turned(digits: tuple[Any, Any]) -> tuple[Any, Any]:
+    """The digits upside down: a world that the models have never seen."""
+    first, second = (replace(d, inputs={"pixels": np.ascontiguousarray(d.inputs["pixels"][:, ::-1])}) for d in digits)
+    return first, second
 
 
 @pytest.fixture(scope="session")
@@ -132,6 +140,30 @@ def adopted(nets: Path, trained: Callable[[str], Any], digits: tuple[Any, Any], 
         return made[name]
 
     return adopt
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """The folder of a registry that is not there yet."""
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def keep(home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
+    """A Keep on it, under the name of tester."""
+    from modelkeep import Keep
+    from modelkeep.settings import Settings
+
+    monkeypatch.chdir(tmp_path)
+    with Keep(Settings(home=home), who="tester") as opened:
+        yield opened
+
+
+@pytest.fixture
+def added(keep: Any, nets: Path, trained: Callable[[str], Any], digits: tuple[Any, Any]) -> str:
+    """digits@1 in it: the trained MLP, a PyTorch version with reference rows."""
+    trained("MLP")
+    return str(keep.add(nets / "MLP.pt", "digits", factory="nets:MLP", data=digits[0]).ref)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

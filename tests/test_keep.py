@@ -3,12 +3,6 @@
 from __future__ import annotations
 
 import io
-import random
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,31 +19,7 @@ from modelkeep.errors import BadData, BadInput, Differs, DigestMismatch, No, Not
 from modelkeep.monitor import watch
 from modelkeep.monitor.alerts import Alerts
 from modelkeep.rollout.canary import Canary
-from modelkeep.settings import Settings
 from modelkeep.types import Finding, Model
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    return tmp_path / "home"
-
-
-@pytest.fixture
-def keep(home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Keep]:
-    monkeypatch.chdir(tmp_path)
-    with Keep(Settings(home=home), who="tester") as opened:
-        yield opened
-
-
-@pytest.fixture
-def added(keep: Keep, nets: Path, trained: Callable[[str], Any], digits: tuple[Dataset, Dataset]) -> str:
-    trained("MLP")
-    return keep.add(nets / "MLP.pt", "digits", factory="nets:MLP", data=digits[0]).ref
-
-
-def turned(rows: Dataset) -> Dataset:
-    """The digits upside down: a world that the model has never seen."""
-    return replace(rows, inputs={"pixels": np.ascontiguousarray(rows.inputs["pixels"][:, ::-1])})
 
 
 def test_add_remembers_the_model_and_who_added_it(keep: Keep, added: str) -> None:
@@ -147,18 +117,18 @@ def test_optimize_needs_labels_and_a_format_it_can_treat(
 
 
 def test_update_trains_the_ancestor_and_repeats_the_steps(
-    keep: Keep, added: str, digits: tuple[Dataset, Dataset]
+    keep: Keep, added: str, turned: tuple[Dataset, Dataset]
 ) -> None:
     onnx = keep.convert(added, "onnx")
-    new = turned(digits[0]).head(400)
-    before = keep.score(onnx, turned(digits[1])).numbers["accuracy"]
+    new = turned[0].head(400)
+    before = keep.score(onnx, turned[1]).numbers["accuracy"]
     made = keep.update(onnx, new, epochs=30, lr=3e-3, max_forgetting=1.0)
     assert made.model.format == "onnx"
     line = keep.lineage(made)
     assert [v.number for v in line] == [1, 3, 4], "from the PyTorch ancestor, not from the ONNX version"
     assert line[1].made_by.startswith("Finetune(epochs=30")
     assert line[2].made_by == onnx.made_by
-    after = keep.score(made, turned(digits[1])).numbers["accuracy"]
+    after = keep.score(made, turned[1]).numbers["accuracy"]
     assert before < 0.5
     assert after > before + 0.3
 
@@ -192,75 +162,6 @@ def test_an_update_that_is_not_better_stores_nothing(keep: Keep, added: str, dig
     with pytest.raises(Regressed, match="is not better"):
         keep.update(added, wrong, epochs=3)
     assert len(keep.registry.versions("digits")) == 1
-
-
-def test_a_version_without_a_pytorch_ancestor_says_so(
-    keep: Keep, added: str, digits: tuple[Dataset, Dataset], tmp_path: Path
-) -> None:
-    file = keep.model(keep.convert(added, "onnx")).main
-    alone = keep.add(file, "alone")
-    with pytest.raises(Unsupported, match=r"no PyTorch ancestor to train.*modelkeep convert alone@1 --to torch"):
-        keep.update(alone, digits[0])
-    with pytest.raises(Unsupported, match=r"no PyTorch ancestor to train"):
-        keep.trainable(alone)
-
-
-def test_an_update_tells_of_each_step_before_it_begins(keep: Keep, added: str, digits: tuple[Dataset, Dataset]) -> None:
-    onnx = keep.convert(added, "onnx")
-    assert [v.ref for v in keep.trainable(onnx)] == [added, onnx.ref]
-    said: list[tuple[float, int, str]] = []
-    keep.update(
-        onnx, turned(digits[0]), epochs=20, lr=5e-3, max_forgetting=0.5, on_step=lambda *step: said.append(step)
-    )
-    assert said[0] == (0, 2, "Finetune with epochs=20, lr=0.005, max_forgetting=0.5")
-    assert [done for done, _, _ in said] == sorted(done for done, _, _ in said)
-    half = next(note for done, _, note in said if done >= 0.5)
-    assert half.startswith("epoch 11 of 20, loss ")
-    second = [note for done, _, note in said if done >= 1]
-    assert second[0].startswith("TorchToOnnx")
-    assert "exporting with dynamo" in second
-
-
-def test_what_optimize_promised_is_held_to_after_an_update(
-    keep: Keep, added: str, digits: tuple[Dataset, Dataset], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    [(_, cheaper, _)] = keep.optimize(keep.convert(added, "onnx"), digits[1], max_drop=0.03)
-    assert cheaper is not None
-    learn = {"epochs": 20, "lr": 5e-3, "max_forgetting": 0.5}
-    made = keep.update(cheaper, turned(digits[0]), **learn)
-    assert made.made_by.startswith("Quantize(")
-    [kept] = [report for report in made.reports if report.kind == "optimize"]
-    assert kept.ok
-    assert kept.numbers["max_drop"] == 0.03
-    assert kept.why.endswith("of the 3.0% that were promised")
-    before = len(keep.registry.versions("digits"))
-    lost = np.ones(100, dtype=bool), np.arange(100) < 90
-    monkeypatch.setattr("modelkeep.optimize.budget._right", lambda *_: lost)
-    with pytest.raises(Regressed, match=r"the cheaper weights lose what was learned: accuracy 100.0% → 90.0%.*3.0%"):
-        keep.update(made, turned(digits[0]), **learn | {"max_forgetting": 1.0, "seed": 1})
-    assert len(keep.registry.versions("digits")) == before
-
-
-def test_what_scikit_learn_fitted_is_to_be_fitted_again(keep: Keep, tmp_path: Path) -> None:
-    skops, linear = pytest.importorskip("skops.io"), pytest.importorskip("sklearn.linear_model")
-    x = np.random.default_rng(0).normal(size=(64, 3))
-    rows = Dataset({"X": x}, (x[:, 0] > 0).astype(np.int64), "made")
-    skops.dump(linear.LogisticRegression().fit(x, rows.labels), tmp_path / "fit.skops")
-    onnx = keep.convert(keep.add(tmp_path / "fit.skops", "fit", data=rows), "onnx")
-    with pytest.raises(Unsupported, match=r"fit the estimator again .*\(modelkeep add fit FILE\)"):
-        keep.update(onnx, rows)
-
-
-def test_a_model_of_which_only_the_onnx_file_is_left_learns_again(
-    keep: Keep, added: str, digits: tuple[Dataset, Dataset]
-) -> None:
-    alone = keep.add(keep.model(keep.convert(added, "onnx")).main, "alone", data=digits[0])
-    trainable = keep.convert(alone, "torch")
-    served = keep.convert(trainable, "onnx")
-    made = keep.update(served, turned(digits[0]).head(400), epochs=30, lr=3e-3, max_forgetting=1.0)
-    assert [v.model.format for v in keep.lineage(made)] == ["onnx", "torch", "torch", "onnx"]
-    new = turned(digits[1])
-    assert keep.score(made, new).numbers["accuracy"] > keep.score(alone, new).numbers["accuracy"] + 0.2
 
 
 def test_promote_and_rollback_are_one_write_each(keep: Keep, added: str) -> None:
@@ -340,54 +241,6 @@ def test_a_sample_of_the_traffic_is_data_with_the_labels_that_came(
     keep.settings = replace(keep.settings, sample=str(tmp_path / "sample"))
     assert len(keep.labelled("digits")) == 40
     assert len(keep.labelled("digits", since=30.0)) == 10
-
-
-def test_old_workspaces_are_swept_and_young_ones_left(keep: Keep, home: Path) -> None:
-    old, young = home / "work" / "old", home / "work" / "young"
-    for room in (old, young):
-        room.mkdir(parents=True)
-    import os
-
-    os.utime(old, (time.time() - 2 * 86400,) * 2)
-    Keep(keep.settings).close()
-    assert not old.exists()
-    assert young.exists()
-
-
-CONVERTING = """
-import sys
-from pathlib import Path
-from modelkeep import Keep
-from modelkeep.settings import Settings
-with Keep(Settings(home=Path(sys.argv[1]))) as keep:
-    print("ready", flush=True)
-    while True:
-        keep.convert("digits@1", "onnx")
-"""
-
-
-def test_killing_convert_leaves_the_old_or_the_new_state(
-    keep: Keep, added: str, home: Path, digits: tuple[Dataset, Dataset]
-) -> None:
-    chance = random.Random(0)
-    for _ in range(4):
-        child = subprocess.Popen(
-            [sys.executable, "-c", CONVERTING, str(home)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
-        assert child.stdout is not None
-        assert child.stdout.readline() == b"ready\n"
-        time.sleep(chance.uniform(0.0, 3.0))
-        child.send_signal(signal.SIGKILL)
-        child.wait()
-        child.stdout.close()
-        with Keep(keep.settings) as after:
-            versions = after.registry.versions("digits")
-            told = [e.why.split()[0] for e in after.registry.journal("digits", kind="add")]
-            assert [v.ref for v in versions] == told, "each version has its journal entry, and no entry is without one"
-            for version in versions[1:]:
-                assert any(report.kind == "compare" and report.ok for report in version.reports)
-                assert after.model(version).main.stat().st_size > 0
-    assert keep.score("digits@1", digits[1]).numbers["accuracy"] > 0.9
 
 
 def test_rows_are_fitted_to_the_signature(

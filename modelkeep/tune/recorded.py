@@ -1,11 +1,13 @@
-"""A search over what a registry holds: who takes part, what is known already, and where the result is written."""
+"""Measuring what a registry holds: in which setting, who takes part in a search, what is known already, and where the
+result is written.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
-from modelkeep.tune import machine
+from modelkeep.tune import benchmark, machine
 from modelkeep.tune.kept import Kept
 from modelkeep.types import Ref, Report, Version
 
@@ -72,3 +74,10 @@ def cheaper(registry: Registry, version: Version) -> list[Version]:
         and other.model.signature == version.model.signature
         and descends(other)
     ]
+
+
+def subject(registry: Registry, version: Version, setting: Mapping[str, Any]) -> benchmark.Subject:
+    """What bench measures of a version: its model, in the setting tuned for it here changed by ``setting``."""
+    tuned = registry.config(version, machine.fingerprint(version.model.format))
+    model = registry.checkout(version)
+    return benchmark.Subject(version.ref, model, benchmark.setting(model, tuned, setting))

@@ -1,15 +1,18 @@
-"""What Alertmanager tells a webhook (version 4 of its document), as Findings."""
+"""What Alertmanager tells a webhook (version 4 of its document), as Findings in the journal."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modelkeep.errors import BadInput
 from modelkeep.monitor.telling import FOUND, OVER
 from modelkeep.types import Finding
+
+if TYPE_CHECKING:
+    from modelkeep.registry import Registry
 
 OWN = ("kind", "subject", "model", "version", "origin")
 """Labels that are said elsewhere in a Finding."""
@@ -32,6 +35,21 @@ class Told:
     version: int | None
     key: str
     over: bool
+
+
+def record(registry: Registry, document: Any) -> int:
+    """Write each alert of a document once, and once more when it is over; how many are new. Raises BadInput."""
+    told, new = read(document), 0
+    known = {kind: {e.data.get("alert") for e in registry.journal(kind=kind)} for kind in KINDS}
+    for one in told:
+        kind = KINDS[one.over]
+        if one.key in known[kind] or (one.over and one.key not in known[FOUND]):
+            continue
+        data = {**one.finding.to_json(), "version": one.version, "alert": one.key}
+        registry.note(one.model or SERVICE, kind, one.finding.why, data, who="alertmanager")
+        known[kind].add(one.key)
+        new += not one.over
+    return new
 
 
 def read(document: Any) -> list[Told]:
