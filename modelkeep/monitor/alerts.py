@@ -9,8 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http.client import HTTPException
 from typing import TYPE_CHECKING, Any, TextIO
 from urllib.parse import urlsplit
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from modelkeep.types import Finding
 
 TIMEOUT = 3.0
-OWED = 100
-"""Findings that wait for a webhook that could not be reached; the oldest go first."""
 TAKEN = range(200, 300)
 LATER = (0, 408, 429)
 """Statuses that say nothing against the document: it may be sent again, as after 5xx."""
@@ -44,8 +41,7 @@ class Alerts:
     """Where findings are told. ``webhook`` is an http or https URL that takes a JSON document, ``alertmanager`` that of
     an Alertmanager (its API v2 is used); BadSettings for anything else.
 
-    ``told`` and ``failed`` count; a failure is also a line on ``stream``, the first of several like it. What did not
-    reach the webhook is sent again the next time that anything is told, or goes on (``still``).
+    ``told`` and ``failed`` count; a failure is also a line on ``stream``, the first of several like it.
     """
 
     def __init__(
@@ -57,38 +53,34 @@ class Alerts:
         self.webhook, self.alertmanager = webhook, alertmanager
         self._stream = stream
         self.told = self.failed = 0
-        self._owed: deque[dict[str, Any]] = deque(maxlen=OWED)
+        self._heard: dict[int, bool] = {}
+        """Documents that the webhook has answered, and whether it took them."""
         self._trouble: dict[str, str] = {}
         """What went wrong last, by whom it was to be told; empty where nothing did."""
 
     def tell(self, ref: str, finding: Finding) -> bool:
-        """Tell one finding of a version; whether it reached everybody. Takes 3 s each at most, and never raises."""
+        """A line for one finding of a version, and an alert; whether Alertmanager took it. Takes 3 s at most."""
         self._line(f"{finding.kind} {ref} {finding.subject}: {finding.why}")
         self.told += 1
-        if self.webhook is not None:
-            self._owed.append({"model": ref, **finding.to_json()})
         return self.still(ref, [finding])
 
     def still(self, ref: str, findings: Sequence[Finding]) -> bool:
         """These go on: what Alertmanager must hear every few minutes (LASTS). The others are told once only."""
-        heard = self._hook()
-        return self._alert([_alert(ref, finding, LASTS) for finding in findings]) and heard
+        return self._alert([_alert(ref, finding, LASTS) for finding in findings])
 
     def over(self, ref: str, finding: Finding) -> bool:
         """It is found no more: a line, and Alertmanager resolves it after SETTLES."""
         self._line(f"{finding.kind} {ref} {finding.subject}: over")
         return self._alert([_alert(ref, finding, SETTLES)])
 
-    def _hook(self) -> bool:
-        """The webhook is told what it is owed; whether it took all of it. What it refuses (4xx) is owed no more."""
-        heard = True
-        while self.webhook is not None and self._owed:
-            status = self._post("webhook", self.webhook, self._owed[0])
+    def hook(self, number: int, document: Mapping[str, Any]) -> bool | None:
+        """Whether the webhook took a document, None where it is to be sent again; one that was answered never is."""
+        if self.webhook is not None and number not in self._heard:
+            status = self._post("webhook", self.webhook, document)
             if status in LATER or status >= 500:
-                return False
-            self._owed.popleft()
-            heard = heard and status in TAKEN
-        return heard
+                return None
+            self._heard[number] = status in TAKEN
+        return self._heard.get(number)
 
     def _alert(self, alerts: list[dict[str, Any]]) -> bool:
         if self.alertmanager is None or not alerts:

@@ -1,9 +1,12 @@
-"""What was found goes to the journal once and is told once by each who tells, and once more when it is over."""
+"""What was found goes to the journal once and is told once by each who tells, and once more when it is over. What a
+webhook is owed is in the journal too, and that it answered.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from modelkeep.registry.journal import author
@@ -16,8 +19,14 @@ if TYPE_CHECKING:
     from modelkeep.registry.journal import Entry
     from modelkeep.types import Version
 
-FOUND, TOLD, OVER = "finding", "finding-told", "finding-over"
-"""Kinds of entries of the journal: it is new; somebody else, who tells others, found it too; it is found no more."""
+FOUND, TOLD, OVER, SENT = "finding", "finding-told", "finding-over", "finding-sent"
+"""Kinds of entries of the journal: it is new; somebody else, who tells others, found it too; it is found no more; the
+webhook has answered.
+"""
+OWED = 100
+"""Findings of a model that wait for a webhook that could not be reached; the oldest are given up first."""
+AGAIN = 10.0
+"""Seconds before one is sent again: another server of the same registry may be at it still."""
 
 
 @dataclass
@@ -52,14 +61,16 @@ def tell(
     """
     given = {key: list(value) if isinstance(value, tuple) else value for key, value in (limits or {}).items()}
     known, tells = _open(registry, version), alerts is not None or over
+    hooked = {"owed": True} if alerts is not None and alerts.webhook is not None else {}
+    fresh = set()
     found = {(finding.kind, finding.subject): finding for finding in checked.findings}
     me, goes_on = author(who), []
     for key, finding in found.items():
         if key in known and (me in known[key].told or not tells):
             goes_on.append(finding)
             continue
-        data = {**finding.to_json(), "version": version.number, "told": tells, "limits": given}
-        registry.note(version.name, TOLD if key in known else FOUND, finding.why, data, who=who)
+        data = {**finding.to_json(), "version": version.number, "told": tells, "limits": given, **hooked}
+        fresh.add(registry.note(version.name, TOLD if key in known else FOUND, finding.why, data, who=who).id)
         if alerts is not None:
             alerts.tell(version.ref, finding)
     if alerts is not None:
@@ -71,13 +82,39 @@ def tell(
             registry.note(version.name, OVER, f"{past.kind} of {past.subject} is found no more", data, who=who)
             if alerts is not None:
                 alerts.over(version.ref, past)
+    if alerts is not None and hooked:
+        _pay(registry, version.name, alerts, me, fresh)
+
+
+def _pay(registry: Registry, name: str, alerts: Alerts, who: str, fresh: set[int]) -> None:
+    """Tell the webhook what ``who`` owes it, the oldest first, until it cannot be reached."""
+    for entry in _owed(registry, name, who):
+        if entry.id not in fresh and time.time() - entry.at < AGAIN:
+            continue
+        finding = {one.name: entry.data.get(one.name) for one in fields(Finding)}
+        taken = alerts.hook(entry.id, {"id": entry.id, "model": f"{name}@{entry.data['version']}", **finding})
+        if taken is None:
+            return
+        why = f"the webhook {'was told of' if taken else 'refused'} {finding['kind']} of {finding['subject']}"
+        registry.note(name, SENT, why, {"finding": entry.id}, who=who)
+
+
+def _owed(registry: Registry, name: str, who: str) -> list[Entry]:
+    """What the webhook has not answered of the newest OWED that ``who`` found."""
+    sent = {entry.data.get("finding") for entry in registry.journal(name, kind=SENT)}
+    found = [e for e in _entries(registry, name, FOUND, TOLD) if e.who == who and e.data.get("owed")]
+    return [entry for entry in found[-OWED:] if entry.id not in sent]
+
+
+def _entries(registry: Registry, name: str, *kinds: str) -> list[Entry]:
+    """Of these kinds, the oldest first."""
+    return sorted((e for kind in kinds for e in registry.journal(name, kind=kind)), key=lambda e: e.id)
 
 
 def _open(registry: Registry, version: Version) -> dict[tuple[str, str], Known]:
     """What monitor wrote of a version and what is not over, by kind and subject."""
-    entries = [e for kind in (FOUND, TOLD, OVER) for e in registry.journal(version.name, kind=kind)]
     found: dict[tuple[str, str], Known] = {}
-    for entry in sorted(entries, key=lambda e: e.id):
+    for entry in _entries(registry, version.name, FOUND, TOLD, OVER):
         if entry.data.get("version") != version.number or "alert" in entry.data:  # what Alertmanager told has its own
             continue
         key = str(entry.data.get("kind")), str(entry.data.get("subject"))

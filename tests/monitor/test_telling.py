@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from modelkeep.monitor import telling
 from modelkeep.monitor.alerts import Alerts
-from modelkeep.monitor.telling import FOUND, OVER, TOLD, tell
+from modelkeep.monitor.telling import FOUND, OVER, SENT, TOLD, tell
 from modelkeep.monitor.watch import Checked
 from modelkeep.registry import Registry
 from modelkeep.settings import Settings
@@ -146,3 +150,78 @@ def test_without_alerts_the_journal_is_enough(watching: Watching) -> None:
     tell(watching.registry, watching.version, Checked("digits@1", 9, 1.0, (DRIFT,)), None, "monitor", over=True)
     tell(watching.registry, watching.version, Checked("digits@1", 9, 1.0, ()), None, "monitor", over=True)
     assert watching.journal() == [(FOUND, "inputs"), (OVER, "inputs")]
+
+
+class TestWebhook:
+    """Each has the registry and a webhook only, as after a restart: nothing else is remembered."""
+
+    @pytest.fixture
+    def look(self, watching: Watching, hook: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
+        """A look of a new process with these findings; what the webhook was sent by it."""
+        monkeypatch.setattr(telling, "AGAIN", 0.0)
+
+        def look(*findings: Finding, who: str = "monitor") -> list[Any]:
+            hook.got.clear()
+            alerts, checked = Alerts(hook.url, stream=io.StringIO()), Checked("digits@1", 9, 1.0, findings)
+            tell(watching.registry, watching.version, checked, alerts, who, over=who == "monitor")
+            return [body for _, body in hook.got]
+
+        return look
+
+    def test_it_is_told_once(self, look: Callable[..., list[Any]], watching: Watching) -> None:
+        (body,) = look(DRIFT)
+        (entry,) = watching.registry.journal("digits", kind=FOUND)
+        assert body == {"id": entry.id, "model": "digits@1", **DRIFT.to_json()}
+        (sent,) = watching.registry.journal("digits", kind=SENT)
+        assert (sent.why, sent.data) == ("the webhook was told of drift of inputs", {"finding": entry.id})
+        assert look(DRIFT) == []
+        assert look() == []
+
+    def test_what_it_was_not_told_comes_once_it_listens(self, look: Callable[..., list[Any]], hook: Any) -> None:
+        hook.status = 503
+        assert len(look(DRIFT, SLOW)) == 1, "who cannot be reached is not asked for each"
+        hook.status = 200
+        assert [body["subject"] for body in look()] == ["inputs", "latency"], "though both are over"
+        assert look() == []
+
+    def test_what_it_refuses_is_not_sent_again(
+        self, look: Callable[..., list[Any]], hook: Any, watching: Watching
+    ) -> None:
+        hook.status = 400
+        look(DRIFT)
+        hook.status = 200
+        assert look(DRIFT) == []
+        (sent,) = watching.registry.journal("digits", kind=SENT)
+        assert sent.why == "the webhook refused drift of inputs"
+
+    def test_each_owes_what_it_found_itself(self, look: Callable[..., list[Any]], hook: Any) -> None:
+        hook.status = 503
+        look(DRIFT, who="cron")
+        hook.status = 200
+        assert [body["subject"] for body in look(SLOW)] == ["latency"]
+        assert [body["subject"] for body in look(SLOW, DRIFT, who="cron")] == ["inputs", "latency"]
+
+    def test_what_was_found_before_there_was_a_webhook_is_not_owed(
+        self, look: Callable[..., list[Any]], watching: Watching
+    ) -> None:
+        watching.look(DRIFT)
+        assert look(DRIFT) == []
+
+    def test_what_waits_is_bounded(
+        self, look: Callable[..., list[Any]], hook: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(telling, "OWED", 2)
+        hook.status = 500
+        look(*(replace(DRIFT, subject=str(number)) for number in range(4)))
+        hook.status = 200
+        assert [body["subject"] for body in look()] == ["2", "3"]
+        assert look() == [], "nor do the older ones come back"
+
+    def test_another_server_has_a_moment_to_send_what_it_found(
+        self, look: Callable[..., list[Any]], hook: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(telling, "AGAIN", 60.0)
+        hook.status = 503
+        assert len(look(DRIFT)) == 1
+        hook.status = 200
+        assert look(DRIFT) == []
