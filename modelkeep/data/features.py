@@ -17,6 +17,7 @@ from modelkeep.data.summaries import (
     PROJECTIONS,
     SUMMARIES,
     are_probabilities,
+    narrowed,
     of_scores,
     places,
     projected,
@@ -122,7 +123,7 @@ class Many:
 
     def read(self, rows: Array, sizes: Array | None) -> Array:
         """See Reader."""
-        values = rows.astype(np.float32, copy=False)
+        values = narrowed(rows)
         seen = None if sizes is None else np.minimum(sizes, MAX_VALUES)
         parts = [summaries(values, None if seen is None or (seen == rows.shape[1]).all() else seen)]
         if sizes is not None:
@@ -364,7 +365,8 @@ def are_embeddings(name: str, rows: Array | None) -> bool:
         return True
     if rows is None or not len(rows) or (rows >= 0).all():
         return False
-    return bool(np.all(np.abs(np.linalg.norm(rows.astype(np.float64), axis=1) - 1.0) <= 1e-3))
+    with np.errstate(over="ignore"):
+        return bool(np.all(np.abs(np.linalg.norm(rows.astype(np.float64), axis=1) - 1.0) <= 1e-3))
 
 
 def _filled(seen: Sequence[Array], *, texts: bool) -> Array:
@@ -373,7 +375,7 @@ def _filled(seen: Sequence[Array], *, texts: bool) -> Array:
     found: Array = np.full(shape, "", dtype=object) if texts else np.full(shape, np.nan, dtype=np.float32)
     at = 0
     for rows in seen:
-        found[at : at + len(rows), : rows.shape[1]] = rows
+        found[at : at + len(rows), : rows.shape[1]] = rows if texts else narrowed(rows)
         at += len(rows)
     return found
 

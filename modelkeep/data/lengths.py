@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from modelkeep.data.summaries import narrowed
+
 if TYPE_CHECKING:
     from modelkeep.types import Array, TensorSpec
 
@@ -40,7 +42,7 @@ def cut(rows: Array, sizes: Array, ends: Array) -> tuple[Array, Array]:
     seen = np.minimum(sizes, ends)
     if (seen == sizes).all():
         return rows, sizes
-    return np.where(np.arange(rows.shape[1]) < seen[:, None], rows, np.nan).astype(np.float32), seen
+    return narrowed(np.where(np.arange(rows.shape[1]) < seen[:, None], rows, np.nan)), seen
 
 
 def joined(parts: Sequence[Mapping[str, Array]]) -> dict[str, Array]:

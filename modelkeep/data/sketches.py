@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from datasketches import frequent_items_error_type, frequent_strings_sketch, kll_floats_sketch
 
+from modelkeep.data.summaries import narrowed
+
 if TYPE_CHECKING:
     from modelkeep.types import Array
 
@@ -34,7 +36,7 @@ class Sketches:
 
     def update(self, values: Array, texts: Mapping[int, Mapping[str, int]]) -> None:
         """Take rows [rows, features]; of categories instead ``texts``: by feature, how often each occurs."""
-        numbers = np.ascontiguousarray(values.T, dtype=np.float32)
+        numbers = np.ascontiguousarray(narrowed(values.T))
         for at, sketch in enumerate(self.each):
             if isinstance(sketch, kll_floats_sketch):
                 sketch.update(numbers[at])

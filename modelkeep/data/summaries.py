@@ -18,6 +18,12 @@ ONE_THREAD = 4 * 65_536
 """Multiplications up to which OpenBLAS stays on the calling thread (interface/gemm.c); other cores are the model's."""
 
 
+def narrowed(values: Array) -> Array:
+    """As float32, where numbers beyond its 3.4e38 are infinite."""
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32, copy=False)
+
+
 def summaries(values: Array, sizes: Array | None = None) -> Array:
     """[rows, 8]: SUMMARIES of each row; of none of its values, NaN.
 
@@ -28,18 +34,21 @@ def summaries(values: Array, sizes: Array | None = None) -> Array:
         return np.full((len(values), len(SUMMARIES)), np.nan)
     with np.errstate(over="ignore", invalid="ignore"):
         total = values.sum(axis=1)
-        if sizes is not None or np.isnan(total).any():
-            return _with_missing(values.astype(np.float64), sizes)
+        if sizes is not None or not np.isfinite(total).all():
+            return _in_doubles(values.astype(np.float64), sizes)
         mean = total / width
-        low, high = values.min(axis=1), values.max(axis=1)
         around = values - mean[:, None]
         std = np.sqrt(np.einsum("ij,ij->i", around, around) / width)
+        if not np.isfinite(std).all():  # squares of 2e19 are beyond float32
+            return _in_doubles(values.astype(np.float64), sizes)
+        low, high = values.min(axis=1), values.max(axis=1)
         norm = np.sqrt(width * (std.astype(np.float64) ** 2 + mean.astype(np.float64) ** 2))
         zeros = 1 - np.add.reduce(values != 0, axis=1, dtype=np.uint32) / width  # thrice as fast as count_nonzero
     return np.stack([mean, std, norm, low, high, zeros, np.zeros(len(values)), low == high], axis=1, dtype=np.float64)
 
 
-def _with_missing(values: Array, sizes: Array | None) -> Array:
+def _in_doubles(values: Array, sizes: Array | None) -> Array:
+    """The same where values are missing (NaN), infinite, or so large that float32 cannot hold their sum or squares."""
     missing = np.isnan(values)
     given = np.full(len(values), float(values.shape[1])) if sizes is None else np.maximum(sizes, 1).astype(np.float64)
     known = values.shape[1] - missing.sum(axis=1)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from modelkeep.data.features import MAX_COLUMNS, MAX_FEATURES, Columns
+from modelkeep.data.features import CONFIDENCE, MAX_COLUMNS, MAX_FEATURES, Columns
 from modelkeep.data.summaries import MAX_VALUES, PROJECTIONS, SUMMARIES, projected
 from modelkeep.types import TensorSpec
 
@@ -77,6 +77,34 @@ class TestNumbers:
         columns = of(TensorSpec("x", "float32", (3,)), np.zeros(3, "float32"))
         both = columns.read_all([{"x": np.array([1, 2, 3], "float32")}, {"x": np.array([4, 5, 6], "float32")}])
         assert both.tolist() == [[1, 2, 3], [4, 5, 6]]
+
+
+@pytest.mark.filterwarnings("error")
+class TestHugeNumbers:
+    """They are told as what they are, or as infinite, and nothing warns of it."""
+
+    def test_of_many_numbers(self) -> None:
+        rows = np.full((2, WIDE), 1e38, "float32")
+        columns = of(spec("x", "float32", WIDE), rows)
+        found = dict(zip(columns.names, columns.read({"x": rows})[0].tolist(), strict=True))
+        assert found["mean of x"] == found["max of x"] == pytest.approx(1e38)
+        assert found["std of x"] == pytest.approx(0, abs=1e33)
+        assert found["norm of x"] == pytest.approx(1e38 * WIDE**0.5)
+
+    @pytest.mark.parametrize("masked", [True, False])
+    def test_of_doubles_beyond_float32(self, masked: bool) -> None:
+        names = ("x", "mask") if masked else ("x",)
+        specs = [TensorSpec(name, "float64", (None, None), ("batch", "sequence")) for name in names]
+        requests = [{"x": np.full((2, n), -1e300), "mask": np.eye(2, n) + np.eye(2, n, 1)} for n in (5, 7)]
+        columns = Columns.of(specs, requests[0])
+        read = columns.read_all(requests)
+        assert (read[:, columns.names.index("min of x")] == -np.inf).all()
+
+    def test_of_a_few_and_of_embeddings(self) -> None:
+        rows = np.full((3, 4), -1e300)
+        columns = of(spec("y", "float64", 4), rows, answers=True)
+        assert CONFIDENCE in columns.names
+        assert of(spec("x", "float64", 4), rows).read({"x": rows}).tolist() == rows.tolist()
 
 
 class TestLengths:

@@ -28,6 +28,12 @@ class TestNumbers:
         assert sketches.n(0) == 200_000
         assert close(sketches, values.astype(np.float32))
 
+    @pytest.mark.filterwarnings("error")
+    def test_numbers_beyond_float32_are_infinite(self) -> None:
+        sketches = Sketches([False])
+        sketches.update(np.array([[1.0], [1e300]]), {})
+        assert sketches.quantiles(0, (0.0, 1.0)) == [1.0, np.inf]
+
     def test_merged_hours_are_as_one(self) -> None:
         values = np.random.default_rng(1).normal(size=60_000)
         whole = Sketches([False])

@@ -67,8 +67,11 @@ class TestSummaries:
         assert summaries(rows)[:, 1] == pytest.approx(rows.astype(np.float64).std(axis=1), rel=1e-3)
 
     def test_huge_numbers_and_infinity(self) -> None:
-        assert np.isinf(named([3e38, 3e38])["mean"])
-        assert named([np.inf, 1])["max"] == np.inf
+        found = named([3e38, 1e38])
+        assert [found[what] for what in ("mean", "std", "norm")] == pytest.approx([2e38, 1e38, np.hypot(3e38, 1e38)])
+        assert named([-1e20, 1e20])["std"] == pytest.approx(1e20)
+        found = named([np.inf, 1])
+        assert (found["mean"], found["min"], found["max"]) == (np.inf, 1, np.inf)
 
 
 class TestProjections:
