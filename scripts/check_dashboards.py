@@ -2,7 +2,7 @@
 
     python scripts/check_dashboards.py [FOLDER]
 
-Needs node, npm and its registry, so that it is no part of make test: run it after scripts/dashboards.py. FOLDER keeps
+Needs node, npm and its registry, so that it is no part of make test: run it after scripts/dashboards. FOLDER keeps
 what npm installs (default: a new one each time). Exit code 1 where a dashboard does not fit, or where a field that was
 misspelled on purpose is not noticed: then this check is worth nothing.
 """

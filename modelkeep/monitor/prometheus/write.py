@@ -14,7 +14,7 @@ from modelkeep.monitor.prometheus import alerts, objectives, plan, rule
 from modelkeep.monitor.prometheus.plan import Plan
 
 DASHBOARDS = "dashboards"
-"""The folder of this package that scripts/dashboards.py writes, and that of Grafana's provisioning."""
+"""The folder of this package that scripts/dashboards writes, and that of Grafana's provisioning."""
 HOOK = "/monitor/alerts"
 """The service's route that Alertmanager tells."""
 SCRAPE = "10s"

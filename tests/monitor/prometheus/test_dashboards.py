@@ -1,11 +1,10 @@
-"""The dashboards that are shipped: those that scripts/dashboards.py writes, and sound without any Prometheus."""
+"""The dashboards that are shipped: those that scripts/dashboards writes, and sound without any Prometheus."""
 
 from __future__ import annotations
 
 import json
 import re
-import sys
-from importlib import resources, util
+from importlib import import_module, resources
 from itertools import combinations
 from pathlib import Path
 from types import ModuleType
@@ -15,27 +14,23 @@ import pytest
 
 from modelkeep.monitor.prometheus import write
 
-SCRIPT = Path(__file__).parents[3] / "scripts" / "dashboards.py"
+ROOT = Path(__file__).parents[3]
 FILES = sorted((resources.files("modelkeep.monitor.prometheus") / write.DASHBOARDS).iterdir(), key=str)
 PAGES: dict[str, dict[str, Any]] = {file.name: json.loads(file.read_text(encoding="utf-8")) for file in FILES}
 
 
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    spec = util.spec_from_file_location("dashboards_script", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = util.module_from_spec(spec)
-    sys.modules["dashboards_script"] = module  # where dataclasses look their annotations up
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def dashboards(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """scripts/dashboards, which lies at the repository's root, beside the package."""
+    monkeypatch.syspath_prepend(ROOT)
+    return import_module("scripts.dashboards")
 
 
-def test_what_is_shipped_is_what_the_script_writes(script: ModuleType, tmp_path: Path) -> None:
-    script.main(tmp_path)
+def test_what_is_shipped_is_what_the_script_writes(dashboards: ModuleType, tmp_path: Path) -> None:
+    dashboards.write(tmp_path)
     written = {file.name: file.read_text(encoding="utf-8") for file in tmp_path.iterdir()}
     shipped = {file.name: file.read_text(encoding="utf-8") for file in FILES}
-    assert written == shipped, "run: python scripts/dashboards.py"
+    assert written == shipped, "run: python -m scripts.dashboards"
 
 
 def test_there_is_one_for_each_question() -> None:
