@@ -4,29 +4,21 @@ from __future__ import annotations
 
 import json
 import re
-from importlib import import_module, resources
+from importlib import resources
 from itertools import combinations
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
 from modelkeep.monitor.prometheus import write
+from scripts import dashboards
 
-ROOT = Path(__file__).parents[3]
 FILES = sorted((resources.files("modelkeep.monitor.prometheus") / write.DASHBOARDS).iterdir(), key=str)
 PAGES: dict[str, dict[str, Any]] = {file.name: json.loads(file.read_text(encoding="utf-8")) for file in FILES}
 
 
-@pytest.fixture
-def dashboards(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """scripts/dashboards, which lies at the repository's root, beside the package."""
-    monkeypatch.syspath_prepend(ROOT)
-    return import_module("scripts.dashboards")
-
-
-def test_what_is_shipped_is_what_the_script_writes(dashboards: ModuleType, tmp_path: Path) -> None:
+def test_what_is_shipped_is_what_the_script_writes(tmp_path: Path) -> None:
     dashboards.write(tmp_path)
     written = {file.name: file.read_text(encoding="utf-8") for file in tmp_path.iterdir()}
     shipped = {file.name: file.read_text(encoding="utf-8") for file in FILES}
