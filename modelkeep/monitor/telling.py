@@ -60,7 +60,7 @@ def tell(
     ``over``: it is over in any case, as for a service, which looks by the same limits as long as it runs.
     """
     given = {key: list(value) if isinstance(value, tuple) else value for key, value in (limits or {}).items()}
-    known, tells = _open(registry, version), alerts is not None or over
+    known, tells = _open(registry, version.name).get(version.number, {}), alerts is not None or over
     hooked = {"owed": True} if alerts is not None and alerts.webhook is not None else {}
     fresh = set()
     found = {(finding.kind, finding.subject): finding for finding in checked.findings}
@@ -77,13 +77,28 @@ def tell(
         alerts.still(version.ref, goes_on)
     for key, one in known.items():
         if key not in found and one.over(me, given, always=over):
-            past = Finding(*key, one.entry.why, since=one.entry.data.get("since"))
-            data = {"kind": past.kind, "subject": past.subject, "version": version.number, "since": past.since}
-            registry.note(version.name, OVER, f"{past.kind} of {past.subject} is found no more", data, who=who)
-            if alerts is not None:
-                alerts.over(version.ref, past)
+            _end(registry, one, "is found no more", alerts, who)
     if alerts is not None and hooked:
         _pay(registry, version.name, alerts, me, fresh)
+
+
+def unserved(registry: Registry, name: str, alerts: Alerts | None, who: str) -> None:
+    """What anybody found of versions that are neither live nor canary is over, and new where they are served again."""
+    route = registry.route(name)
+    for number, known in _open(registry, name).items():
+        if number not in (route.live, route.canary):
+            for one in known.values():
+                _end(registry, one, f"is over: {name}@{number} is no longer served", alerts, who)
+
+
+def _end(registry: Registry, known: Known, how: str, alerts: Alerts | None, who: str) -> None:
+    """Alertmanager is told by who told it only: to it, anything else would be news."""
+    entry, me = known.entry, author(who)
+    past = Finding(entry.data["kind"], entry.data["subject"], entry.why, since=entry.data.get("since"))
+    data = {key: entry.data.get(key) for key in ("kind", "subject", "version", "since")}
+    registry.note(entry.name, OVER, f"{past.kind} of {past.subject} {how}", data, who=who)
+    if alerts is not None and me in known.told:
+        alerts.over(f"{entry.name}@{entry.data['version']}", past)
 
 
 def _pay(registry: Registry, name: str, alerts: Alerts, who: str, fresh: set[int]) -> None:
@@ -111,12 +126,13 @@ def _entries(registry: Registry, name: str, *kinds: str) -> list[Entry]:
     return sorted((e for kind in kinds for e in registry.journal(name, kind=kind)), key=lambda e: e.id)
 
 
-def _open(registry: Registry, version: Version) -> dict[tuple[str, str], Known]:
-    """What monitor wrote of a version and what is not over, by kind and subject."""
-    found: dict[tuple[str, str], Known] = {}
-    for entry in _entries(registry, version.name, FOUND, TOLD, OVER):
-        if entry.data.get("version") != version.number or "alert" in entry.data:  # what Alertmanager told has its own
+def _open(registry: Registry, name: str) -> dict[int, dict[tuple[str, str], Known]]:
+    """What monitor wrote of a model and what is not over, by version, and by kind and subject."""
+    versions: dict[int, dict[tuple[str, str], Known]] = {}
+    for entry in _entries(registry, name, FOUND, TOLD, OVER):
+        if "version" not in entry.data or "alert" in entry.data:  # what Alertmanager told has its own end
             continue
+        found = versions.setdefault(entry.data["version"], {})
         key = str(entry.data.get("kind")), str(entry.data.get("subject"))
         if entry.kind == OVER:
             found.pop(key, None)
@@ -125,4 +141,4 @@ def _open(registry: Registry, version: Version) -> dict[tuple[str, str], Known]:
         one.found[entry.who] = entry.data.get("limits")
         if entry.data.get("told", True):
             one.told.add(entry.who)
-    return found
+    return versions

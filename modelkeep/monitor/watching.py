@@ -41,6 +41,8 @@ class Looks:
         """Of the versions that were looked at last time: a version never changes, so its folder is verified once."""
         self._first: dict[str, float] = {}
         """When each version was looked at first, on time.monotonic's clock."""
+        self._served: dict[str, set[int | None]] = {}
+        """Of each model, the versions that were served when it was looked at last."""
 
     def at(self, names: Sequence[str]) -> Iterator[Checked]:
         """One after the other; what is new is written and told. After a start it takes a few looks to read what there
@@ -55,6 +57,10 @@ class Looks:
                 route = self.registry.route(name)
             except NotFound:  # it was removed meanwhile
                 continue
+            try:
+                self._ended(name, {route.live, route.canary})
+            except Exception as error:  # noqa: BLE001 - whatever it is
+                troubles.append(error)
             for number in sorted(n for n in (route.live, route.canary) if n is not None):
                 ref = Ref(name, number)
                 try:
@@ -68,6 +74,17 @@ class Looks:
                     yield checked
         if troubles:
             raise troubles[0]
+
+    def _ended(self, name: str, served: set[int | None]) -> None:
+        """Ends what was found of versions that are served no longer.
+
+        After a start Alertmanager is not told: it may have forgotten them long ago, and would take them for news.
+        """
+        if self._served.get(name) == served:
+            return
+        with self._lock:
+            telling.unserved(self.registry, name, self.alerts if name in self._served else None, WHO)
+        self._served[name] = served
 
     def _begin(self, ref: Ref) -> Run:
         version = self.registry.get(ref)

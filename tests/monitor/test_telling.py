@@ -12,11 +12,11 @@ import pytest
 
 from modelkeep.monitor import telling
 from modelkeep.monitor.alerts import Alerts
-from modelkeep.monitor.telling import FOUND, OVER, SENT, TOLD, tell
+from modelkeep.monitor.telling import FOUND, OVER, SENT, TOLD, tell, unserved
 from modelkeep.monitor.watch import Checked
 from modelkeep.registry import Registry
 from modelkeep.settings import Settings
-from modelkeep.types import Finding, Version
+from modelkeep.types import Finding, Route, Version
 
 DRIFT = Finding("drift", "inputs", "they moved", {"n": 9}, 1000.0)
 SLOW = Finding("health", "latency", "they are slow", {}, 2000.0)
@@ -144,6 +144,42 @@ def test_other_versions_and_alerts_from_outside_are_their_own(watching: Watching
         watching.registry.note("digits", FOUND, "…", {**DRIFT.to_json(), **extra}, who="monitor")
     assert watching.look() == []
     assert watching.look(DRIFT) == [("tell", "inputs")]
+
+
+class TestUnserved:
+    def end(self, watching: Watching, **route: Any) -> list[tuple[str, str]]:
+        """What is told once these versions are served."""
+        watching.alerts.heard.clear()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(watching.registry, "route", lambda name: Route(name, **route))
+            unserved(watching.registry, "digits", watching.alerts, "monitor")
+        return list(watching.alerts.heard)
+
+    def test_what_was_found_is_over_once_and_new_when_it_is_served_again(self, watching: Watching) -> None:
+        watching.look(DRIFT, SLOW)
+        assert self.end(watching, live=1) == []
+        assert self.end(watching, canary=1) == []
+        assert self.end(watching) == [("over", "inputs"), ("over", "latency")]
+        assert self.end(watching) == []
+        over = watching.registry.journal("digits", kind=OVER)
+        assert [entry.why for entry in over] == [
+            "drift of inputs is over: digits@1 is no longer served",
+            "health of latency is over: digits@1 is no longer served",
+        ]
+        assert over[0].data == {"kind": "drift", "subject": "inputs", "version": 1, "since": 1000.0}
+        self.end(watching, live=1)
+        assert watching.look(DRIFT) == [("tell", "inputs")]
+
+    def test_whoever_found_it_and_nobody_hears_of_the_end_of_what_he_was_not_told(self, watching: Watching) -> None:
+        watching.look(DRIFT, who="person", over=False)
+        assert self.end(watching) == []
+        assert watching.journal() == [(FOUND, "inputs"), (OVER, "inputs")]
+
+    def test_what_alertmanager_told_has_its_own_end(self, watching: Watching) -> None:
+        data = {**DRIFT.to_json(), "version": 1, "alert": "fingerprint"}
+        watching.registry.note("digits", FOUND, "…", data, who="alertmanager")
+        assert self.end(watching) == []
+        assert watching.journal() == [(FOUND, "inputs")]
 
 
 def test_without_alerts_the_journal_is_enough(watching: Watching) -> None:

@@ -213,6 +213,40 @@ class TestLooks:
         list(looks.at(["digits"]))
         assert findings(registry, OVER) == {"traffic"}
 
+    def test_what_is_no_longer_served_has_no_findings(
+        self, registry: Registry, settings: Settings, model: Model, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(watching, "GRACE", 0.0)
+        metrics, looks = Metrics(), Looks(registry, settings, {}, Lock())
+        watcher = Watcher(metrics, settings.home, lambda: looks.at(["digits"]), every=1.0)
+        told: list[str] = []
+        monkeypatch.setattr(looks.alerts, "over", lambda ref, _: told.append(ref))
+        for _ in range(2):
+            watcher.turn()
+        assert metrics.value("modelkeep_findings", model="digits", version="1", kind="no-data") == 1.0
+        (model.path / "note.txt").write_text("another version")
+        registry.add("digits", model.path, made_by="add('digits.onnx')")
+        registry.promote("digits", 2, why="it is better")
+        for _ in range(3):
+            watcher.turn()
+        (over,) = registry.journal("digits", kind=OVER)
+        assert over.why == "no-data of traffic is over: digits@1 is no longer served"
+        assert told == ["digits@1"]
+        assert 'modelkeep_findings{kind="no-data",model="digits",version="1"}' not in metrics.render().decode()
+        registry.promote("digits", 1, why="it is not")
+        for _ in range(2):
+            watcher.turn()
+        assert [e.data["version"] for e in registry.journal("digits", kind=FOUND)] == [1, 2, 1]
+
+    def test_what_ended_while_nobody_looked_is_no_news_to_alertmanager(
+        self, registry: Registry, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        registry.note("digits", FOUND, "it moved", {"kind": "drift", "subject": "inputs", "version": 7}, who=WHO)
+        looks = Looks(registry, settings, {}, Lock())
+        monkeypatch.setattr(looks.alerts, "over", lambda *_: pytest.fail("it was told"))
+        list(looks.at(["digits"]))
+        assert findings(registry, OVER) == {"inputs"}
+
     def test_traffic_that_ceased_is_a_finding_where_the_settings_say_so(
         self, registry: Registry, settings: Settings
     ) -> None:
