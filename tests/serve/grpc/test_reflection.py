@@ -2,50 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from modelkeep.serve.keys import Gate, Ring
-from modelkeep.serve.messages import HEALTH, METHODS, SERVICE, classes
-from modelkeep.serve.server import Running
-
-grpc: Any = pytest.importorskip("grpc")
-MADE = classes()
-WAIT = 20.0
-Connect = Callable[..., Any]
-
-
-@pytest.fixture
-def connect(fakes: SimpleNamespace) -> Iterator[Connect]:
-    """A channel to a server of model m, with the keys of a ring if one is given."""
-    from modelkeep.serve.grpc import Endpoint
-
-    with contextlib.ExitStack() as stack:
-
-        def begin(ring: Ring | None = None) -> Any:
-            running = Running({"m": fakes.Fake()})
-            stack.enter_context(running)
-
-            async def start() -> tuple[Endpoint, int]:
-                endpoint = Endpoint(running.plane, Gate(ring))
-                return endpoint, await endpoint.start("127.0.0.1", 0)
-
-            endpoint, port = running.call(start())
-            stack.callback(lambda: running.call(endpoint.stop(5.0)))
-            return stack.enter_context(grpc.insecure_channel(f"127.0.0.1:{port}"))
-
-        yield begin
+from modelkeep.serve.keys import Ring
+from modelkeep.serve.messages import HEALTH, METHODS, SERVICE
+from tests.serve.grpc.client import MADE, WAIT, Connect, grpc, question
 
 
 def test_grpcurl_and_others_can_ask_what_there_is(connect: Connect) -> None:
     reflection = pytest.importorskip("grpc_reflection.v1alpha.proto_reflection_descriptor_database")
     pools = pytest.importorskip("google.protobuf.descriptor_pool")
-    database = reflection.ProtoReflectionDescriptorDatabase(connect())
+    database = reflection.ProtoReflectionDescriptorDatabase(connect()[0])
     assert set(database.get_services()) == {SERVICE, "grpc.health.v1.Health"}
     there = pools.DescriptorPool(database)
     service = there.FindServiceByName(SERVICE)
@@ -60,7 +30,7 @@ def test_grpcurl_and_others_can_ask_what_there_is(connect: Connect) -> None:
 
 def test_both_names_of_reflection_and_an_unknown_symbol(connect: Connect) -> None:
     messages = pytest.importorskip("grpc_reflection.v1alpha.reflection_pb2")
-    channel = connect()
+    channel = connect()[0]
     for name in ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"):
         ask = channel.stream_stream(
             f"/{name}/ServerReflectionInfo",
@@ -76,7 +46,7 @@ def test_reflection_needs_a_key_where_there_are_keys(connect: Connect, tmp_path:
     messages = pytest.importorskip("grpc_reflection.v1alpha.reflection_pb2")
     ring = Ring(tmp_path / "keys.json")
     tokens = {scope: ring.add(scope, [scope]) for scope in ("infer", "read")}
-    ask = connect(ring).stream_stream(
+    ask = connect(ring=ring)[0].stream_stream(
         "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
         request_serializer=messages.ServerReflectionRequest.SerializeToString,
         response_deserializer=messages.ServerReflectionResponse.FromString,
@@ -94,7 +64,7 @@ def test_reflection_needs_a_key_where_there_are_keys(connect: Connect, tmp_path:
 
 def test_health_of_what_nobody_knows_is_not_found(connect: Connect) -> None:
     """grpc.io, 'GRPC Health Checking Protocol': a server must not speak for a service that it does not have."""
-    check = connect().unary_unary(
+    check = connect()[0].unary_unary(
         f"/{HEALTH}/Check",
         request_serializer=MADE["HealthCheckRequest"].SerializeToString,
         response_deserializer=MADE["HealthCheckResponse"].FromString,
@@ -107,7 +77,7 @@ def test_health_of_what_nobody_knows_is_not_found(connect: Connect) -> None:
 
 
 def test_bytes_that_are_no_message(connect: Connect) -> None:
-    channel = connect()
+    channel = connect()[0]
     with pytest.raises(grpc.RpcError) as caught:
         channel.unary_unary(f"/{SERVICE}/ModelInfer")(b"\xff\xff\xff", timeout=WAIT)
     with pytest.raises(grpc.RpcError) as streamed:
@@ -120,14 +90,12 @@ def test_bytes_that_are_no_message(connect: Connect) -> None:
 def test_each_question_of_a_stream_counts_against_the_rate_of_its_key(connect: Connect, tmp_path: Path) -> None:
     ring = Ring(tmp_path / "keys.json")
     token = ring.add("slow", ["infer"], rate=3)
-    question = MADE["ModelInferRequest"](model_name="m")
-    question.inputs.add(name="x", datatype="FP32", shape=[1, 1]).contents.fp32_contents.append(1.0)
-    ask = connect(ring).stream_stream(
+    ask = connect(ring=ring)[0].stream_stream(
         f"/{SERVICE}/ModelStreamInfer",
         request_serializer=MADE["ModelInferRequest"].SerializeToString,
         response_deserializer=MADE["ModelStreamInferResponse"].FromString,
     )
-    answers = ask(iter([question] * 100), timeout=WAIT, metadata=[("authorization", f"Bearer {token}")])
+    answers = ask(iter([question()] * 100), timeout=WAIT, metadata=[("authorization", f"Bearer {token}")])
     got: list[Any] = []
     with pytest.raises(grpc.RpcError) as caught:
         got.extend(answers)

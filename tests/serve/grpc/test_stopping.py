@@ -15,20 +15,12 @@ from typing import Any
 import httpx
 import pytest
 
-from modelkeep.serve.messages import SERVICE, STREAM, classes
+from modelkeep.serve.messages import SERVICE, STREAM
 from modelkeep.serve.server import Running
 from modelkeep.settings import Settings
+from tests.serve.grpc.client import MADE, WAIT, Client, Serve, grpc, listen, question, until
 
-grpc: Any = pytest.importorskip("grpc")
-MADE = classes()
-WAIT = 20.0
 STOPPING = "the server is stopping, and takes no more questions; ask again later"
-
-
-def question(id_: str = "") -> Any:
-    message = MADE["ModelInferRequest"](model_name="m", id=id_)
-    message.inputs.add(name="x", datatype="FP32", shape=[1, 1]).contents.fp32_contents.append(1.0)
-    return message
 
 
 class Both:
@@ -59,11 +51,28 @@ class Both:
         )(questions, timeout=2 * WAIT)
 
 
+def test_stopping_answers_what_came(serve: Serve, fakes: SimpleNamespace) -> None:
+    fake = fakes.Fake(gate=True)
+    _, running = serve(m=fake)
+    endpoint, port = listen(running)
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        client = Client(channel)
+        asked = client.ModelInfer.future(question(), timeout=WAIT)
+        assert fake.entered.acquire(timeout=WAIT)
+        stopping = threading.Thread(target=lambda: running.call(endpoint.stop(WAIT)))
+        stopping.start()
+        assert until(lambda: client.refused(question(), timeout=1.0)[0] == "UNAVAILABLE")
+        fake.gate.set()
+        assert asked.result().id == "r1"
+        stopping.join(WAIT)
+        assert not stopping.is_alive()
+
+
 def test_a_stream_without_a_question_does_not_hold_up_the_end(fakes: SimpleNamespace) -> None:
     both, questions = Both(fakes.Fake()), queue.Queue[Any]()
     with both.running, both.channel() as channel:
         answers = both.stream(channel, iter(questions.get, None))
-        questions.put(question("1"))
+        questions.put(question(id="1"))
         assert next(answers).infer_response.id == "1"
         began = time.monotonic()
         both.running.stop()
@@ -79,7 +88,7 @@ def test_a_stream_whose_question_is_at_work_gets_its_answer_first(fakes: SimpleN
     both, questions = Both(fake), queue.Queue[Any]()
     with both.running as url, both.channel() as channel:
         answers = both.stream(channel, iter(questions.get, None))
-        questions.put(question("1"))
+        questions.put(question(id="1"))
         assert fake.entered.acquire(timeout=WAIT)
         with httpx.Client(base_url=url, timeout=WAIT) as kept:
             assert kept.get("/v2/health/ready").status_code == 200

@@ -4,10 +4,9 @@ for ever.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,37 +14,10 @@ from typing import Any
 import pytest
 
 from modelkeep.serve.grpc_handlers import AHEAD
-from modelkeep.serve.keys import Gate, Ring
-from modelkeep.serve.messages import METHODS, SERVICE, STREAM, classes
-from modelkeep.serve.server import Running
+from modelkeep.serve.keys import Ring
+from modelkeep.serve.messages import METHODS, SERVICE, STREAM
 from modelkeep.settings import Settings
-
-grpc: Any = pytest.importorskip("grpc")
-MADE = classes()
-WAIT = 20.0
-Connect = Callable[..., tuple[Any, Running]]
-
-
-@pytest.fixture
-def connect(fakes: SimpleNamespace) -> Iterator[Connect]:
-    """A channel to a server of model m, and the server."""
-    from modelkeep.serve.grpc import Endpoint
-
-    with contextlib.ExitStack() as stack:
-
-        def begin(ring: Ring | None = None, runner: Any = None, **settings: Any) -> tuple[Any, Running]:
-            running = Running({"m": runner or fakes.Fake()}, settings=Settings(**settings))
-            stack.enter_context(running)
-
-            async def start() -> tuple[Endpoint, int]:
-                endpoint = Endpoint(running.plane, Gate(ring))
-                return endpoint, await endpoint.start("127.0.0.1", 0)
-
-            endpoint, port = running.call(start())
-            stack.callback(lambda: running.call(endpoint.stop(5.0)))
-            return stack.enter_context(grpc.insecure_channel(f"127.0.0.1:{port}")), running
-
-        yield begin
+from tests.serve.grpc.client import WAIT, Connect, grpc, question, until
 
 
 def refused(channel: Any, method: str, messages: Iterator[bytes], **options: Any) -> tuple[str, str]:
@@ -74,13 +46,13 @@ def test_a_stranger_is_told_before_any_message_is_read(
 ) -> None:
     ring = Ring(tmp_path / "keys.json")
     ring.add("somebody", ["infer", "read", "admin"])
-    code, said = refused(connect(ring)[0], method, never)
+    code, said = refused(connect(ring=ring)[0], method, never)
     assert (code, said) == ("UNAUTHENTICATED", "the API key is missing; send it as 'Authorization: Bearer KEY'")
 
 
 def test_a_message_that_does_not_come_in_time_is_not_awaited(connect: Connect, never: Iterator[bytes]) -> None:
     began = time.monotonic()
-    code, said = refused(connect(request_timeout=0.3)[0], "ModelInfer", never)
+    code, said = refused(connect(Settings(request_timeout=0.3))[0], "ModelInfer", never)
     assert (code, said) == (
         "DEADLINE_EXCEEDED",
         "the message took longer than 0.3 s (request_timeout); send less",
@@ -96,21 +68,12 @@ def test_a_call_without_a_message_is_told_so(connect: Connect) -> None:
 def test_a_stream_that_its_client_leaves_costs_no_place(connect: Connect, fakes: SimpleNamespace) -> None:
     """More questions than are at work at a time: the one that waits to be one of them goes too."""
     fake = fakes.Fake(gate=True)
-    channel, running = connect(runner=fake)
+    channel, running = connect(m=fake)
     limits = running.plane.limits
-    question = MADE["ModelInferRequest"](model_name="m")
-    question.inputs.add(name="x", datatype="FP32", shape=[1, 1]).contents.fp32_contents.append(1.0)
-    answers = channel.stream_stream(f"/{SERVICE}/{STREAM}")(iter([question.SerializeToString()] * 100), timeout=WAIT)
+    answers = channel.stream_stream(f"/{SERVICE}/{STREAM}")(iter([question().SerializeToString()] * 100), timeout=WAIT)
     try:
         assert until(lambda: limits.requests > AHEAD)
         answers.cancel()
         assert until(lambda: limits.requests == 0)
     finally:
         fake.gate.set()
-
-
-def until(true: Callable[[], bool]) -> bool:
-    end = time.monotonic() + WAIT / 2
-    while not true() and time.monotonic() < end:
-        time.sleep(0.005)
-    return true()
