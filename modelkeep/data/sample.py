@@ -223,18 +223,27 @@ class Sample:
             self._say(f"sample_mask {', '.join(idle)} fits no field of {model}: it has {there}")
 
 
-def read(folder: Path, model: str | None = None, *, limit: int = NEWEST, since: float = 0.0) -> list[Exchange]:
+def read(
+    folder: Path,
+    model: str | None = None,
+    *,
+    limit: int = NEWEST,
+    since: float = 0.0,
+    arrays: bool = True,
+    ids: Collection[str] | None = None,
+) -> list[Exchange]:
     """The newest ``limit`` exchanges in the files of a sample, the oldest first; none before ``since`` (epoch seconds).
 
-    ``folder`` is the sample's or a model's in it; without ``model`` it must hold one only. Raises NotFound, BadData,
-    MissingExtra.
+    ``folder`` is the sample's or a model's in it; without ``model`` it must hold one only. With ``ids`` those of these
+    requests only; without ``arrays``, inputs and outputs are None. Raises NotFound, BadData, MissingExtra.
     """
     found: list[Exchange] = []
     for path in reversed(sample_files.files(folder, model)):
         if len(found) >= limit or not sample_files.since(path, since):
             break
         with suppress(FileNotFoundError):  # a server that trims meanwhile
-            found[:0] = [e for e in sample_files.decode(path) if e.at >= since]
+            exchanges = sample_files.decode(path, arrays=arrays)
+            found[:0] = [e for e in exchanges if e.at >= since and (ids is None or e.id in ids)]
     return sorted(found, key=lambda exchange: exchange.at)[-limit:]
 
 
@@ -245,8 +254,8 @@ def rows(folder: Path, model: str | None = None, truth: Mapping[str, Any] | None
     """
     if masked := _masked(folder, model):
         raise BadData(f"the sample in {folder} has masked {', '.join(masked)} (sample_mask), which a model cannot take")
-    answered = _answered(read(folder, model))
-    return from_exchanges(_joined(answered, truth or {}) or answered, source=f"the sample in {folder}")
+    known = _joined(_answered(read(folder, model, ids=truth)), truth) if truth else []
+    return from_exchanges(known or _answered(read(folder, model)), source=f"the sample in {folder}")
 
 
 def labelled(captured: Path, folder: str, model: str, *, since: float = 0.0, limit: int | None = None) -> Dataset:
@@ -255,17 +264,39 @@ def labelled(captured: Path, folder: str, model: str, *, since: float = 0.0, lim
     Of the sample none where ``folder`` is empty, nothing lies there, or inputs are masked. Raises BadData where there
     is none or a file is damaged, MissingExtra.
     """
-    found = [e for e in traffic.read(captured, model, since=since, labelled=True) if e.track != "shadow"]
-    truth = labels.known(captured, model) if folder else {}
-    for exchange in found:
-        truth.pop(exchange.id, None)
+    known, sampled = _labelled(captured, folder, model, since)
+    if limit and len(known) + len(sampled) > limit:
+        since = sorted(e.at for e in (*known, *sampled))[-limit]
+    found = traffic.read(captured, model, since=since, labelled=True)
+    truth = {e.id: e.label for e in sampled if e.at >= since}
     with suppress(NotFound):
-        if truth and not _masked(Path(folder), model):
-            found += _joined(_answered(read(Path(folder), model, since=since)), truth)
+        found += _joined(_answered(read(Path(folder), model, since=since, ids=truth)), truth) if truth else []
     if not found:
         raise BadData(_unlabelled(captured, model, since))
     found.sort(key=lambda exchange: exchange.at)
     return from_exchanges(found[-limit:] if limit else found, source=f"labelled traffic of {model}")
+
+
+def count_labelled(captured: Path, folder: str, model: str, *, since: float = 0.0) -> int:
+    """How many rows ``labelled`` gives at most, counted without their inputs: a list is a label for each of some rows.
+
+    Raises BadData where a file is damaged, MissingExtra.
+    """
+    truth = [e.label for part in _labelled(captured, folder, model, since) for e in part]
+    return sum(len(label) - label.count(None) if isinstance(label, list) else 1 for label in truth)
+
+
+def _labelled(captured: Path, folder: str, model: str, since: float) -> tuple[list[Exchange], list[Exchange]]:
+    """Requests whose truth has come, without their arrays: the captured ones, and those that are only in the sample."""
+    known = traffic.read(captured, model, since=since, labelled=True, arrays=False)
+    truth = labels.known(captured, model) if folder else {}
+    for exchange in known:
+        truth.pop(exchange.id, None)
+    with suppress(NotFound):
+        if truth and not _masked(Path(folder), model):
+            sampled = read(Path(folder), model, since=since, arrays=False, ids=truth)
+            return known, _joined(_answered(sampled), truth)
+    return known, []
 
 
 def _unlabelled(captured: Path, model: str, since: float) -> str:
@@ -287,7 +318,7 @@ def _masked(folder: Path, model: str | None) -> list[str]:
 
 
 def _answered(exchanges: Iterable[Exchange]) -> list[Exchange]:
-    return [e for e in exchanges if e.outcome == "ok" and e.track != "shadow" and e.inputs]
+    return [e for e in exchanges if e.outcome == "ok" and e.track != "shadow"]
 
 
 def _joined(exchanges: Iterable[Exchange], truth: Mapping[str, Any]) -> list[Exchange]:

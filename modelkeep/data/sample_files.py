@@ -263,37 +263,51 @@ def _about(path: Path, read: Callable[[], Any]) -> tuple[Any, dict[str, Any]]:
     return found, about
 
 
-def decode(path: Path) -> list[Exchange]:
-    """The exchanges of one file, in their order. What was masked is not there, or its hash.
+def decode(path: Path, *, arrays: bool = True) -> list[Exchange]:
+    """The exchanges of one file, in their order. What was masked is not there, or its hash; without ``arrays``, inputs
+    and outputs are None, and are not read.
 
     Raises BadData; FileNotFoundError, as a server that trims may be quicker.
     """
     pa, parquet = need()
-    table, about = _about(path, lambda: parquet.read_table(path, partitioning=None))
+    columns = None if arrays else [*PLAIN, "parameters", "answered_at"]
+    table, about = _about(path, lambda: parquet.read_table(path, columns=columns, partitioning=None))
     plain = {name: table[name].to_pylist() for name in (*PLAIN, "parameters")}
     ats = table["answered_at"].cast(pa.int64()).to_pylist()
-    tensors = {
-        column: _tensors(table[column], table[SHAPE + column], dtype) for column, dtype in about["dtypes"].items()
-    }
+    dtypes = about["dtypes"] if arrays else {}
+    tensors = {column: _tensors(table[column], table[SHAPE + column], dtype) for column, dtype in dtypes.items()}
     found = []
     for row in range(table.num_rows):
-        arrays: dict[str, dict[str, Array]] = {"input": {}, "output": {}}
+        kinds: dict[str, dict[str, Array]] = {"input": {}, "output": {}}
         for column, values in tensors.items():
             kind, _, name = column.partition(".")
             if (value := values[row]) is not None:
-                arrays[kind][name] = value
+                kinds[kind][name] = value
         given = {name: plain[name][row] for name in PLAIN[:-1]}
         parameters = json.loads(plain["parameters"][row])
         found.append(
             Exchange(
                 **given,
                 at=ats[row] / 1e6,
-                inputs=arrays["input"] or None,
-                outputs=arrays["output"] or None,
+                inputs=kinds["input"] or None,
+                outputs=kinds["output"] or None,
                 parameters=parameters,
             )
         )
     return found
+
+
+def answered(path: Path) -> list[tuple[str, float]]:
+    """(id, when) of the requests of one file that were answered; shadows are none. Their arrays are not read.
+
+    Raises BadData; FileNotFoundError, as a server that trims may be quicker.
+    """
+    pa, parquet = need()
+    columns = ["id", "answered_at", "outcome", "track"]
+    table, _ = _about(path, lambda: parquet.read_table(path, columns=columns, partitioning=None))
+    ats = table["answered_at"].cast(pa.int64()).to_pylist()
+    told = zip(*(table[name].to_pylist() for name in ("id", "outcome", "track")), ats, strict=True)
+    return [(id_, at / 1e6) for id_, outcome, track, at in told if outcome == "ok" and track != "shadow"]
 
 
 def _tensors(values: Any, shapes: Any, dtype: str) -> list[Array | None]:

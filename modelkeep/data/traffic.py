@@ -36,6 +36,7 @@ SMALL = 4096
 PLAIN = ("id", "at", "model", "version", "track", "outcome", "seconds")
 plain = attrgetter(*PLAIN)
 INSERT = f"INSERT INTO exchanges ({', '.join(PLAIN)}, seq, inputs, outputs, bytes) VALUES ({', '.join('?' * 11)})"
+JOINED = "exchanges e LEFT JOIN labels l ON l.model = e.model AND l.id = e.id"
 NEWEST = "SELECT COALESCE(MAX(seq), 0) FROM exchanges WHERE model = ? AND version = ?"
 
 
@@ -262,9 +263,9 @@ def read(
     """Captured exchanges of a model, the oldest first; with ``newest`` the newest ``limit``, still the oldest first.
 
     ``after`` is a row, ``since`` is epoch seconds; with ``ids`` those of these requests only, with ``labelled`` those
-    whose truth has come and whose inputs were kept. Labels are joined where the truth has come. Without ``arrays``,
-    inputs and outputs are None, without ``inputs`` these. Fewer than ``limit``, and one at least, where their arrays
-    come to ``max_bytes``. A missing file holds none. Raises BadData where the file is damaged.
+    whose truth has come and whose inputs were kept, but no shadows. Labels are joined where the truth has come. Without
+    ``arrays``, inputs and outputs are None, without ``inputs`` these. Fewer than ``limit``, and one at least, where
+    their arrays come to ``max_bytes``. A missing file holds none. Raises BadData where the file is damaged.
     """
     if not path.is_file():
         return []
@@ -274,12 +275,14 @@ def read(
     if ids is not None:
         wanted[f"e.id IN ({', '.join('?' * len(ids))})"] = tuple(ids)
     if labelled:
-        wanted["l.label IS NOT NULL AND e.inputs IS NOT NULL"] = ()
+        wanted["l.label IS NOT NULL AND e.inputs IS NOT NULL AND e.track != 'shadow'"] = ()
+    order = f"ORDER BY e.row {'DESC' if newest else 'ASC'}"
+    where = f"WHERE {' AND '.join(wanted)} {order} LIMIT ?"
+    if version is None:  # no index has these rows in order, and sorting them by number spares sorting pictures
+        where = f"WHERE e.row IN (SELECT e.row FROM {JOINED} {where}) {order}"
     query = (
         f"SELECT e.id, e.at, e.model, e.version, e.track, e.outcome, e.seconds, e.row, e.seq, l.label, "
-        f"{'e.inputs' if arrays and inputs else 'NULL'}, {'e.outputs' if arrays else 'NULL'} FROM exchanges e "
-        "LEFT JOIN labels l ON l.model = e.model AND l.id = e.id "
-        f"WHERE {' AND '.join(wanted)} ORDER BY e.row {'DESC' if newest else 'ASC'} LIMIT ?"
+        f"{'e.inputs' if arrays and inputs else 'NULL'}, {'e.outputs' if arrays else 'NULL'} FROM {JOINED} {where}"
     )
     with closing(connect(path)) as database:
         try:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from modelkeep.data import traffic
+from modelkeep.data import sample, traffic
 from modelkeep.data.dataset import Dataset
 from modelkeep.errors import BadData, BadModel, ModelkeepError, No, Unsupported
 from modelkeep.operate import budget
@@ -138,13 +138,15 @@ class Loop:
 
     def _labelled(self, finding: Finding) -> Dataset | None:
         """The labelled requests since the change; None while they are too few."""
-        rules, why = self.policy.update, ""
+        name, since, rules, why = self.policy.model, finding.since or 0.0, self.policy.update, ""
         rows: Dataset | None = None
         try:
-            rows = self.keep.labelled(self.policy.model, since=finding.since or 0.0, limit=rules.max_labels)
+            have = sample.count_labelled(self.keep.traffic, self.keep.settings.sample, name, since=since)
+            if not 0 < have < rules.min_labels:  # their inputs may be pictures; where there are none, it says why
+                rows = self.keep.labelled(name, since=since, limit=rules.max_labels)
+                have = len(rows)
         except BadData as error:
-            why = f"; {error}"
-        have = 0 if rows is None else len(rows)
+            have, why = 0, f"; {error}"
         if rows is None or have < rules.min_labels:
             tenths = 10 * have // max(rules.min_labels, 1)
             said = f"waiting for labels: {have} of {rules.min_labels} since the change{why}"

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,46 @@ class TestRows:
         with pytest.raises(BadData, match="no captured request of 'digits' has a label yet"):
             found(str(folder), since=time.time() + 3600)
         assert found(str(folder / "none")) == [(0, 4)]
+
+    def test_of_large_ones_no_more_are_read_than_are_asked_for(self, tmp_path: Path) -> None:
+        captured = tmp_path / "traffic.db"
+        log = TrafficLog(captured, span=0)
+        for at in range(12):
+            log.offer(exchange(at, inputs={"x": np.full((1, 100_000), at, "float32")}))
+        log.close()
+        labels.record(captured, "digits", {f"r{at}": at for at in range(10)})
+        sample.labelled(captured, "", "digits", limit=1)
+        tracemalloc.start()
+        counted = sample.count_labelled(captured, "", "digits")
+        _, counting = tracemalloc.get_traced_memory()
+        rows = sample.labelled(captured, "", "digits", limit=2)
+        _, reading = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert rows.labels is not None
+        assert (counted, rows.labels.tolist()) == (10, [8, 9])
+        assert counting < 100_000
+        assert reading < 5 * 400_000
+
+    def test_of_a_sample_the_newest_files_that_are_needed(
+        self, opened: Open, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        one = opened()
+        for at in range(5):
+            fill(one, [replace(exchange(at), at=time.time())])
+        captured = folder / "traffic.db"
+        labels.record(captured, "digits", {"r0": 0, "r1": [1], "r3": [3]})
+        decode, read = sample_files.decode, []
+        monkeypatch.setattr(
+            sample_files,
+            "decode",
+            lambda path, *, arrays=True: (read.append(path) if arrays else None, decode(path, arrays=arrays))[1],
+        )
+        assert sample.count_labelled(captured, str(folder), "digits") == 3
+        assert read == []
+        rows = sample.labelled(captured, str(folder), "digits", limit=2)
+        assert rows.labels is not None
+        assert rows.labels.tolist() == [1, 3]
+        assert read == list(reversed(sample_files.files(folder)))[:4]
 
     def test_labels_of_requests_without_their_inputs_are_told(self, tmp_path: Path) -> None:
         captured = tmp_path / "traffic.db"

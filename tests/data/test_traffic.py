@@ -100,6 +100,27 @@ class TestRoundTrip:
         labels.record(path, "digits", {"r1": [4]})
         assert [e.label for e in traffic.read(path, "digits")] == [None, [4]]
 
+    def test_labelled_ones_without_shadows(self, opened: Callable[..., TrafficLog], path: Path) -> None:
+        tracks = ("live", "shadow", "canary", "live")
+        fill(opened(), [exchange(at, track=track) for at, track in enumerate(tracks)])
+        labels.record(path, "digits", {"r0": 1, "r1": 2, "r2": 3})
+        assert [e.label for e in traffic.read(path, "digits", labelled=True)] == [1, 3]
+
+    @pytest.mark.parametrize("options", [{}, {"newest": True, "limit": 2}, {"labelled": True}, {"version": 1}])
+    def test_inputs_are_not_sorted(
+        self, opened: Callable[..., TrafficLog], path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+    ) -> None:
+        """SQLite would write all pictures into a file of its own for it."""
+        opened().close()
+        database, asked = sqlite3.connect(path), []
+        traced = traffic.connect(path)
+        traced.set_trace_callback(asked.append)
+        monkeypatch.setattr(traffic, "connect", lambda path: traced)
+        traffic.read(path, "digits", **options)
+        plan = database.execute(f"EXPLAIN QUERY PLAN {asked[-1]}").fetchall()
+        database.close()
+        assert not [step for _, parent, _, step in plan if parent == 0 and "TEMP" in step]
+
     def test_a_missing_file_holds_nothing(self, path: Path) -> None:
         assert traffic.read(path, "digits") == []
         assert traffic.newest(path) == 0

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from modelkeep.data import traffic
+from modelkeep.data import labels, traffic
 from modelkeep.data.dataset import Dataset
 from modelkeep.errors import BadData, Regressed, Unsupported
 from modelkeep.operate.loop import Loop
@@ -41,6 +41,7 @@ class PlayedKeep:
 
     def __init__(self, *, findings: list[Finding], labels: int, verdict: str = "promote") -> None:
         self.registry, self.who, self.traffic = Registry(), "operate", Path("traffic.db")
+        self.settings = SimpleNamespace(sample="")
         self.findings, self.labels, self.verdict = findings, labels, verdict
         self.refuse: Exception | None = None
         self.untrainable: Exception | None = None
@@ -109,6 +110,22 @@ def test_it_waits_for_labels(labels: int) -> None:
     assert keep.done == []
     why = "" if labels else "; no labels"
     assert said[-1] == f"waiting for labels: {labels} of 100 since the change{why}"
+
+
+def test_while_it_waits_it_counts_and_reads_no_inputs(tmp_path: Path) -> None:
+    """They may be pictures, and it looks every few seconds."""
+    keep, said = PlayedKeep(findings=[replace(DRIFT, since=52.0)], labels=100), []
+    keep.traffic = tmp_path / "traffic.db"
+    log = traffic.TrafficLog(keep.traffic)
+    for at in range(4):
+        row = {"x": np.zeros((40, 2), np.float32)}
+        log.offer(traffic.Exchange(f"r{at}", 50.0 + at, "m", 1, "live", "ok", 0.01, row, row))
+    log.close()
+    labels.record(keep.traffic, "m", {"r0": [1] * 40, "r2": [1] * 40, "r3": [*[1] * 39, None]})
+    waits = loop(keep)
+    waits.tell, waits.keep.labelled = said.append, None  # type: ignore[assignment, method-assign]
+    assert waits.turn() is None
+    assert said[-1] == "waiting for labels: 79 of 100 since the change"
 
 
 def test_labels_that_come_one_by_one_are_told_by_tenths() -> None:
@@ -272,7 +289,7 @@ class TestNobodyAsked:
         keep = PlayedKeep(findings=[DRIFT], labels=100, verdict="unasked")
         self.asked: list[int] = []
         monkeypatch.setattr(traffic, "newest", lambda path: 7)
-        monkeypatch.setattr(traffic, "read", lambda path, model, *, after, limit, arrays: self.asked[after - 7 :])
+        monkeypatch.setattr(traffic, "read", lambda path, model, *, after=8, **_: self.asked[after - 7 :])
         return keep
 
     def test_it_is_no_failure_and_the_update_is_not_made_again(self, keep: PlayedKeep) -> None:
