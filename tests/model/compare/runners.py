@@ -12,8 +12,6 @@ from modelkeep.errors import BadInput
 from modelkeep.types import Signature, TensorSpec
 
 ONE = Signature((TensorSpec("x", "float32", (None, 4)),), (TensorSpec("output", "float32", (None, 3)),))
-
-
 WEIGHTS = np.random.default_rng(0).standard_normal((4, 3)).astype(np.float32)
 
 

@@ -1,4 +1,4 @@
-"""What is tested here is not the machine."""
+"""Searches that are over in a moment."""
 
 from __future__ import annotations
 

@@ -14,14 +14,8 @@ from modelkeep.tune.space import Space
 from modelkeep.types import Model, ServeConfig
 
 NAIVE = ServeConfig(max_batch=1)
-
-
 QUICK = ServeConfig(threads=1, max_batch=8)
-
-
 OTHER = ServeConfig(engine="openvino", threads=1, max_batch=8)
-
-
 SHORT = Tune(p99=1.0, budget=0.5, concurrency=4)
 
 
