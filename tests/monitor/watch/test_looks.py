@@ -1,0 +1,172 @@
+"""A whole look: captured traffic of a real model in, findings and numbers out."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from modelkeep.data.dataset import Dataset
+from modelkeep.model import baseline
+from modelkeep.monitor import captured
+from modelkeep.monitor.watch import check
+from modelkeep.types import Model, Version
+from tests.monitor.watch.found import Send, kinds
+
+
+def test_no_traffic_is_said(version: Version, model: Model, home: Path, path: Path) -> None:
+    checked = check(version, model, home)
+    assert kinds(checked) == [("no-data", "traffic")]
+    assert checked.n == 0
+    assert "no-data of traffic: no request was captured yet" in checked.describe()
+    assert not path.exists()
+
+
+def test_quiet_traffic_has_no_finding(
+    version: Version, model: Model, home: Path, send: Send, held_out: Callable[[int], Any]
+) -> None:
+    send(held_out(1500)[0])
+    checked = check(version, model, home)
+    assert checked.findings == ()
+    assert checked.n == 1500
+    assert checked.since == 1e6
+    assert checked.numbers["inputs"]["n"] == 1488
+    assert checked.numbers["inputs"]["features"] == 16
+    assert checked.numbers["answers"]["features"] == 3
+    assert checked.describe().startswith("digits@1, 1,500 requests: nothing found\n  inputs: of 16 features")
+
+
+def test_a_changed_world_is_found_in_inputs_and_answers(
+    version: Version, model: Model, home: Path, send: Send, held_out: Callable[[int], Any], changed: Any
+) -> None:
+    send(held_out(1000)[0])
+    assert check(version, model, home).findings == ()
+    send(changed(held_out(500)[0]))
+    checked = check(version, model, home)
+    assert kinds(checked) == [("drift", "inputs"), ("drift", "answers"), ("quality", "estimated accuracy")]
+    for found in checked.findings[:2]:
+        assert found.since is not None
+        assert 1e6 + 9.5 <= found.since <= 1e6 + 12.5
+    assert json.loads(json.dumps(asdict(checked)))["n"] == 1500
+
+
+def test_a_larger_tolerance_bears_more(
+    version: Version, model: Model, home: Path, send: Send, held_out: Callable[[int], Any], changed: Any
+) -> None:
+    send(changed(held_out(400)[0]))
+    assert check(version, model, home).findings
+    assert check(version, model, home, tolerance=0.9).findings == ()
+
+
+def test_looking_often_or_once_comes_to_the_same(
+    version: Version, model: Model, home: Path, send: Send, held_out: Callable[[int], Any], changed: Any
+) -> None:
+    for at in range(12):
+        pixels = held_out(37)[0]
+        send(changed(pixels) if at > 8 else pixels)
+        often = check(version, model, home)
+    once = check(replace(version, digest="another process"), model, home)
+    assert often == once
+    assert often.findings
+
+
+def test_the_version_alone_is_looked_at(
+    version: Version, model: Model, home: Path, send: Send, held_out: Callable[[int], Any], changed: Any
+) -> None:
+    send(held_out(200)[0])
+    send(changed(held_out(200)[0]), version=2)
+    send(changed(held_out(200)[0]), model="other")
+    send(changed(held_out(200)[0]), track="shadow")
+    send(held_out(100)[0], track="canary")
+    checked = check(version, model, home)
+    assert checked.findings == ()
+    assert checked.n == 300
+
+
+def test_a_file_that_was_made_anew_is_read_from_its_start(
+    version: Version, model: Model, home: Path, path: Path, send: Send, held_out: Callable[[int], Any]
+) -> None:
+    send(held_out(100)[0])
+    assert check(version, model, home).n == 100
+    for suffix in ("", "-wal", "-shm"):
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
+    send(held_out(30)[0])
+    assert check(version, model, home).n == 30
+
+
+def test_a_run_covers_the_newest_requests_only(
+    version: Version,
+    model: Model,
+    home: Path,
+    send: Send,
+    held_out: Callable[[int], Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(captured, "RUN", 100)
+    seen = []
+    for _ in range(7):
+        send(held_out(50)[0])
+        seen.append(check(version, model, home).n)
+    assert seen == [50, 100, 150, 200, 150, 200, 150]
+
+
+def test_requests_of_another_form_are_counted_not_fatal(
+    version: Version, model: Model, home: Path, send: Send, held_out: Callable[[int], Any]
+) -> None:
+    send(held_out(32)[0])
+    send(held_out(5)[0], inputs={"other": np.zeros((1, 3))})
+    checked = check(version, model, home)
+    assert checked.notes == ("5 requests did not have the form of the reference rows",)
+
+
+def test_without_reference_rows_drift_is_not_judged_and_that_is_said(
+    make_model: Callable[..., Model], version: Version, home: Path, send: Send, held_out: Any, tmp_path: Path
+) -> None:
+    bare = make_model(tmp_path / "bare", reference=None)
+    send(held_out(50)[0])
+    checked = check(replace(version, digest="bare"), bare, home)
+    assert checked.findings == ()
+    assert checked.notes == ("drift is not judged: the version keeps no reference rows; add it with --data",)
+    assert "drift is not judged" in checked.describe()
+
+
+def test_too_few_reference_rows_are_none(
+    make_model: Callable[..., Model], tmp_path: Path, digits: tuple[Dataset, Dataset]
+) -> None:
+    assert baseline.build(make_model(tmp_path / "few", reference=digits[0].head(20))) is None
+
+
+def test_failures_and_slowness(
+    version: Version, model: Model, home: Path, send: Send, held_out: Callable[[int], Any]
+) -> None:
+    send(held_out(500)[0])
+    send(held_out(800)[0], outcome="error", outputs=None, seconds=2.0)
+    checked = check(version, model, home, p99=0.5)
+    assert kinds(checked) == [("health", "errors"), ("health", "latency")]
+    assert checked.numbers["health"]["failed"] == 800
+
+
+def test_a_damaged_file_is_refused_by_name(version: Version, model: Model, home: Path, path: Path) -> None:
+    from modelkeep.errors import BadData
+
+    path.write_text("no database " * 500)
+    with pytest.raises(BadData, match=r"traffic\.db is not a file of captured traffic"):
+        check(version, model, home)
+
+
+def test_reading_disturbs_no_writer(
+    version: Version, model: Model, home: Path, path: Path, send: Send, held_out: Callable[[int], Any]
+) -> None:
+    """A server may hold the write lock for as long as it likes."""
+    send(held_out(50)[0])
+    writer = sqlite3.connect(path)
+    writer.execute("BEGIN IMMEDIATE")
+    assert check(version, model, home).n == 50
+    writer.rollback()
+    writer.close()
