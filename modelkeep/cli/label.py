@@ -62,7 +62,7 @@ def _say_lag(name: str, lag: Lag) -> None:
     if lag.since is None or lag.coverage is None:
         return say(f"no answer of {name} is captured, so there is nothing to join labels with")
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(lag.since))
-    say(f"{lag.labelled} of {counted(lag.answers, 'answer')} since {since} got a label: {lag.coverage:.1%}")
+    say(f"{lag.labelled} of {counted(lag.answers, 'captured answer')} since {since} got a label: {lag.coverage:.1%}")
     if lag.median is not None and lag.p90 is not None:
         say(f"labels come {seconds(lag.median)} after the answer (median), 90 % within {seconds(lag.p90)}, n {lag.n}")
     return None

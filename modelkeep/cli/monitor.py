@@ -11,7 +11,6 @@ import click
 
 from modelkeep.cli.output import DURATION, FILE, SHARE, SOME_TIME, as_json, dump, open_keep, say, table
 from modelkeep.extras import load
-from modelkeep.quantities import counted
 
 if TYPE_CHECKING:
     from modelkeep.monitor.watch import Checked
@@ -81,7 +80,7 @@ def monitor(
         while watch and not checked.findings:
             if sys.stderr.isatty():
                 click.echo(
-                    f"\r{time.strftime('%H:%M:%S')} nothing found in {counted(checked.n, 'request')}",
+                    f"\r{time.strftime('%H:%M:%S')} {checked.about}: nothing found",
                     nl=False,
                     err=True,
                 )
@@ -100,9 +99,9 @@ def _show(checked: Checked) -> None:
     """The findings as a table, then what else is known, a line each."""
     if checked.findings:
         rows = [(f.kind, f.subject, _clock(f.since), f.why) for f in checked.findings]
-        table(f"{checked.ref}, {counted(checked.n, 'request')}", ("kind", "of", "since", "what was found"), rows)
+        table(checked.about, ("kind", "of", "since", "what was found"), rows)
     else:
-        say(f"{checked.ref}, {counted(checked.n, 'request')}: nothing found")
+        say(f"{checked.about}: nothing found")
     for line in checked.lines:
         say(f"  {line}")
 

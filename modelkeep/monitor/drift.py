@@ -84,10 +84,11 @@ class Drift:
         tolerance: Tolerance,
         *,
         tests: int = 0,
+        of: str = "captured",
     ) -> None:
         """``reference`` [rows, features], cut at the ``fixed`` edges where there are such, or the bins it fell into;
-        ``tests`` is how many features share the false alarms, if more than these."""
-        self.subject, self.names, self.tolerance = subject, tuple(names), tolerance
+        ``tests`` is how many features share the false alarms, if more than these; ``of`` says which requests come."""
+        self.subject, self.names, self.tolerance, self.of = subject, tuple(names), tolerance, of
         self.bins = reference if isinstance(reference, Bins) else Bins.of(reference, fixed)
         steps = max(tolerance.false_alarm_every / CHUNK, 1.0)
         self.detector = Detector(len(names), log(max(tests, len(names)) * steps))
@@ -198,13 +199,14 @@ class Drift:
         distance, rarer = float(np.abs(after - before).sum() / 2), self._rarer(feature, after)
         if feature in self._classes and before[rarer] - after[rarer] > distance / 2:
             return (
-                f"{self.bins.label(feature, rarer)} is the answer to {after[rarer]:.1%} of {counted(n, 'request')}, of "
+                f"{self.bins.label(feature, rarer)} is the answer to {after[rarer]:.1%} of {self._counted(n)}, of "
                 f"the reference rows to {before[rarer]:.1%}, of which it may lose {self.tolerance.lost:.0%}"
             )
         may = self.tolerance.share
-        return (
-            f"{distance:.0%} of {counted(n, 'request')} fall elsewhere than the reference rows did, where {may:.0%} may"
-        )
+        return f"{distance:.0%} of {self._counted(n)} fall elsewhere than the reference rows did, where {may:.0%} may"
+
+    def _counted(self, n: int) -> str:
+        return f"{counted(n, 'request')} {self.of}"
 
     def distance(self, start: int = 0) -> Array:
         """[features]: total variation distance of the requests since a step from the reference; 0 to 1.
@@ -256,6 +258,7 @@ class Drift:
         most = self.before_and_after(TOLD)
         return {
             "n": self.n,
+            "of": self.of,
             "since_n": self.n - self._kept[self._at(self._moved_at())].before,
             "features": len(self.names),
             "most_moved": most,
@@ -268,12 +271,12 @@ class Drift:
     def describe(self) -> str:
         """One line for a person."""
         if not self.n:
-            return f"{self.subject}: too few requests were captured to judge drift"
+            return f"{self.subject}: too few requests were {self.of} to judge drift"
         numbers = self.numbers()
         of = f"of {numbers['features']} features " if numbers["features"] > 1 else ""
         return (
             f"{self.subject}: {of}{numbers['most_moved'][0]['feature']} moved{' most' if of else ''}, "
-            f"{numbers['moved']:.0%} of {counted(numbers['since_n'], 'request')} (tolerance "
+            f"{numbers['moved']:.0%} of {self._counted(numbers['since_n'])} (tolerance "
             f"{self.tolerance.share:.0%}); evidence {max(numbers['log_evidence'], 0):.1f} of the "
             f"{self.detector.needed:.1f} that make a finding"
         )

@@ -46,6 +46,8 @@ class Health:
         self.minutes: list[Minute] = []
         self.now: float | None = None
         """Epoch seconds of this look; None: as late as the last request."""
+        self.of = "captured"
+        """Which requests these are: ``captured`` ones, or all that were ``served``, as a server counted them."""
         self.n = self.failed = 0
         self.last: float | None = None
         self._span = "seconds"
@@ -77,7 +79,7 @@ class Health:
         slow = 0
         if self.p99 is not None and counts.slower:
             slow = counts.slower[min(bisect_left(bounds, self.p99), len(bounds) - 1)]
-        self._span = "spans of a few seconds"
+        self._span, self.of = "spans of a few seconds", "served"
         self._judge(pulse.at, counts.requests, counts.failed, slow)
         self.n += counts.requests
         self.failed += counts.failed
@@ -132,7 +134,7 @@ class Health:
         """n, failures, the promise, burn and memory."""
         if not self.n:
             return {"n": 0}
-        found: dict[str, Any] = {"n": self.n, "failed": self.failed, "promised_p99": self.p99}
+        found: dict[str, Any] = {"n": self.n, "of": self.of, "failed": self.failed, "promised_p99": self.p99}
         if (spent := self.burn()) is not None:
             found["slo"] = spent.numbers()
         if self.leak.n:
@@ -144,6 +146,6 @@ class Health:
         if not self.n:
             return "no request was captured"
         spent = self.burn()
-        told = [f"{self.failed} of {counted(self.n, 'request')} failed"]
+        told = [f"{self.failed} of {counted(self.n, f'{self.of} request')} failed"]
         told += [spent.describe()] if spent else []
         return "; ".join([*told, self.leak.describe()] if self.leak.n else told)

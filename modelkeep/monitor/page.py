@@ -71,7 +71,7 @@ def page(checked: Checked, at: float | None = None) -> str:
     )
     parts = [
         f"<h1>{escape(checked.ref)}</h1>",
-        f'<p class="soft">{counted(checked.n, "request")}{since}; looked at {escape(when)}</p>',
+        f'<p class="soft">{counted(checked.n, "request")} {checked.of}{since}; looked at {escape(when)}</p>',
         _findings(checked.findings),
         _tiles(checked.numbers),
         *(_features(subject, checked) for subject in ("inputs", "answers")),
@@ -123,9 +123,9 @@ def _told(numbers: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         doubt = " (doubtful)" if numbers["estimated"].get("doubtful") else ""
         yield f"accuracy, estimated{doubt if held else ' (void)'}", percent(numbers["estimated"]["accuracy"]["value"])
     if health.get("n"):
-        yield "failed", f"{health['failed']:,} of {health['n']:,}"
+        yield "failed", f"{health['failed']:,} of {health['n']:,} {health['of']}"
     if "p99" in health:
-        yield "p99", f"{1000 * health['p99']:.3g} ms"
+        yield "p99 of those captured", f"{1000 * health['p99']:.3g} ms"
     if "slo" in health:
         yield "error budget left", percent(health["slo"]["budget_left"])
 
@@ -137,8 +137,8 @@ def _features(subject: str, checked: Checked) -> str:
     numbers = checked.numbers[subject]
     evidence = max(numbers["log_evidence"], 0.0)
     said = (
-        f"Of {counted(numbers['features'], 'feature')}; {counted(numbers['since_n'], 'request')} beside the reference "
-        f"rows; {percent(numbers['tolerance'])} may move. Evidence {evidence:.1f} of the "
+        f"Of {counted(numbers['features'], 'feature')}; {counted(numbers['since_n'], 'request')} {numbers['of']} "
+        f"beside the reference rows; {percent(numbers['tolerance'])} may move. Evidence {evidence:.1f} of the "
         f"{numbers['log_threshold']:.1f} that make a finding."
     )
     drawn = "".join(_figure(_title(row), "", _bars(row)) for row in rows)
@@ -190,7 +190,8 @@ def _metrics(numbers: Mapping[str, Any]) -> str:
     )
     head = "<tr><th>metric</th><th>with labels</th><th>estimated without</th></tr>"
     coverage = quality.get("coverage") or 0.0
-    said = f"{quality.get('n', 0):,} labelled requests, {percent(coverage)} of those captured"
+    answers = counted(quality.get("answers", 0), "captured answer")
+    said = f"{counted(quality.get('n', 0), 'labelled request')}; labels came for {percent(coverage)} of {answers}"
     return _figure("Metrics", said, f'<div class="wide"><table>{head}{rows}</table></div>')
 
 

@@ -56,7 +56,7 @@ class _Run:
 
     def __init__(self, watched: Watched, row: int) -> None:
         self.watched, self.row = watched, row
-        self.drifts = drifts(watched)
+        self.drifts = drifts(watched, "looked at")
         self.n = self.strange = 0
         self.since: float | None = None
         self.behind = False
@@ -90,7 +90,7 @@ class _Run:
             drift.add_counts(chunk.counts, chunk.n, chunk.at, chunk.until)
 
 
-def drifts(watched: Watched) -> dict[str, Drift]:
+def drifts(watched: Watched, of: str = "captured") -> dict[str, Drift]:
     """New detectors for the subjects that have a reference; each has an equal part of the false alarms, for the few
     features of the answers would else have next to none."""
     known = watched.known
@@ -107,6 +107,7 @@ def drifts(watched: Watched) -> dict[str, Drift]:
             one.columns.edges,
             tolerance,
             tests=len(subjects) * len(one.columns.names),
+            of=of,
         )
         for name, one in subjects.items()
         if one.columns.names

@@ -120,7 +120,7 @@ class Truth:
         """Accuracy and the floor, the other metrics by name, coverage and lag."""
         others = {name: one._asdict() for name, one in self.labelled.measured().items() if name != "accuracy"}
         lag = {"lag": self.lag.median, "lag_p90": self.lag.p90, "unmatched": self.lag.unmatched}
-        whole = {"n": self.labelled.n, "coverage": self.lag.coverage or 0.0}
+        whole = {"n": self.labelled.n, "coverage": self.lag.coverage or 0.0, "answers": self.lag.answers}
         return {**self.labelled.quality.numbers(), **whole, **others, **lag}
 
     def _judged(self) -> str:
@@ -143,7 +143,8 @@ class Truth:
             lines = [told] if what else []
         else:
             told = quality.describe() if quality.wrong.values else f"the truth is known of {counted(n, 'request')}"
-            lines = [f"{told}, {self.lag.coverage or 0:.0%} of those captured"]
+            answers = counted(self.lag.answers, "captured answer")
+            lines = [f"{told}; labels came for {self.lag.coverage or 0:.0%} of {answers}"]
         others = {name: one for name, one in self.labelled.measured().items() if name != "accuracy"}
         if others:
             lines.append(", ".join(f"{name.replace('_', ' ')} {one.describe()}" for name, one in others.items()))

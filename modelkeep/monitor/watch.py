@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Checked:
-    """What a look came to: ``findings``, and the ``numbers`` by subject. ``n`` requests were looked at.
+    """What a look came to: ``findings``, and the ``numbers`` by subject. It is about ``n`` requests, and ``of`` says
+    which: all that were ``served``, as servers counted them, those ``looked at``, or those ``captured``.
 
     ``notes`` say what could not be judged, and why; ``plots`` is what a page draws, where it was asked for. ``whole``
     is false while bounded looks have not yet read all that there was: what was found long ago may be over since.
@@ -43,14 +44,20 @@ class Checked:
     findings: tuple[Finding, ...]
     numbers: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    of: str = "captured"
     whole: bool = True
     lines: tuple[str, ...] = field(default=(), repr=False)
     plots: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
+    @property
+    def about(self) -> str:
+        """``digits@1, 296 requests served``."""
+        return f"{self.ref}, {counted(self.n, 'request')} {self.of}"
+
     def describe(self) -> str:
         """Some lines for a person: the findings first."""
         found = [f"{f.kind} of {f.subject}: {f.why}" for f in self.findings] or ["nothing found"]
-        first = f"{self.ref}, {counted(self.n, 'request')}: {found[0]}"
+        first = f"{self.about}: {found[0]}"
         return "\n".join([first, *(f"  {t}" for t in (*found[1:], *self.lines))])
 
 
@@ -105,9 +112,10 @@ class Run:
                 self.health.now = time.time()
             findings = self._findings()
             doubtful = self._doubtful(findings)
+            n, of = max((self.health.n, self.health.of), (self.profiled.run.n, "looked at"))
             return Checked(
                 self.watched.ref,
-                max(self.health.n, self.profiled.run.n),
+                n,
                 min(
                     (s for s in (self.profiled.run.since, self.captured.since, self.vital.since) if s is not None),
                     default=None,
@@ -115,6 +123,7 @@ class Run:
                 tuple(findings),
                 self._numbers(doubtful),
                 tuple(self._notes()),
+                of,
                 self._whole,
                 tuple(self._lines(doubtful)),
                 series.of(self) if plots else {},
@@ -182,8 +191,10 @@ class Run:
             holds = truth.calibrated is None or truth.calibrated.holds
             lines.append(estimated.describe(holds=holds, doubtful=doubtful))
         seconds = self.captured.seconds()
-        took = "".join(f"; {name} {quantities.seconds(value)}" for name, value in seconds.items())
-        return [*lines, self.health.describe() + took, *self._notes()]
+        took = ", ".join(f"{name} {quantities.seconds(value)}" for name, value in seconds.items())
+        if took and self.health.of != "captured":
+            took += " of those captured"
+        return [*lines, "; ".join([self.health.describe(), *([took] if took else [])]), *self._notes()]
 
 
 class _Same:

@@ -48,7 +48,7 @@ def test_what_became_of_them_and_how_late_they_are(tmp_path: Path, capsys: pytes
         "2 met a captured request",
         "1 met none (nobody): never asked here, not captured (above capture_rate a share is), or gone since",
     ]
-    assert "2 of 4 answers since 20" in out
+    assert "2 of 4 captured answers since 20" in out
     assert "got a label: 50.0%" in out
     assert "labels come 60" in out
     (tmp_path / "truth.csv").write_text("id,label\na,1\nb,2\n")
@@ -75,7 +75,7 @@ def test_for_a_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
 def test_without_a_file_it_says_how_things_are(capsys: pytest.CaptureFixture[str]) -> None:
     code, out = call(capsys, "digits")
     assert code == 0
-    assert out.startswith("0 of 4 answers since 20")
+    assert out.startswith("0 of 4 captured answers since 20")
     assert "labels come" not in out
     assert "new" not in json.loads(call(capsys, "digits", "--json")[1])
 

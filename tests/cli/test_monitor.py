@@ -46,13 +46,13 @@ def call(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str
 def test_nothing_found_is_0(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = call(capsys)
     assert code == 0
-    assert out.startswith("digits@1, 200 requests: nothing found\n")
+    assert out.startswith("digits@1, 200 requests captured: nothing found\n")
     assert "drift is not judged: the version keeps no reference rows" in out
 
 
 def test_one_request_is_no_more_than_one(capsys: pytest.CaptureFixture[str]) -> None:
     once = Checked("digits@1", 1, None, ())
-    assert once.describe() == "digits@1, 1 request: nothing found"
+    assert once.describe() == "digits@1, 1 request captured: nothing found"
     _show(once)
     _show(replace(once, findings=(Finding("health", "errors", "it failed", {}),)))
     assert "1 requests" not in (out := capsys.readouterr().out)

@@ -362,7 +362,7 @@ def test_the_line_for_a_person() -> None:
     drift = watch(rng.normal(size=(500, 3)))
     drift.add(list(rng.normal(size=(320, 1, 3))), [0.0] * 320)
     assert "inputs: of 3 features x[" in drift.describe()
-    assert "of 320 requests (tolerance 10%)" in drift.describe()
+    assert "of 320 requests captured (tolerance 10%)" in drift.describe()
 
 
 def test_five_thousand_requests_of_digits_take_less_than_a_second(digits: tuple[Dataset, Dataset]) -> None:

@@ -90,4 +90,4 @@ def test_numbers() -> None:
     health.add(Exchange("last", 11.0, "digits", 1, "live", "error", 0.4))
     numbers = health.numbers()
     assert (numbers["n"], numbers["failed"], numbers["promised_p99"]) == (101, 1, 0.5)
-    assert health.describe() == "1 of 101 requests failed"
+    assert health.describe() == "1 of 101 captured requests failed"

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from modelkeep.data import labels
+from modelkeep.data import labels, pulses
 from modelkeep.data.bins import Bins
 from modelkeep.data.features import Columns
 from modelkeep.data.traffic import Exchange, TrafficLog
 from modelkeep.model.baseline import Baseline, Subject
 from modelkeep.monitor.limits import Limits
+from modelkeep.monitor.page import page
 from modelkeep.monitor.truth import Truth
 from modelkeep.monitor.watch import Run
 from modelkeep.monitor.watched import Watched
@@ -50,8 +51,20 @@ def test_how_many_have_a_label(prices: Truth) -> None:
     prices.look()
     numbers = prices.numbers()
     assert (numbers["n"], numbers["coverage"]) == (40, 0.4)
-    assert prices.describe()[0] == "the truth is known of 40 requests, 40% of those captured"
+    assert prices.describe()[0] == "the truth is known of 40 requests; labels came for 40% of 100 captured answers"
     assert prices.labelled.findings() == []
+
+
+def test_each_number_says_of_which_requests_it_is(prices: Truth) -> None:
+    who = prices.watched
+    pulses.write(who.pulses, 1e6, {("house", 1): pulses.Counts(296, 3)})
+    checked = Run(who).look()
+    assert checked.about == "house@1, 296 requests served"
+    assert checked.numbers["health"]["of"] == "served"
+    assert checked.numbers["quality"]["answers"] == 100
+    assert "no truth has come for 100 captured answers, so their error is unknown (modelkeep label)" in checked.lines
+    assert "3 of 296 served requests failed; p50 10 ms, p99 10 ms of those captured" in checked.lines
+    assert "296 requests served since " in page(checked)
 
 
 def test_answers_without_an_error_are_said(tmp_path: Path) -> None:

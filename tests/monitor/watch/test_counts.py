@@ -18,7 +18,8 @@ def test_drift_is_judged_by_counts(
     profile(held_out(1000)[0])
     quiet = check(version, model, home)
     assert quiet.findings == ()
-    assert quiet.n == 1000
+    assert quiet.about == "digits@1, 1,000 requests looked at"
+    assert any("1,000 requests looked at (tolerance" in line for line in quiet.lines)
     profile(changed(held_out(500)[0]))
     assert [k for k in kinds(check(version, model, home)) if k[0] == "drift"] == [
         ("drift", "inputs"),

@@ -28,7 +28,7 @@ def test_truth_that_comes_late_is_joined(
     first = check(version, model, home).numbers["quality"]
     labels.record(path, "digits", dict(zip(ids, truth.tolist(), strict=True)))
     second = check(version, model, home)
-    assert "labelled requests, 100% of those captured" in second.describe()
+    assert "labelled requests; labels came for 100% of 400 captured answers" in second.describe()
     assert (first["n"], first["coverage"]) == (300, 0.75)
     assert second.numbers["quality"]["n"] == 400
     assert second.numbers["quality"]["accuracy"] > 0.85

@@ -39,7 +39,7 @@ def test_quiet_traffic_has_no_finding(
     assert checked.numbers["inputs"]["n"] == 1488
     assert checked.numbers["inputs"]["features"] == 16
     assert checked.numbers["answers"]["features"] == 3
-    assert checked.describe().startswith("digits@1, 1,500 requests: nothing found\n  inputs: of 16 features")
+    assert checked.describe().startswith("digits@1, 1,500 requests captured: nothing found\n  inputs: of 16 features")
 
 
 def test_a_changed_world_is_found_in_inputs_and_answers(
