@@ -5,7 +5,7 @@ webhook is owed is in the journal too, and that it answered.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
@@ -60,9 +60,9 @@ def tell(
     ``over``: it is over in any case, as for a service, which looks by the same limits as long as it runs.
     """
     given = {key: list(value) if isinstance(value, tuple) else value for key, value in (limits or {}).items()}
-    known, tells = _open(registry, version.name).get(version.number, {}), alerts is not None or over
+    entries, new = _entries(registry, version.name), []
+    known, tells = _open(entries).get(version.number, {}), alerts is not None or over
     hooked = {"owed": True} if alerts is not None and alerts.webhook is not None else {}
-    fresh = set()
     found = {(finding.kind, finding.subject): finding for finding in checked.findings}
     me, goes_on = author(who), []
     for key, finding in found.items():
@@ -70,7 +70,7 @@ def tell(
             goes_on.append(finding)
             continue
         data = {**finding.to_json(), "version": version.number, "told": tells, "limits": given, **hooked}
-        fresh.add(registry.note(version.name, TOLD if key in known else FOUND, finding.why, data, who=who).id)
+        new.append(registry.note(version.name, TOLD if key in known else FOUND, finding.why, data, who=who))
         if alerts is not None:
             alerts.tell(version.ref, finding)
     if alerts is not None:
@@ -79,13 +79,13 @@ def tell(
         if key not in found and one.over(me, given, always=over):
             _end(registry, one, "is found no more", alerts, who)
     if alerts is not None and hooked:
-        _pay(registry, version.name, alerts, me, fresh)
+        _pay(registry, version.name, alerts, me, [*_owed(entries, me), *new])
 
 
 def unserved(registry: Registry, name: str, alerts: Alerts | None, who: str) -> None:
     """What anybody found of versions that are neither live nor canary is over, and new where they are served again."""
     route = registry.route(name)
-    for number, known in _open(registry, name).items():
+    for number, known in _open(_entries(registry, name)).items():
         if number not in (route.live, route.canary):
             for one in known.values():
                 _end(registry, one, f"is over: {name}@{number} is no longer served", alerts, who)
@@ -101,10 +101,11 @@ def _end(registry: Registry, known: Known, how: str, alerts: Alerts | None, who:
         alerts.over(f"{entry.name}@{entry.data['version']}", past)
 
 
-def _pay(registry: Registry, name: str, alerts: Alerts, who: str, fresh: set[int]) -> None:
-    """Tell the webhook what ``who`` owes it, the oldest first, until it cannot be reached."""
-    for entry in _owed(registry, name, who):
-        if entry.id not in fresh and time.time() - entry.at < AGAIN:
+def _pay(registry: Registry, name: str, alerts: Alerts, who: str, owed: Sequence[Entry]) -> None:
+    """Tell the webhook what it has not answered of these, the oldest first, until it cannot be reached."""
+    sent = {entry.data.get("finding") for entry in registry.journal(name, kind=SENT)} if owed else set()
+    for entry in owed[-OWED:]:
+        if entry.id in sent:
             continue
         finding = {one.name: entry.data.get(one.name) for one in fields(Finding)}
         taken = alerts.hook(entry.id, {"id": entry.id, "model": f"{name}@{entry.data['version']}", **finding})
@@ -114,22 +115,20 @@ def _pay(registry: Registry, name: str, alerts: Alerts, who: str, fresh: set[int
         registry.note(name, SENT, why, {"finding": entry.id}, who=who)
 
 
-def _owed(registry: Registry, name: str, who: str) -> list[Entry]:
-    """What the webhook has not answered of the newest OWED that ``who`` found."""
-    sent = {entry.data.get("finding") for entry in registry.journal(name, kind=SENT)}
-    found = [e for e in _entries(registry, name, FOUND, TOLD) if e.who == who and e.data.get("owed")]
-    return [entry for entry in found[-OWED:] if entry.id not in sent]
+def _owed(entries: Sequence[Entry], who: str) -> list[Entry]:
+    """What ``who`` found for a webhook, AGAIN seconds ago or more."""
+    return [e for e in entries if e.data.get("owed") and e.who == who and time.time() - e.at >= AGAIN]
 
 
-def _entries(registry: Registry, name: str, *kinds: str) -> list[Entry]:
-    """Of these kinds, the oldest first."""
-    return sorted((e for kind in kinds for e in registry.journal(name, kind=kind)), key=lambda e: e.id)
+def _entries(registry: Registry, name: str) -> list[Entry]:
+    """What was found, told and over, the oldest first."""
+    return sorted((e for kind in (FOUND, TOLD, OVER) for e in registry.journal(name, kind=kind)), key=lambda e: e.id)
 
 
-def _open(registry: Registry, name: str) -> dict[int, dict[tuple[str, str], Known]]:
-    """What monitor wrote of a model and what is not over, by version, and by kind and subject."""
+def _open(entries: Sequence[Entry]) -> dict[int, dict[tuple[str, str], Known]]:
+    """What monitor wrote and what is not over, by version, and by kind and subject."""
     versions: dict[int, dict[tuple[str, str], Known]] = {}
-    for entry in _entries(registry, name, FOUND, TOLD, OVER):
+    for entry in entries:
         if "version" not in entry.data or "alert" in entry.data:  # what Alertmanager told has its own end
             continue
         found = versions.setdefault(entry.data["version"], {})
