@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import importlib.util
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from modelkeep.errors import BadModel, MissingExtra
+from modelkeep.errors import BadModel, MissingExtra, Unsupported
 
 OWN = re.compile(r"modelkeep(\.|$)")
 LOADING = "loading"
@@ -62,6 +64,21 @@ def load(target: str, *, beside: Path | None = None) -> Any:
             raise BadModel(f"module '{module_name}' has no '{name}'")
         found = getattr(found, part)
     return found
+
+
+def choose(table: Mapping[str, str], name: str, options: Mapping[str, Any], *, to: str) -> Any:
+    """The dataclass of that name in a table of ways ``to`` do something, made with these options.
+
+    Raises Unsupported with the names there are, of ways or of a way's options.
+    """
+    if name not in table:
+        raise Unsupported(f"there is no way to {to} called '{name}'; there are: {', '.join(table)}")
+    kind = load(table[name])
+    known = [field.name for field in dataclasses.fields(kind)]
+    for option in options:
+        if option not in known:
+            raise Unsupported(f"'{name}' has no option '{option}'; there are: {', '.join(known)}")
+    return kind(**options)
 
 
 def _from_file(module_name: str, file: Path) -> ModuleType:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+from modelkeep import extras
 from modelkeep.data.dataset import Dataset
 from modelkeep.errors import BadData, Unsupported
-from modelkeep.extras import load
 from modelkeep.model import formats
 from modelkeep.types import Step
 
@@ -20,14 +19,7 @@ METHODS: dict[str, str] = {
 
 def step(method: str, **options: Any) -> Step:
     """The step of that name. Raises Unsupported with the names there are, of methods or of a method's options."""
-    if method not in METHODS:
-        raise Unsupported(f"there is no way to optimize called '{method}'; there are: {', '.join(METHODS)}")
-    kind = load(METHODS[method])
-    known = [f.name for f in dataclasses.fields(kind)]
-    for name in options:
-        if name not in known:
-            raise Unsupported(f"'{method}' has no option '{name}'; there are: {', '.join(known)}")
-    made: Step = kind(**options)
+    made: Step = extras.choose(METHODS, method, options, to="optimize")
     return made
 
 

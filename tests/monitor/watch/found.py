@@ -7,8 +7,6 @@ from collections.abc import Callable
 from modelkeep.monitor.watch import Checked
 
 Send = Callable[..., list[str]]
-
-
 Profile = Callable[..., None]
 
 
