@@ -25,12 +25,14 @@ class Allowance:
         self._saved = SAVED * rate
         self._came, self._turned = 0, clock()
 
-    def takes(self, size: int, lot: float) -> bool:
-        """Whether so many bytes are kept; ``lot``, from 0 up to 1, is drawn by who asks."""
+    def takes(self, size: int, lot: float, *, room: bool = True) -> bool:
+        """Whether so many bytes are kept; ``lot``, from 0 up to 1, is drawn by who asks, and so is none kept where
+        they have no ``room``.
+        """
         if not self.rate:
-            return True
+            return room
         self._came += size
-        if lot >= self.chance or size > self._saved:
+        if not room or lot >= self.chance or size > self._saved:
             return False
         self._saved -= size
         return True

@@ -22,10 +22,12 @@ from modelkeep.errors import BadData, Damaged, ModelkeepError
 if TYPE_CHECKING:
     from modelkeep.types import Arrays
 
-WAITING_ROWS, WAITING_BYTES = 10_000, 128 * 1024**2
+WAITING_ROWS, WAITING_BYTES = 10_000, 12 * 1024**2
 """What offer() lets wait for the writer; more is dropped and counted."""
+WAITING_ARRAYS = 8 * 1024**2
+"""Where so many bytes wait, rows come without their arrays, as where those would fill the file too soon."""
 GATHER_SECONDS, GATHER_ROWS, GATHER_BYTES = 1.0, 1000, 1024**2
-"""What the writer waits for, to write many rows at once."""
+"""What the writer waits for, to write many rows at once, and no more of them than that."""
 ROW_OVERHEAD = 200
 SPAN = 512.0
 """Seconds of requests whose arrays fill the file, at least: else pictures would fill it in half a minute, and writing
@@ -70,9 +72,9 @@ class TrafficLog:
     Of each track the plane offers ``rate`` requests a second at most (sampler.py), chosen as they arrive, so that the
     live and the shadow answer to one request are kept or left out together. Each is a row with its outcome; inputs and
     outputs are kept of a ``share`` of them, by id, for the same reason. Where they are so large that the file would be
-    full in less than ``span`` seconds (0: however soon), fewer are: ``bare`` counts rows without the inputs. The oldest
-    rows go first once there are ``max_rows`` rows or ``max_bytes`` bytes. A damaged file is moved aside (.damaged):
-    traffic may be lost, the service may not.
+    full in less than ``span`` seconds (0: however soon), or come faster than they are written, fewer are: ``bare``
+    counts rows without the inputs. The oldest rows go first once there are ``max_rows`` rows or ``max_bytes`` bytes. A
+    damaged file is moved aside (.damaged): traffic may be lost, the service may not.
     """
 
     def __init__(
@@ -90,7 +92,8 @@ class TrafficLog:
         self.last_error = ""
         self._allowance = Allowance(max_bytes / span if span else 0.0)
         self._added: float = max_bytes  # so that the first batch counts what an earlier server left
-        self._waiting: queue.Queue[Exchange | threading.Event | None] = queue.Queue(WAITING_ROWS)
+        self._waiting: queue.Queue[tuple[Exchange, int] | threading.Event | None] = queue.Queue(WAITING_ROWS)
+        """Rows with their bytes; who waits until they are written; None for the end."""
         self._waiting_bytes = 0
         self._lock = threading.Lock()
         self._hurry = threading.Event()
@@ -106,13 +109,12 @@ class TrafficLog:
     def offer(self, exchange: Exchange) -> None:
         """Hand over one exchange; returns at once. Its arrays must not be changed afterwards."""
         with self._lock:
-            exchange = self._lightened(exchange)
-            size = _nbytes(exchange)
-            if self._closed or self._waiting_bytes + size > WAITING_BYTES:
+            exchange, size = self._lightened(exchange)
+            if self._closed or self._waiting_bytes > WAITING_BYTES:
                 self.dropped += 1
                 return
             try:
-                self._waiting.put_nowait(exchange)
+                self._waiting.put_nowait((exchange, size))
                 self._waiting_bytes += size
             except queue.Full:
                 self.dropped += 1
@@ -142,17 +144,18 @@ class TrafficLog:
         self._hurry.set()
         self._thread.join(timeout=10.0)
 
-    def _lightened(self, exchange: Exchange) -> Exchange:
-        """Without those of its arrays that are not kept."""
+    def _lightened(self, exchange: Exchange) -> tuple[Exchange, int]:
+        """Without those of its arrays that are not kept; and the bytes of the row."""
         lot = mark_of(exchange.id) / ALL
         if lot >= self.share:
-            return replace(exchange, inputs=None, outputs=None)
+            return replace(exchange, inputs=None, outputs=None), ROW_OVERHEAD
         inputs, outputs = size_of(exchange.inputs), size_of(exchange.outputs)
-        large = outputs if outputs > SMALL else 0
-        if self._allowance.takes(inputs + large, lot / self.share):
-            return exchange
+        large, small = (outputs, 0) if outputs > SMALL else (0, outputs)
+        room = self._waiting_bytes < WAITING_ARRAYS
+        if self._allowance.takes(inputs + large, lot / self.share, room=room):
+            return exchange, ROW_OVERHEAD + inputs + outputs
         self.bare += 1
-        return replace(exchange, inputs=None, outputs=None if large else exchange.outputs)
+        return replace(exchange, inputs=None, outputs=None if large else exchange.outputs), ROW_OVERHEAD + small
 
     def _set_aside_if_damaged(self) -> None:
         try:
@@ -179,6 +182,7 @@ class TrafficLog:
                 # a full disk or a removed folder: count the loss, open the file anew for the next batch
                 self.last_error, database = str(error), None
                 self.dropped += len(batch)
+            batch.clear()  # or pictures would stay until the next ones come
             for waiter in waiters:
                 waiter.set()
         if database is not None:
@@ -186,20 +190,24 @@ class TrafficLog:
 
     def _gather(self) -> tuple[list[Exchange], list[threading.Event], bool]:
         """The next batch, who waits for it, and whether more may come. A short wait makes batches, not single rows."""
-        item: Exchange | threading.Event | None = self._waiting.get()
+        item: tuple[Exchange, int] | threading.Event | None = self._waiting.get()
         self._hurry.wait(GATHER_SECONDS)
         self._hurry.clear()
         batch: list[Exchange] = []
         waiters: list[threading.Event] = []
+        size = 0
         while item is not None:
             if isinstance(item, threading.Event):
                 waiters.append(item)
             else:
-                batch.append(item)
-            if len(batch) >= GATHER_ROWS or self._waiting.empty():
+                batch.append(item[0])
+                size += item[1]
+            if self._waiting.empty():
+                break
+            if len(batch) >= GATHER_ROWS or size >= GATHER_BYTES:
+                self._hurry.set()  # for the rest
                 break
             item = self._waiting.get_nowait()  # there is no other reader
-        size = sum(map(_nbytes, batch))
         with self._lock:
             self._waiting_bytes -= size
             self._allowance.turn()
@@ -239,10 +247,6 @@ class TrafficLog:
             sums = "SELECT row, SUM(bytes) OVER (ORDER BY row) AS sum FROM exchanges"
             last = f"SELECT row FROM ({sums}) WHERE sum >= ? LIMIT 1"
             database.execute(f"DELETE FROM exchanges WHERE row <= ({last})", (over,))
-
-
-def _nbytes(exchange: Exchange) -> int:
-    return ROW_OVERHEAD + size_of(exchange.inputs) + size_of(exchange.outputs)
 
 
 def read(

@@ -44,8 +44,8 @@ SHARE, SAVED = 0.01, 5.0
 """Of one core, that the thread takes at most on average; and the seconds whose share may be saved up."""
 LEAST = 16
 """Requests that are looked at in each tick, whatever they cost."""
-STEP = 512
-"""Requests that are read at a time: few enough to stay in the cache, and not to hold the interpreter for long."""
+STEP, STEP_BYTES = 512, 1 * 1024**2
+"""What is read at a time: little enough to stay in the cache, and not to hold the interpreter for long."""
 IDLE = 3600.0
 """Seconds without a request, after which a version is forgotten."""
 REQUEST = 200
@@ -175,15 +175,24 @@ class Collector:
         waiting, read = len(self._waiting), 0
         share = self._budget.affordable(waiting)
         while waiting > 0:
-            lot = [self._waiting.popleft() for _ in range(min(waiting, STEP))]
+            lot = self._lot(waiting)
             waiting -= len(lot)
-            self._taken += sum(one[-1] for one in lot)
             chosen = lot if share >= 1.0 else [one for one in lot if mark_of(one[2]) < share * ALL]
             self.left_out["budget"] += len(lot) - len(chosen)
             read += len(chosen)
             for target, track, requests in _by_version(chosen):
                 self.left_out["form"] += self._take(target, track, requests)
         return read
+
+    def _lot(self, waiting: int) -> list[Offered]:
+        """The next of those that wait, until they are STEP, or have STEP_BYTES."""
+        lot: list[Offered] = []
+        size = 0
+        while len(lot) < min(waiting, STEP) and size < STEP_BYTES:
+            lot.append(self._waiting.popleft())
+            size += lot[-1][-1]
+        self._taken += size
+        return lot
 
     def _take(self, target: Loaded, track: str, requests: Sequence[Offered]) -> int:
         """Read requests of one version; how many could not be."""

@@ -61,3 +61,12 @@ class TestAllowance:
 
     def test_without_a_rate_there_is_no_bound(self, clock: Clock) -> None:
         assert all(map(all, seconds(Allowance(0.0, clock), clock, 3, [10**9] * 9)))
+
+    def test_what_has_no_room_came_but_is_not_kept(self, clock: Clock) -> None:
+        allowance = Allowance(1000.0, clock)
+        assert not any(allowance.takes(1000, 0.0, room=False) for _ in range(100))
+        clock.now += 1.0
+        allowance.turn()
+        assert allowance.chance < 0.1
+        assert all(allowance.takes(1000, 0.0) for _ in range(int(SAVED)))
+        assert not Allowance(0.0, clock).takes(1, 0.0, room=False)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,27 @@ def fill(log: TrafficLog, exchanges: list[Exchange]) -> None:
     for one in exchanges:
         log.offer(one)
     assert log.flush()
+
+
+@contextmanager
+def stuck(path: Path, monkeypatch: pytest.MonkeyPatch, batches: list[int] | None = None) -> Iterator[TrafficLog]:
+    """A log whose writer holds one row and waits until the end; the rows of each batch go into ``batches``."""
+    go_on, write = threading.Event(), TrafficLog._write
+
+    def later(log: TrafficLog, database: sqlite3.Connection, batch: list[Exchange]) -> None:
+        go_on.wait(10)
+        if batches is not None:
+            batches.append(len(batch))
+        write(log, database, batch)
+
+    monkeypatch.setattr(TrafficLog, "_write", later)
+    log = TrafficLog(path)
+    log.offer(exchange(-1))
+    while log._waiting.qsize():
+        time.sleep(0.001)
+    yield log
+    go_on.set()
+    log.close()
 
 
 class TestRoundTrip:
@@ -225,31 +248,67 @@ class TestBounds:
         self, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(traffic, "WAITING_ROWS", 10)
-        go_on = threading.Event()
-        write = TrafficLog._write
-        monkeypatch.setattr(TrafficLog, "_write", lambda log, *rest: go_on.wait(10) and write(log, *rest))
-        log = TrafficLog(path)
-        log.offer(exchange(0))
-        while log._waiting.qsize():
-            time.sleep(0.001)  # until the writer holds the first and waits
-        began = time.perf_counter()
-        for i in range(1, 100):
-            log.offer(exchange(i))
-        assert time.perf_counter() - began < 0.5
-        assert log.dropped >= 80
-        go_on.set()
-        log.close()
+        with stuck(path, monkeypatch) as log:
+            began = time.perf_counter()
+            for i in range(99):
+                log.offer(exchange(i))
+            assert time.perf_counter() - began < 0.5
+            assert log.dropped >= 80
         assert log.written + log.dropped == 100
         assert len(traffic.read(path, "digits")) == log.written
 
     def test_bytes_that_wait_are_bounded(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(traffic, "WAITING_BYTES", 100_000)
-        log = TrafficLog(path)
-        log.offer(exchange(0, inputs={"x": np.zeros(100_000)}))
-        assert log.dropped == 1
-        log.offer(exchange(1))
-        log.close()
-        assert [e.id for e in traffic.read(path, "digits")] == ["r1"]
+        monkeypatch.setattr(traffic, "WAITING_BYTES", 1000)
+        with stuck(path, monkeypatch) as log:
+            for i in range(100):
+                log.offer(exchange(i))
+            assert log._waiting_bytes < 1300
+            assert log.dropped > 90
+        assert log.written + log.dropped == 101
+
+    def test_of_pictures_that_wait_some_are_kept_and_of_the_others_the_rows(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        picture = {"x": np.zeros((1, 3, 224, 224), "float32")}
+        with stuck(path, monkeypatch) as log:
+            for i in range(100):
+                log.offer(exchange(i, inputs=picture))
+            assert 6 * 1024**2 < log._waiting_bytes < 10 * 1024**2
+        found = traffic.read(path, "digits", inputs=False)
+        assert len(found) == 101
+        assert all(e.outputs is not None for e in found)
+        assert log.dropped == 0
+        assert 80 < log.bare < 95
+
+    def test_what_is_larger_than_all_that_may_wait_is_kept(self, opened: Callable[..., TrafficLog], path: Path) -> None:
+        fill(log := opened(), [exchange(0, inputs={"x": np.zeros(2 * traffic.WAITING_BYTES, "uint8")})])
+        assert log.bare == log.dropped == 0
+        assert traffic.read(path, "digits", arrays=True)[0].inputs is not None
+
+    def test_no_more_is_written_at_a_time_than_a_few_pictures(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        batches: list[int] = []
+        with stuck(path, monkeypatch, batches) as log:
+            for i in range(60):
+                log.offer(exchange(i, inputs={"x": np.zeros((1, 30_000), "float32")}))
+        assert sum(batches) == 61
+        assert max(batches) <= 10
+
+    def test_what_was_written_is_let_go(self, opened: Callable[..., TrafficLog]) -> None:
+        picture = np.zeros((1, 3, 224, 224), "float32")
+        there = weakref.ref(picture)
+        fill(opened(), [exchange(0, inputs={"x": picture})])
+        del picture
+        assert there() is None
+
+    def test_the_rest_is_written_without_waiting_for_more(
+        self, opened: Callable[..., TrafficLog], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(traffic, "GATHER_SECONDS", 3600.0)
+        log = opened()
+        fill(log, [exchange(i, inputs=None) for i in range(3 * traffic.GATHER_ROWS)])
+        assert log.written == 3 * traffic.GATHER_ROWS
 
 
 class TestTrouble:

@@ -21,6 +21,7 @@ from modelkeep.metrics import Metrics
 from modelkeep.model.baseline import Baseline, Subject
 from modelkeep.serve import collect
 from modelkeep.serve.collect import LEAST, SAVED, Budget, Collector
+from modelkeep.serve.profiled import Profiled
 from modelkeep.types import Request, Signature, TensorSpec
 
 SIGNATURE = Signature((TensorSpec("x", "float32", (None, 2)),), (TensorSpec("y", "float32", (None, 3)),))
@@ -263,6 +264,26 @@ class TestPressure:
         for _ in range(10):
             collector.offer(target(), "live", wide, {})
         assert collector.dropped == 8
+
+    def test_no_more_bytes_are_read_at_a_time_than_a_few_pictures(self, held: Any, monkeypatch: Any) -> None:
+        lots: list[int] = []
+        take = Profiled.take
+
+        def taken(profiled: Profiled, lot: list[Any], now: float) -> int:
+            lots.append(len(lot))
+            return take(profiled, lot, now)
+
+        monkeypatch.setattr(Profiled, "take", taken)
+        collector, go_on = held
+        digits = target()
+        for at in range(25):
+            wide = Request(f"w{at}", "digits", {"x": np.zeros((15_000, 2), np.float32)})
+            collector.offer(digits, "live", wide, {"y": np.zeros((15_000, 3), np.float32)})
+        go_on.set()
+        assert collector.flush()
+        assert collector.flush()
+        assert sum(lots) == 26 - collector.left_out["budget"]
+        assert max(lots) == 4  # of 300 kB each
 
     def test_requests_beyond_its_share_are_sampled_by_id(self, start: Any, path: Path, monkeypatch: Any) -> None:
         monkeypatch.setattr(Budget, "affordable", lambda self, n: 0.25)
