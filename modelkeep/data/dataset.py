@@ -114,7 +114,7 @@ def from_exchanges(exchanges: Sequence[Exchange], source: str = "captured traffi
     kept = [e for e in exchanges if e.inputs]
     labelled = bool(kept) and all(e.label is not None for e in kept)
     if labelled:
-        kept = [e for e in kept if np.size(e.label) == len(next(iter(e.inputs.values())))]  # type: ignore[union-attr]
+        kept = [e for e in kept if _one_a_row(e.label, len(next(iter(e.inputs.values()))))]  # type: ignore[union-attr]
     if not kept:
         raise BadData(f"{source} has no rows")
     try:
@@ -130,6 +130,11 @@ def from_exchanges(exchanges: Sequence[Exchange], source: str = "captured traffi
     if not known.all():  # else they would be copied, and pictures are large
         inputs = {name: array[known] for name, array in inputs.items()}
     return Dataset(inputs, _truth(labels[known], source), source)
+
+
+def _one_a_row(label: object, rows: int) -> bool:
+    each = label if isinstance(label, list) else [label]
+    return len(each) == rows and not any(isinstance(one, list) for one in each)
 
 
 def read(path: Path, signature: Signature | None = None) -> Dataset:

@@ -56,7 +56,8 @@ class Recorded:
 
 
 def record(path: Path, model: str, labels: Mapping[str, Any], at: float | None = None) -> Recorded:
-    """Keep the truth of these requests: a label, or a list with one a row of the request, None where it is not known.
+    """Keep the truth of these requests: a label, or a list with one a row of the request, None where it is not known;
+    a row's own label is a list of numbers where an answer is several.
 
     The last label of a request is the one that counts; its time stays that of the first. Those without a captured
     request are kept too, for one that is still being written. Raises BadData for a label that is no finite number,
@@ -124,6 +125,11 @@ def is_one(label: Any) -> bool:
     if isinstance(label, str):
         return label.strip().lower() not in ("", "nan")
     return isinstance(label, int | float) and abs(label) <= sys.float_info.max
+
+
+def are_numbers(label: Any) -> bool:
+    """Whether it is the truth of one row whose answer is several numbers."""
+    return isinstance(label, list) and bool(label) and all(is_one(n) and not isinstance(n, str) for n in label)
 
 
 def newest(path: Path) -> int:
@@ -203,10 +209,11 @@ def _as_json(request: str, label: Any) -> str:
     plain = label.tolist() if hasattr(label, "tolist") else label
     each = plain if isinstance(plain, list) else [plain]
     known = [one for one in each if one is not None or plain is None]
-    if not known or not all(map(is_one, known)):
+    if not known or not all(is_one(one) or are_numbers(one) for one in known):
         raise BadData(
             f"the label of request '{request}' is {brief(label)}; give a number, a text, or a list with one a row "
-            "(null where a row has none), and leave out a request whose truth is not known"
+            "(null where a row has none; a list of numbers where an answer is several), and leave out a request whose "
+            "truth is not known"
         )
     text = json.dumps(plain)
     if len(text) > MAX_TEXT:

@@ -34,7 +34,8 @@ class Answer:
     """One request's answers and their truth; rows without a known truth are left out.
 
     ``right`` is the share that was right, None where answers are no classes. ``classes`` and ``numbers`` are (answered,
-    true), [rows] each; ``chances`` [rows, classes] are the probabilities that were given.
+    true), [rows] each, or [rows, numbers] where an answer is several; ``chances`` [rows, classes] are the probabilities
+    that were given.
     """
 
     right: float | None = None
@@ -43,11 +44,14 @@ class Answer:
     numbers: tuple[Array, Array] | None = None
 
 
-def answer(outputs: Arrays | None, label: Any, model: Model) -> Answer | None:
+def answer(outputs: Arrays | None, label: Any, model: Model, *, several: bool = False) -> Answer | None:
     """What was answered beside what was so; None where the two cannot be compared.
 
     Chances count where the likeliest class is the one that was answered: else their columns may be of other classes.
+    ``several``: it is known that an answer is several numbers, and no scores of classes.
     """
+    if several or (isinstance(label, list) and any(map(labels.are_numbers, label))):
+        return _several(outputs, label, model, known=several)
     truth = label if isinstance(label, list) else [label]
     known = [row for row, one in enumerate(truth) if one is not None]
     if outputs is None or not known:
@@ -93,6 +97,27 @@ def _number(outputs: Arrays, truth: list[Any], known: list[int], model: Model) -
     if any(isinstance(one, str) or not labels.is_one(one) for one in true):
         return None
     return Answer(numbers=(rows[known].astype(np.float64), np.array(true, dtype=np.float64)))
+
+
+def _several(outputs: Arrays | None, label: Any, model: Model, *, known: bool) -> Answer | None:
+    """A list of numbers for each row; of the only row the list itself will do. Where such answers are not ``known``, a
+    one among zeros may be a class.
+    """
+    first = np.asarray((outputs or {}).get(model.signature.outputs[0].name))
+    if first.dtype.kind != "f" or first.ndim < 2:
+        return None
+    rows = first.reshape(len(first), -1)
+    truth = [label] if len(rows) == 1 and labels.are_numbers(label) else label
+    if not isinstance(truth, list) or len(truth) != len(rows):
+        return None
+    told = {row: one for row, one in enumerate(truth) if one is not None}
+    if not told or any(not labels.are_numbers(one) or len(one) != rows.shape[1] for one in told.values()):
+        return None
+    true = np.array(list(told.values()), dtype=np.float64)
+    said = rows[list(told)].astype(np.float64)
+    if true.shape[1] == 1:
+        return Answer(numbers=(said[:, 0], true[:, 0]))
+    return Answer(numbers=(said, true)) if known or not are_probabilities(true) else None
 
 
 class Labelled:

@@ -48,6 +48,7 @@ class Truth:
         """Whether the last look left labels for the next ones."""
         self._ask = float("-inf")
         """When to ask for it again, on time.monotonic's clock."""
+        self._several = _several(watched)
         self._begin()
 
     def _begin(self) -> None:
@@ -96,7 +97,7 @@ class Truth:
         model = self.watched.model
         if exchange.version != self.watched.number or exchange.outcome != "ok":
             return
-        one = answer(exchange.outputs, label, model)
+        one = answer(exchange.outputs, label, model, several=self._several)
         if one is None:
             if exchange.outputs is not None and model.signature.outputs[0].name not in exchange.outputs:
                 self.unsaid += 1
@@ -125,13 +126,9 @@ class Truth:
 
     def _judged(self) -> str:
         """What labels would tell; empty where answers are embeddings, or several numbers a row."""
-        known = self.watched.known
         if not are_classes(self.watched.model):
             return "their error"
-        read = known.answers.columns.tensors if known is not None and known.answers is not None else []
-        first = self.watched.model.signature.outputs[0]
-        numbers = first.dtype.startswith("float") and any(t.name == first.name and t.kind != "scores" for t in read)
-        return "" if numbers else "accuracy"
+        return "" if self._several else "accuracy"
 
     def describe(self) -> list[str]:
         """Lines for a person."""
@@ -151,6 +148,14 @@ class Truth:
         if self.lag.median is not None:
             lines.append(f"labels come {self.lag.median:,.0f} s after the answer (median of {self.lag.n:,})")
         return lines + (self.slices.describe() if self.slices else [])
+
+
+def _several(watched: Watched) -> bool:
+    """Whether an answer is known to be several numbers, or an embedding, and no scores of classes."""
+    known, first = watched.known, watched.model.signature.outputs[0]
+    read = known.answers.columns.tensors if known is not None and known.answers is not None else []
+    scores = {tensor.name: tensor.kind == "scores" for tensor in read}
+    return are_classes(watched.model) and first.dtype.startswith("float") and not scores.get(first.name, True)
 
 
 def _worst(watched: Watched) -> tuple[float | None, str]:

@@ -168,8 +168,8 @@ class Run:
         if strange := self.truth.strange:
             notes.append(
                 f"{counted(strange, 'label')} cannot be compared with what was answered, such as {self.truth.example}: "
-                "give one a row, a number where answers are numbers, and for a class its number or its name in "
-                "the model"
+                "give one a row, a number where answers are numbers (a list of them where each is several), and for "
+                "a class its number or its name in the model"
             )
         if void := self.truth.labelled.numeric.void:
             notes.append(

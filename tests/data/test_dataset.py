@@ -286,7 +286,8 @@ class TestTraffic:
 
     def test_requests_without_inputs_or_with_labels_for_other_rows_are_left_out(self) -> None:
         kept = self.exchange({"x": np.zeros((1, 4))}, 3)
-        found = from_exchanges([kept, self.exchange(None, 1), self.exchange({"x": np.ones((2, 4))}, 9)])
+        several = [self.exchange({"x": np.ones((2, 4))}, label) for label in ([[1, 2], None], [[1], [2]])]
+        found = from_exchanges([kept, self.exchange(None, 1), self.exchange({"x": np.ones((2, 4))}, 9), *several])
         assert len(found) == 1
 
     @pytest.mark.parametrize("empty", ["", "nan", float("nan")])

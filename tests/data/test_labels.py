@@ -72,6 +72,10 @@ class TestRecord:
         labels.record(path, "digits", {"a": [3, None, 1]})
         assert truth(path)["a"] == [3, None, 1]
 
+    def test_several_numbers_a_row(self, path: Path) -> None:
+        labels.record(path, "digits", {"a": [[1.5, 2], None], "b": np.array([[3.0, 4.0]])})
+        assert truth(path) == {"a": [[1.5, 2], None], "b": [[3.0, 4.0]], "c": None}
+
     def test_many_go_in_lots_and_count_as_one(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(labels, "AT_A_TIME", 3)
         found = labels.record(path, "digits", {**{f"x{i}": i for i in range(7)}, "a": 1, "b": 2})
@@ -83,7 +87,7 @@ class TestRecord:
         labels.record(path, "digits", {f"x{i}": i for i in range(12)})
         assert [request for _, request, _ in labels.read(path, "digits")] == [f"x{i}" for i in range(7, 12)]
 
-    @pytest.mark.parametrize("bad", [None, {"a": 1}, [], [None], [[1]], *NO_TRUTH])
+    @pytest.mark.parametrize("bad", [None, {"a": 1}, [], [None], [[1, None]], [[]], [["a"]], *NO_TRUTH])
     def test_what_is_no_label_is_refused_with_all_beside_it(self, path: Path, bad: Any) -> None:
         with pytest.raises(BadData, match=r"the label of request 'a' is .*give a number, a text, or a list"):
             labels.record(path, "digits", {"b": 1, "a": bad})

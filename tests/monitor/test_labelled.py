@@ -87,6 +87,50 @@ class TestAnswer:
         assert one.numbers is not None
         assert [each.tolist() for each in one.numbers] == [[3.5, 4.0], [3.0, 5.0]]
 
+    @pytest.mark.parametrize(
+        ("label", "several", "true"),
+        [
+            ([[1.5, 20, 0], None], False, [[1.5, 20.0, 0.0]]),
+            ([[1, 0, 0], [0, 0, 1]], True, [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]),
+        ],
+    )
+    def test_several_numbers_a_row(self, label: Any, several: bool, true: Any) -> None:
+        outputs = {"y": np.arange(6, dtype="float32").reshape(2, 3)}
+        one = answer(outputs, label, model("float32", (None, 3)), several=several)
+        assert one is not None
+        assert (one.right, one.classes, one.chances) == (None, None, None)
+        assert one.numbers is not None
+        assert one.numbers[0].tolist() == outputs["y"].tolist()[: len(true)]
+        assert one.numbers[1].tolist() == true
+
+    def test_the_only_row_needs_no_list_around_it(self) -> None:
+        one = answer({"y": np.zeros((1, 3), "float32")}, [3, 1, 2], model("float32", (None, 3)), several=True)
+        assert one is not None
+        assert one.numbers is not None
+        assert one.numbers[1].tolist() == [[3.0, 1.0, 2.0]]
+
+    def test_one_number_in_a_list_is_that_number(self) -> None:
+        one = answer({"y": np.array([[3.5], [4.0]], "float32")}, [[3.0], None], PRICE)
+        assert one is not None
+        assert one.numbers is not None
+        assert [each.tolist() for each in one.numbers] == [[3.5], [3.0]]
+
+    @pytest.mark.parametrize(
+        ("label", "several"),
+        [
+            ([[0, 0, 1]], False),
+            ([[1.0, 2.0]], True),
+            ([[1.0, 2.0, 3.0]] * 2, True),
+            ([[1.0, 2.0, float("nan")]], True),
+            ([["a", "b", "c"]], True),
+            (1, True),
+            ("cat", True),
+        ],
+    )
+    def test_what_is_no_list_of_as_many_numbers_is_none(self, label: Any, several: bool) -> None:
+        """A one among zeros may be a class; where numbers are known to be meant, a class is none."""
+        assert answer({"y": np.zeros((1, 3), "float32")}, label, SCORES, several=several) is None
+
     def test_texts_are_right_or_wrong(self) -> None:
         one = answer({"y": np.array(["cat"], dtype=object)}, "cat", model("str", (None,)))
         assert one == Answer(1.0)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+from sklearn import metrics
 
+from modelkeep.monitor import numeric as module
 from modelkeep.monitor.numeric import BURN_IN, Numeric
 
 
@@ -37,6 +41,43 @@ def test_rows_of_one_request_are_one_observation() -> None:
     made = Numeric()
     made.add(np.array([1.0, 2.0, 3.0]), np.zeros(3), 0.0)
     assert made.measured()["mae"] == (2.0, None, None, 1)
+
+
+class TestSeveral:
+    """Numbers of different sizes: errors of 1 and of 10."""
+
+    def make(self, count: int, seed: int = 0) -> tuple[Numeric, Any, Any]:
+        rng = np.random.default_rng(seed)
+        answers = rng.normal(0, 1, (count, 2, 3))
+        truth = answers + rng.normal(0, [1.0, 10.0, 10.0], answers.shape)
+        made = Numeric()
+        for at, (said, true) in enumerate(zip(answers, truth, strict=True)):
+            made.add(said, true, float(at))
+        return made, answers.reshape(-1, 3), truth.reshape(-1, 3)
+
+    def test_they_are_what_scikit_learn_makes_of_them(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for most in (10_000, 30):
+            monkeypatch.setattr(module, "MAX_VALUES", most)
+            made, answers, truth = self.make(100)
+            measured, rows = made.measured(), 2 * len(made)
+            assert len(made) == (100 if most > 100 else 40), "the newest 30 to 60"
+            known = truth[-rows:], answers[-rows:]
+            assert measured["rmse"].value == pytest.approx(metrics.root_mean_squared_error(*known))
+            assert measured["mae"].value == pytest.approx(metrics.mean_absolute_error(*known))
+            assert measured["rmse"].value < np.sqrt(metrics.mean_squared_error(*known)) - 0.5, "no root of the mean"
+
+    def test_the_intervals_hold_the_true_value(self) -> None:
+        made, _, _ = self.make(600)
+        rmse, mae = made.measured()["rmse"], made.measured()["mae"]
+        assert mae.low < 7 * np.sqrt(2 / np.pi) < mae.high
+        assert rmse.low == mae.low
+        assert rmse.low < 7 < rmse.high
+        assert rmse.high - rmse.low < 6
+
+    def test_one_that_is_not_finite_counts_for_none(self) -> None:
+        made, _, _ = self.make(10)
+        made.add(np.array([[1.0, np.nan, 1.0]]), np.zeros((1, 3)), 0.0)
+        assert (len(made), made.void) == (10, 1)
 
 
 def test_intervals_hold_the_true_value_while_looking_again_and_again() -> None:

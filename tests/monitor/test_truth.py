@@ -55,6 +55,31 @@ def test_how_many_have_a_label(prices: Truth) -> None:
     assert prices.labelled.findings() == []
 
 
+@pytest.mark.parametrize(("classes", "n", "strange"), [(False, 40, 0), (True, 0, 40)])
+def test_of_several_numbers_the_error_is_told(tmp_path: Path, classes: bool, n: int, strange: int) -> None:
+    """Where the labels of the reference rows were such; else they are scores of classes, and a list is one a row."""
+    spec = TensorSpec("grades", "float32", (None, 3))
+    rows = {"grades": np.random.default_rng(0).normal(5, 1, (80, 3)).astype("float32")}
+    columns = Columns.of((spec,), rows, answers=True, classes=classes)
+    answers = Subject(columns, Bins.of(columns.read(rows), columns.edges))
+    log = TrafficLog(tmp_path / "traffic.db")
+    for at in range(40):
+        arrays: dict[str, Any] = {"inputs": {}, "outputs": {"grades": rows["grades"][[at]]}}
+        log.offer(Exchange(f"r{at}", 1e6 + at, "school", 1, "live", "ok", 0.01, **arrays))
+    log.close()
+    given = {f"r{at}": (rows["grades"][at] + [1, 2, 3]).tolist() for at in range(40)}
+    labels.record(tmp_path / "traffic.db", "school", given)
+    model = Model(tmp_path, "onnx", Signature(PRICE.inputs, (spec,)), ("model.onnx",))
+    known = Baseline(None, answers)  # type: ignore[arg-type]
+    truth = Truth(Watched("school", 1, model, tmp_path, Limits(max_error=1.0), known), None)
+    truth.look()
+    assert (truth.labelled.n, truth.strange) == (n, strange)
+    if n:
+        assert truth.numbers()["mae"]["value"] == pytest.approx(2.0, abs=1e-5)
+        assert truth.numbers()["rmse"]["value"] == pytest.approx(2.0, abs=1e-5)
+        assert truth.describe()[1].startswith("rmse 2.000 (1.153 to 4.5")
+
+
 def test_each_number_says_of_which_requests_it_is(prices: Truth) -> None:
     who = prices.watched
     pulses.write(who.pulses, 1e6, {("house", 1): pulses.Counts(296, 3)})
