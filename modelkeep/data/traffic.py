@@ -266,10 +266,10 @@ def read(
 ) -> list[Exchange]:
     """Captured exchanges of a model, the oldest first; with ``newest`` the newest ``limit``, still the oldest first.
 
-    ``after`` is a row, ``since`` is epoch seconds; with ``ids`` those of these requests only, with ``labelled`` those
-    whose truth has come and whose inputs were kept, but no shadows. Labels are joined where the truth has come. Without
-    ``arrays``, inputs and outputs are None, without ``inputs`` these. Fewer than ``limit``, and one at least, where
-    their arrays come to ``max_bytes``. A missing file holds none. Raises BadData where the file is damaged.
+    ``after`` is a row, ``since`` is epoch seconds; with ``ids`` the newest of each of these requests, with ``labelled``
+    those whose truth has come and whose inputs were kept, but no shadows. Labels are joined where the truth has come.
+    Without ``arrays``, inputs and outputs are None, without ``inputs`` these. Fewer than ``limit``, and one at least,
+    where their arrays come to ``max_bytes``. A missing file holds none. Raises BadData where the file is damaged.
     """
     if not path.is_file():
         return []
@@ -277,12 +277,13 @@ def read(
     if version is not None:
         wanted["e.version = ?"] = (version,)
     if ids is not None:
-        wanted[f"e.id IN ({', '.join('?' * len(ids))})"] = tuple(ids)
+        of = f"SELECT MAX(row) FROM exchanges WHERE model = ? AND id IN ({', '.join('?' * len(ids))})"
+        wanted[f"e.row IN ({of} AND track != 'shadow' GROUP BY id)"] = (*wanted.pop("e.model = ?"), *ids)
     if labelled:
         wanted["l.label IS NOT NULL AND e.inputs IS NOT NULL AND e.track != 'shadow'"] = ()
     order = f"ORDER BY e.row {'DESC' if newest else 'ASC'}"
     where = f"WHERE {' AND '.join(wanted)} {order} LIMIT ?"
-    if version is None:  # no index has these rows in order, and sorting them by number spares sorting pictures
+    if version is None and ids is None:  # no index has these in order, and sorting numbers spares sorting pictures
         where = f"WHERE e.row IN (SELECT e.row FROM {JOINED} {where}) {order}"
     query = (
         f"SELECT e.id, e.at, e.model, e.version, e.track, e.outcome, e.seconds, e.row, e.seq, l.label, "

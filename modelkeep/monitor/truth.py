@@ -16,13 +16,16 @@ from modelkeep.monitor.watched import Place, stride
 from modelkeep.quantities import counted
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from modelkeep.data.labels import Lag
     from modelkeep.data.traffic import Exchange
     from modelkeep.monitor.watched import Watched
 
 RUN = 5000
 """A run covers the newest RUN to 2·RUN labels, of all models."""
-PAGE = 100
+PAGE, PAGE_BYTES = 100, 1024**2
+"""What is read at a time: slices need inputs, and pictures must not take more memory than their model."""
 MAX_WAITING = 20_000
 TRIES = 5
 """Looks for which a label waits for its request: it may be on its way into the file, or have gone from it."""
@@ -80,18 +83,24 @@ class Truth:
                 self._waiting[request] = label, TRIES
         ids = list(self._waiting)
         for at in range(0, len(ids), PAGE):
-            page = traffic.read(who.traffic, who.name, ids=ids[at : at + PAGE], inputs=self.slices is not None)
-            found = {e.id: e for e in page if e.track != "shadow"}
-            for request in ids[at : at + PAGE]:
-                label, tries = self._waiting.pop(request)
-                if request in found:
-                    self._judge(found[request], label)
-                elif tries > 1:
-                    self._waiting[request] = label, tries - 1
+            self._take(ids[at : at + PAGE])
         if who.most is None or time.monotonic() >= self._ask:
             began = time.thread_time()
             self.lag = labels.lag(who.traffic, who.name, version=who.number)
             self._ask = time.monotonic() + max(LAG_EVERY, (time.thread_time() - began) / LAG_SHARE)
+
+    def _take(self, ids: Sequence[str]) -> None:
+        """Judge those of these requests that were captured; the others wait."""
+        who, left = self.watched, dict.fromkeys(ids)
+        known: Any = {"inputs": self.slices is not None, "max_bytes": PAGE_BYTES}
+        while left and (page := traffic.read(who.traffic, who.name, ids=list(left), **known)):
+            for exchange in page:
+                del left[exchange.id]
+                self._judge(exchange, self._waiting.pop(exchange.id)[0])
+        for request in left:
+            label, tries = self._waiting.pop(request)
+            if tries > 1:
+                self._waiting[request] = label, tries - 1
 
     def _judge(self, exchange: Exchange, label: Any) -> None:
         model = self.watched.model

@@ -94,6 +94,14 @@ class TestRoundTrip:
         assert second.inputs is None
         assert second.seq == 0
 
+    def test_of_a_request_that_came_twice_the_newest_and_no_shadow(
+        self, opened: Callable[..., TrafficLog], path: Path
+    ) -> None:
+        again = [exchange(3, version=2), exchange(3, track="shadow", version=3), exchange(3, model="other", version=4)]
+        fill(opened(), [exchange(i) for i in range(6)] + again)
+        found = traffic.read(path, "digits", ids=["r4", "r3", "r1", "r99"])
+        assert [(e.id, e.version) for e in found] == [("r1", 1), ("r4", 1), ("r3", 2)]
+
     def test_order_limits_and_filters(self, opened: Callable[..., TrafficLog], path: Path) -> None:
         fill(opened(), [exchange(i, version=1 + i % 2, model="other" if i == 9 else "digits") for i in range(10)])
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from modelkeep.data import labels, pulses
+from modelkeep.data import labels, pulses, traffic
 from modelkeep.data.bins import Bins
 from modelkeep.data.features import Columns
 from modelkeep.data.traffic import Exchange, TrafficLog
@@ -103,6 +103,38 @@ def test_answers_without_an_error_are_said(tmp_path: Path) -> None:
     checked = Run(Watched("house", 1, model, tmp_path, Limits(), None)).look()
     assert checked.numbers["quality"]["mae"]["value"] == 1.5
     assert "2 labelled requests got an answer with NaN or infinity, and counted for no error" in checked.notes
+
+
+def test_of_pictures_few_are_read_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = TrafficLog(tmp_path / "traffic.db")
+    for at in range(40):
+        arrays: dict[str, Any] = {
+            "inputs": {"x": np.full((1, 3, 100, 100), at % 2, "float32")},
+            "outputs": {"price": np.full((1, 1), 5.0)},
+        }
+        log.offer(Exchange(f"r{at}", 1e6 + at, "house", 1, "live", "ok", 0.01, **arrays))
+    log.close()
+    seen: list[int] = []
+    read = traffic.read
+
+    def watched(*args: Any, **options: Any) -> list[Exchange]:
+        seen.append(len(page := read(*args, **options)))
+        return page
+
+    monkeypatch.setattr(traffic, "read", watched)
+    spec = TensorSpec("x", "float32", (None, 3, 100, 100))
+    rows = {"x": np.random.default_rng(0).random((80, 3, 100, 100)).astype("float32")}
+    columns = Columns.of((spec,), rows)
+    inputs = Subject(columns, Bins.of(columns.read(rows), columns.edges))
+    model = Model(tmp_path, "onnx", Signature((spec,), PRICE.outputs), ("model.onnx",))
+    limits = Limits(slices=("mean of x",))
+    truth = Truth(Watched("house", 1, model, tmp_path, limits, Baseline(inputs)), None)
+    labels.record(truth.watched.traffic, "house", {f"r{at}": 4.0 for at in range(-5, 40)})
+    truth.look()
+    assert (truth.labelled.n, sum(seen)) == (40, 40)
+    assert max(seen) == 9  # of 120 kB each
+    assert truth.slices is not None
+    assert sorted(row["n"] for row in truth.slices.numbers()) == [20, 20]
 
 
 def test_what_was_not_promised_is_not_called_a_promise(prices: Truth) -> None:
