@@ -47,7 +47,8 @@ class Captured:
         """When each request came and how many seconds it took, one after the other; MAX_TIMES of them at least, and no
         more than twice as many.
         """
-        self.unreadable = 0
+        self.unreadable = self.unsaid = 0
+        """Requests of another form; and those whose clients asked for some of the outputs only."""
         self.since: float | None = None
 
     def look(self, *, features: bool = True) -> None:
@@ -102,8 +103,9 @@ class Captured:
             try:
                 values.append(reference.columns.read({name: thin(np.asarray(array)) for name, array in arrays.items()}))
                 ats.append(at)
-            except (KeyError, ValueError):
-                self.unreadable += 1
+            except (KeyError, ValueError) as error:
+                unsaid = subject == "answers" and isinstance(error, KeyError)
+                self.unsaid, self.unreadable = self.unsaid + unsaid, self.unreadable + (not unsaid)
         self.drifts[subject].add(values, ats)
 
 

@@ -57,9 +57,16 @@ class _Run:
     def __init__(self, watched: Watched, row: int) -> None:
         self.watched, self.row = watched, row
         self.drifts = drifts(watched, "looked at")
-        self.n = self.strange = 0
+        self.n = self.strange = self._answers = 0
         self.since: float | None = None
         self.behind = False
+
+    @property
+    def unsaid(self) -> int:
+        """Requests whose inputs were counted and whose answers were not, as their clients asked for some outputs only;
+        known once all is read."""
+        several = "answers" in self.drifts and len(self.watched.model.signature.outputs) > 1
+        return max(self.n - self._answers, 0) if several and not self.behind else 0
 
     def read(self) -> None:
         """Go on."""
@@ -81,6 +88,8 @@ class _Run:
             self.since = chunk.at
         if chunk.subject == "inputs":
             self.n += chunk.n
+        else:
+            self._answers += chunk.n
         drift = self.drifts.get(chunk.subject)
         if drift is None:
             return

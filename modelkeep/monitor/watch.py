@@ -165,6 +165,14 @@ class Run:
             notes.append("drift is not judged: the version keeps no reference rows; add it with --data")
         if strange := self.profiled.run.strange or self.captured.unreadable:
             notes.append(f"{counted(strange, 'request')} did not have the form of the reference rows")
+        unsaid, of = self.captured.unsaid, "captured"
+        if self.profiled.run.n:
+            unsaid, of = self.profiled.run.unsaid, "looked at"
+        if unsaid:
+            notes.append(
+                f"the answers to {counted(unsaid, 'request')} {of} count for no drift: their clients asked for some of "
+                "the outputs only"
+            )
         if strange := self.truth.strange:
             notes.append(
                 f"{counted(strange, 'label')} cannot be compared with what was answered, such as {self.truth.example}: "
