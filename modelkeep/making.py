@@ -120,4 +120,4 @@ def _complete(model: Model, rows: Dataset | None) -> None:
         there = None
     if rows is not None and there is None:
         folder.keep_reference(model.path, dataset.fit(rows, model.signature))
-    baseline.keep(model, rows)
+    baseline.keep(model, rows or there)

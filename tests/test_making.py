@@ -10,8 +10,11 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from modelkeep import Keep
 from modelkeep.data.dataset import Dataset
+from modelkeep.model import baseline, folder
 
 
 def test_an_update_tells_of_each_step_before_it_begins(keep: Keep, added: str, turned: tuple[Dataset, Dataset]) -> None:
@@ -26,6 +29,19 @@ def test_an_update_tells_of_each_step_before_it_begins(keep: Keep, added: str, t
     second = [note for done, _, note in said if done >= 1]
     assert second[0].startswith("TorchToOnnx")
     assert "exporting with dynamo" in second
+
+
+def test_the_reference_of_an_update_is_read_once_for_what_it_looks_like(
+    keep: Keep, added: str, turned: tuple[Dataset, Dataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be of pictures: 600 MB of them."""
+    read, made = folder.reference, []
+    monkeypatch.setattr(
+        folder, "reference", lambda path: (made.append(path) if path.parts[-3] == "work" else None, read(path))[1]
+    )
+    version = keep.update(added, turned[0], epochs=20, lr=5e-3, max_forgetting=0.5)
+    assert len(made) == 1
+    assert baseline.find(keep.model(version)) is not None
 
 
 def test_old_workspaces_are_swept_and_young_ones_left(keep: Keep, home: Path) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import csv
 import math
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.lib import format as npy
 
 from modelkeep.data import lengths
+from modelkeep.data.views import View
 from modelkeep.errors import BadData, NotFound
 
 if TYPE_CHECKING:
@@ -55,11 +57,15 @@ class Dataset:
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
 
-    def take(self, indices: Sequence[int] | slice | Array) -> Dataset:
-        """The rows of these numbers, in that order."""
+    def take(self, indices: Sequence[int] | slice | Array, *, copy: bool = True) -> Dataset:
+        """The rows of these numbers, in that order; without ``copy`` inputs are copied only as they are read (View)."""
         chosen = indices if isinstance(indices, slice) else np.asarray(indices)
         labels = None if self.labels is None else self.labels[chosen]
-        return Dataset({name: array[chosen] for name, array in self.inputs.items()}, labels, self.source, self.columns)
+        inputs: dict[str, Any] = {
+            name: array[chosen] if copy else View([array], np.arange(len(self))[chosen])
+            for name, array in self.inputs.items()
+        }
+        return Dataset(inputs, labels, self.source, self.columns)
 
     def head(self, n: int) -> Dataset:
         """The first ``n`` rows, or all where there are fewer."""
@@ -70,11 +76,16 @@ class Dataset:
         size = sum(array.nbytes for array in self.inputs.values()) / len(self)
         return int(min(max(PORTION / max(size, 1), 1), most))
 
-    def sample(self, n: int, seed: int = 0) -> Dataset:
+    def portions(self, most: int) -> Iterator[Dataset]:
+        """The rows in their order, so many at a time."""
+        size = self.portion(most)
+        return (self.take(slice(at, at + size)) for at in range(0, len(self), size))
+
+    def sample(self, n: int, seed: int = 0, *, copy: bool = True) -> Dataset:
         """``n`` different rows by chance, kept in their order; all of them where there are no more."""
         if n >= len(self):
             return self
-        return self.take(np.sort(np.random.default_rng(seed).choice(len(self), n, replace=False)))
+        return self.take(np.sort(np.random.default_rng(seed).choice(len(self), n, replace=False)), copy=copy)
 
     def split(self, share: float, seed: int = 0) -> tuple[Dataset, Dataset]:
         """Shuffled and cut in two, the first with ``share`` of the rows; each has at least one. BadData below two."""
@@ -85,10 +96,11 @@ class Dataset:
         return self.take(order[:cut]), self.take(order[cut:])
 
 
-def concat(a: Dataset, b: Dataset) -> Dataset:
+def concat(a: Dataset, b: Dataset, *, copy: bool = True) -> Dataset:
     """The rows of ``a``, then those of ``b``; labelled where both are. BadData where the inputs do not match.
 
-    Sequences are padded to the longest where they have a mask (``lengths.joined``).
+    Sequences are padded to the longest where they have a mask (``lengths.joined``). Without ``copy`` other inputs are
+    copied only as they are read (View).
     """
     if set(a.inputs) != set(b.inputs):
         raise BadData(
@@ -96,12 +108,23 @@ def concat(a: Dataset, b: Dataset) -> Dataset:
             f"{', '.join(sorted(b.inputs))}; they cannot be joined"
         )
     try:
-        inputs = lengths.joined([a.inputs, b.inputs])
+        inputs = lengths.joined([a.inputs, b.inputs]) if copy or not _alike(a, b) else _stacked(a, b)
         both = a.labels is not None and b.labels is not None
         labels = np.concatenate([a.labels, b.labels]) if both else None
     except ValueError as error:
         raise BadData(f"the rows of {a.source} and {b.source} differ in shape: {error}") from error
     return Dataset(inputs, labels, a.source if a.source == b.source else f"{a.source} and {b.source}")
+
+
+def _alike(a: Dataset, b: Dataset) -> bool:
+    """Whether their rows are of the same dtypes and shapes."""
+    kinds = [{name: (array.dtype, array.shape[1:]) for name, array in one.inputs.items()} for one in (a, b)]
+    return kinds[0] == kinds[1]
+
+
+def _stacked(a: Dataset, b: Dataset) -> dict[str, Any]:
+    every = np.arange(len(a) + len(b))
+    return {name: View([array, b.inputs[name]], every) for name, array in a.inputs.items()}
 
 
 def from_exchanges(exchanges: Sequence[Exchange], source: str = "captured traffic") -> Dataset:
@@ -166,8 +189,15 @@ def write(dataset: Dataset, path: Path) -> None:
     if dataset.labels is not None and "labels" in dataset.inputs:
         raise BadData("an input is called 'labels', which is where the truth goes; rename the input")
     arrays = dict(dataset.inputs) | ({} if dataset.labels is None else {"labels": dataset.labels})
-    with Path(path).open("wb") as file:
-        np.savez(file, **{name: _plain(array) for name, array in arrays.items()})  # type: ignore[arg-type]
+    size = dataset.portion(len(dataset))
+    with zipfile.ZipFile(path, "w") as archive:  # what numpy.savez writes, which would need views whole
+        for name, array in arrays.items():
+            plain = _plain(array)
+            about = {"descr": npy.dtype_to_descr(plain.dtype), "fortran_order": False, "shape": plain.shape}
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                npy.write_array_header_1_0(file, about)
+                for at in range(0, len(plain), size):
+                    file.write(plain[at : at + size].tobytes())
 
 
 def fit(dataset: Dataset, signature: Signature) -> Dataset:

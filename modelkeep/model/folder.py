@@ -52,7 +52,7 @@ def write(model: Model) -> Model:
 
 def keep_reference(into: Path, rows: Dataset, n: int = 1024) -> None:
     """Keep up to ``n`` of the rows that the model was made for, in its folder."""
-    dataset.write(rows.sample(n), into / REFERENCE)
+    dataset.write(rows.sample(n, copy=False), into / REFERENCE)
 
 
 def reference(path: Path) -> Dataset | None:

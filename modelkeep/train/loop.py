@@ -35,31 +35,30 @@ def fit(
     extra: Mapping[str, torch.Tensor] | None = None,
     parameters: Iterable[torch.nn.Parameter] | None = None,
     signature: Signature | None = None,
-    chosen: Array | None = None,
     progress: Progress | None = None,
 ) -> list[float]:
     """Train in place; returns the mean loss of each epoch. The module ends in eval mode.
 
     AdamW (Loshchilov & Hutter, arXiv:1711.05101); the process's random state stays as it was. Inputs go to the module
     by position, in the order of ``signature`` or else of the rows. ``extra`` are more targets, one entry a row (a
-    teacher's logits). ``chosen`` are the numbers of the rows that an epoch goes over, some of them several times.
-    ``parameters`` limits what is trained; by default it is what the module does not hold frozen.
+    teacher's logits). ``parameters`` limits what is trained; by default it is what the module does not hold frozen.
     Raises BadSettings for settings that cannot train, BadData for rows that cannot, BadModel where the module cannot or
     the loss is no longer finite.
     """
     if epochs < 1 or batch < 1 or not lr > 0:
         raise BadSettings(f"epochs={epochs}, batch={batch}, lr={lr} cannot train; each must be above 0")
-    inputs = tensors(rows, [t.name for t in signature.inputs] if signature else list(rows.inputs))
+    names = [t.name for t in signature.inputs] if signature else list(rows.inputs)
+    for part in rows.portions(256):  # before hours of training, and not within them
+        tensors(part, names)
     targets = {**_truth(rows), **(extra or {})}
-    every = torch.arange(len(rows)) if chosen is None else torch.from_numpy(chosen)
     losses: list[float] = []
     with _training(module, parameters) as trained, seeded(seed):
         optimiser = torch.optim.AdamW(trained, lr=lr, weight_decay=weight_decay)
         shuffle = torch.Generator().manual_seed(seed)
         for epoch in range(epochs):
-            order = every[torch.randperm(len(every), generator=shuffle)]
+            order = torch.randperm(len(rows), generator=shuffle)
             tell = _telling(progress, epoch, epochs, losses)
-            losses.append(_epoch(module, inputs, targets, optimiser, loss, _batches(order, batch), tell))
+            losses.append(_epoch(module, rows, names, targets, optimiser, loss, _batches(order, batch), tell))
             if not math.isfinite(losses[-1]):
                 raise BadModel(
                     f"the loss is {losses[-1]} after {epoch + 1} epochs of training; try a learning rate below {lr}"
@@ -95,8 +94,12 @@ def tensors(rows: Dataset, names: Iterable[str]) -> list[torch.Tensor]:
             raise BadData(f"input '{name}' of {rows.source} is {array.dtype}; a PyTorch module takes numbers")
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise BadData(f"input '{name}' of {rows.source} has values that are NaN or infinite; remove those rows")
-        found.append(torch.from_numpy(np.require(array, requirements=["C", "W"])))
+        found.append(_over(array))
     return found
+
+
+def _over(array: Array) -> torch.Tensor:
+    return torch.from_numpy(np.require(array, requirements=["C", "W"]))
 
 
 def first(answer: object) -> torch.Tensor:
@@ -147,7 +150,8 @@ def _batches(order: torch.Tensor, batch: int) -> list[torch.Tensor]:
 
 def _epoch(
     module: torch.nn.Module,
-    inputs: list[torch.Tensor],
+    rows: Dataset,
+    names: list[str],
     targets: Targets,
     optimiser: torch.optim.Optimizer,
     loss: Loss,
@@ -155,15 +159,16 @@ def _epoch(
     tell: Callable[[float], None],
 ) -> float:
     total = 0.0
-    for at, rows in enumerate(batches):
+    for at, chosen in enumerate(batches):
         tell(at / len(batches))
         optimiser.zero_grad(set_to_none=True)
+        inputs = [_over(rows.inputs[name][chosen.numpy()]) for name in names]
         try:
-            value = loss(first(module(*(x[rows] for x in inputs))), {key: t[rows] for key, t in targets.items()})
+            value = loss(first(module(*inputs)), {key: t[chosen] for key, t in targets.items()})
             value.backward()  # type: ignore[no-untyped-call]
         except (RuntimeError, IndexError, TypeError, ValueError) as error:  # what torch raises for shapes and dtypes
             line = (str(error).strip() or repr(error)).splitlines()[0]
             raise BadModel(f"the module cannot be trained on these rows: {line}") from error
         optimiser.step()
-        total += float(value.detach()) * len(rows)
+        total += float(value.detach()) * len(chosen)
     return total / sum(map(len, batches))

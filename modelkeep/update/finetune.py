@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -18,9 +18,6 @@ from modelkeep.model.whole import whole
 from modelkeep.quantities import counted
 from modelkeep.types import Model, Report
 from modelkeep.update import classes, gate
-
-if TYPE_CHECKING:
-    from modelkeep.types import Array
 
 OLD_KEPT = 0.2
 """Old rows for each new one among the result's reference rows: monitor must take the new world for normal."""
@@ -56,9 +53,7 @@ class Finetune:
         names = [t.name for t in model.signature.inputs]
         judged = [rows for rows in (parts.held_out, parts.old_held_out) if rows is not None]
         before = [gate.right(module, rows, names) for rows in judged]
-        mixed, chosen = mix(parts.train, parts.old_train, self.replay, self.seed)
-        learned = len(parts.train)
-        del parts  # what is of no more use goes at once: pictures fill memory
+        mixed = mix(parts.train, parts.old_train, self.replay, self.seed)
         history = loop.fit(
             module,
             mixed,
@@ -66,12 +61,10 @@ class Finetune:
             lr=self.lr,
             seed=self.seed,
             signature=model.signature,
-            chosen=chosen,
             progress=self.progress,
         )
-        del mixed
         after = [gate.right(module, rows, names) for rows in judged]
-        reports = [told(history, learned, len(chosen), new.source, aside), gate.learned(before[0], after[0], judged[0])]
+        reports = [told(history, parts.train, len(mixed), aside), gate.learned(before[0], after[0], judged[0])]
         if len(judged) > 1:
             reports.append(gate.remembered(before[1], after[1], judged[1], self.max_forgetting))
         else:
@@ -79,7 +72,7 @@ class Finetune:
         with whole(into):
             made = torch_format.save(module, model, into)
             seen = len(old) / len(new) if old is not None else 0.0  # none of them twice
-            folder.keep_reference(into, mix(new, old, min(self.replay, OLD_KEPT, seen), self.seed)[0])
+            folder.keep_reference(into, mix(new, old, min(self.replay, OLD_KEPT, seen), self.seed))
             return folder.write(made), tuple(reports)
 
 
@@ -120,28 +113,27 @@ def taught(
     return new, None if old is None else indexed(old, names, count), aside
 
 
-def mix(rows: Dataset, old: Dataset | None, replay: float, seed: int) -> tuple[Dataset, Array]:
-    """The rows and ``replay`` old ones for each of them, and the numbers of those that make the mixture.
+def mix(rows: Dataset, old: Dataset | None, replay: float, seed: int) -> Dataset:
+    """The rows, and ``replay`` old ones for each of them; an old row comes again only when there are too few.
 
-    An old row comes again only when there are too few, and then by its number: pictures take memory once.
+    None of them is copied before it is read: pictures fill memory.
     """
-    wanted, every = round(replay * len(rows)), np.arange(len(rows))
+    wanted = round(replay * len(rows))
     if old is None or wanted < 1:
-        return rows, every
-    order = np.random.default_rng(seed).permutation(len(old))[:wanted]
-    again = len(rows) + np.resize(np.arange(len(order)), wanted)
-    return concat(rows, old.take(order)), np.concatenate([every, again])
+        return rows
+    order = np.random.default_rng(seed).permutation(len(old))
+    return concat(rows, old.take(np.resize(order, wanted), copy=False), copy=False)
 
 
-def told(history: list[float], rows: int, mixed: int, source: str, aside: str = "") -> Report:
-    """How training on so many new rows, ``mixed`` with the old, went, and which rows were put ``aside``."""
+def told(history: list[float], rows: Dataset, mixed: int, aside: str = "") -> Report:
+    """How training on the new rows, ``mixed`` with the old, went, and which were put ``aside``."""
     numbers = {
         "loss_first": history[0],
         "loss_last": history[-1],
         "epochs": len(history),
-        "n": rows,
-        "replayed": mixed - rows,
+        "n": len(rows),
+        "replayed": mixed - len(rows),
     }
     moved = f"loss {history[0]:.3f} → {history[-1]:.3f} in {counted(len(history), 'epoch')}"
-    why = f"{moved} of {rows} new and {mixed - rows} old rows{'; ' if aside else ''}{aside}"
-    return Report("training", None, why, numbers, source)
+    why = f"{moved} of {len(rows)} new and {mixed - len(rows)} old rows{'; ' if aside else ''}{aside}"
+    return Report("training", None, why, numbers, rows.source)

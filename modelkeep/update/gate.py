@@ -52,7 +52,7 @@ def split(rows: Dataset, old: Dataset | None, *, share: float, seed: int) -> Spl
 
 
 def stratified(rows: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
-    """Two parts, the first with ``share`` of each class; a class of two rows or more has at least one in each."""
+    """Two views, the first with ``share`` of each class; a class of two rows or more has at least one in each."""
     assert rows.labels is not None
     rng = np.random.default_rng(seed)
     first: list[Array] = []
@@ -64,7 +64,7 @@ def stratified(rows: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset
         second.append(order[cut:])
     if not sum(map(len, first)):
         raise BadData(f"each class of {rows.source} has a single row, so none can be held out; give more of each")
-    return rows.take(np.sort(np.concatenate(first))), rows.take(np.sort(np.concatenate(second)))
+    return rows.take(np.sort(np.concatenate(first)), copy=False), rows.take(np.sort(np.concatenate(second)), copy=False)
 
 
 def apart(old: Dataset, rows: Dataset) -> Dataset | None:
@@ -97,9 +97,8 @@ def logits(module: Any, rows: Dataset, names: list[str]) -> Array:
 
     from modelkeep.train.loop import first, tensors
 
-    inputs, size = tensors(rows, names), rows.portion(256)
     with torch.no_grad():  # of clones, for a module may work in place
-        parts = [first(module(*(x[at : at + size].clone() for x in inputs))) for at in range(0, len(rows), size)]
+        parts = [first(module(*(x.clone() for x in tensors(part, names)))) for part in rows.portions(256)]
     found: Array = torch.cat(parts).numpy()
     return found
 

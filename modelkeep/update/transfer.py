@@ -60,7 +60,7 @@ class Transfer:
         mixed = self._filled(parts, known)
         history = self._train(module, mixed, head["layer"], model.signature)
         reports = (
-            told(history, len(parts.train), len(mixed), new.source, aside),
+            told(history, parts.train, len(mixed), aside),
             self._grown(gate.right(module, learns, names), learns, head, moved, known),
             gate.remembered(before, gate.right(module, remembers, names), remembers, self.max_forgetting),
         )
@@ -68,7 +68,7 @@ class Transfer:
             made = torch_format.save(
                 module, model, into, labels=self.labels, signature=self._signature(model.signature), head=head
             )
-            folder.keep_reference(into, new if old is None else concat(new, old))
+            folder.keep_reference(into, new if old is None else concat(new, old, copy=False))
             return folder.write(made), reports
 
     def _module(self, model: Model) -> Any:
@@ -117,7 +117,7 @@ class Transfer:
                 f"neither {held.source} nor the model's reference rows hold labelled rows of the known classes, so "
                 "what would be forgotten cannot be seen; give rows of them too"
             )
-        old = remembers[0] if len(remembers) == 1 else concat(remembers[0], remembers[1])
+        old = remembers[0] if len(remembers) == 1 else concat(*remembers, copy=False)
         return old, held.take(is_new)
 
     def _grow(self, module: Any, known: int, rows: Dataset, names: list[str]) -> tuple[dict[str, Any], float]:
@@ -148,7 +148,7 @@ class Transfer:
             there = np.random.default_rng((self.seed, one)).permutation(np.flatnonzero(old.labels == one))
             if len(there) and counts[one] < wanted:
                 picked.append(np.resize(there, wanted - counts[one]))
-        return concat(rows, old.take(np.concatenate(picked))) if picked else rows
+        return concat(rows, old.take(np.concatenate(picked), copy=False), copy=False) if picked else rows
 
     def _train(self, module: Any, rows: Dataset, layer: str, signature: Signature) -> list[float]:
         from modelkeep.model.formats import torch_head

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from modelkeep.data import dataset
 from modelkeep.data.dataset import Dataset
 from modelkeep.errors import BadData, BadModel, BadSettings
 from modelkeep.train.loop import first, fit, seeded, tensors
@@ -198,14 +200,34 @@ def test_rows_are_not_copied_and_not_changed() -> None:
     assert not np.shares_memory(tensor.numpy(), given)  # PyTorch would write into it all the same
 
 
-def test_the_chosen_rows_are_trained_on_as_if_they_were_all() -> None:
+def test_a_view_is_trained_on_as_a_copy_would_be() -> None:
     x = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
     rows = Dataset({"x": x}, np.arange(20) % 2, "made")
-    chosen = np.array([*range(20), 3, 3, 7])
+    numbers = np.array([*range(20), 3, 3, 7])
 
-    def trained(given: Dataset, numbers: Any) -> list[float]:
+    def trained(copy: bool) -> list[float]:
         torch.manual_seed(0)
-        return fit(nn.Linear(4, 2), given, epochs=3, chosen=numbers)
+        return fit(nn.Linear(4, 2), rows.take(numbers, copy=copy), epochs=3)
 
-    assert trained(rows, chosen) == trained(rows.take(chosen), None)
-    assert trained(rows, chosen) != trained(rows, None)
+    assert trained(copy=False) == trained(copy=True)
+
+
+def test_pictures_are_copied_by_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dataset, "PORTION", 1024**2)
+    pictures = Dataset({"x": np.zeros((40, 3, 224, 224), np.float32)}, np.arange(40) % 2, "pictures")
+    module = nn.Sequential(nn.Conv2d(3, 2, 7, stride=64), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    tracemalloc.start()
+    fit(module, pictures.take(np.arange(40), copy=False), epochs=1, batch=4)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 8e6  # all are 24 MB
+
+
+def test_a_row_that_cannot_be_trained_on_is_found_before_training_begins() -> None:
+    x = np.zeros((600, 4), np.float32)
+    x[599, 3] = np.nan
+    module = nn.Linear(4, 2)
+    before = module.weight.detach().clone()
+    with pytest.raises(BadData, match="values that are NaN or infinite"):
+        fit(module, Dataset({"x": x}, np.arange(600) % 2, "made"), epochs=1)
+    assert torch.equal(module.weight, before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from modelkeep.data.dataset import Dataset
 from modelkeep.errors import BadData, BadModel, Regressed, Unsupported
 from modelkeep.model import engines, folder, formats, score
 from modelkeep.types import Model
+from modelkeep.update import gate
 from modelkeep.update.finetune import Finetune, mix
 
 
@@ -189,18 +191,27 @@ def test_replay_mixes_old_rows_in_and_takes_none_twice_while_there_are_enough(di
     ours = {row.tobytes() for row in old.inputs["pixels"]}
 
     def replayed(replay: float) -> list[bytes]:
-        rows, chosen = mix(new, old, replay, seed=0)
-        assert len(rows) <= len(new) + len(old)  # none of them is there twice
-        mixed = rows.take(chosen)
-        assert np.array_equal(mixed.inputs["pixels"][:10], new.inputs["pixels"])
-        return [row.tobytes() for row in mixed.inputs["pixels"][10:]]
+        pixels = np.asarray(mix(new, old, replay, seed=0).inputs["pixels"])
+        assert np.array_equal(pixels[:10], new.inputs["pixels"])
+        return [row.tobytes() for row in pixels[10:]]
 
     assert replayed(0) == []
     assert len(set(replayed(2.0))) == len(replayed(2.0)) == 20
     assert set(replayed(2.0)) < ours
     assert len(replayed(5.0)) == 50
     assert set(replayed(5.0)) == ours
-    assert mix(new, None, 2.0, seed=0)[0] is new
+    assert mix(new, None, 2.0, seed=0) is new
+
+
+def test_pictures_are_held_out_and_mixed_without_copies() -> None:
+    new, old = (Dataset({"x": np.zeros((40, 3, 224, 224), np.float32)}, np.arange(40) % 2, "made") for _ in range(2))
+    tracemalloc.start()
+    parts = gate.split(new, old, share=0.25, seed=0)
+    mixed = mix(parts.train, parts.old_train, 2.0, seed=0)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (len(parts.held_out), len(mixed)) == (10, 90)
+    assert peak < 3e6  # the pictures are 48 MB
 
 
 def test_rows_among_the_reference_rows_never_judge_forgetting(adopted: Any, digits: Any, tmp_path: Path) -> None:
