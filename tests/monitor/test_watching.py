@@ -18,7 +18,7 @@ from modelkeep.data import pulses
 from modelkeep.data.dataset import Dataset
 from modelkeep.errors import BadSettings
 from modelkeep.metrics import Metrics
-from modelkeep.monitor import watching
+from modelkeep.monitor import watcher, watching
 from modelkeep.monitor.telling import FOUND, OVER
 from modelkeep.monitor.watch import Run
 from modelkeep.monitor.watcher import Watcher
@@ -35,6 +35,13 @@ from modelkeep.types import Model, Version
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     return Settings(home=tmp_path / "home", monitor_every=0.05)
+
+
+@pytest.fixture(autouse=True)
+def _as_often_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks that never wait for their share of a core, so that what is found comes soon on a busy machine too."""
+    monkeypatch.setattr(watcher, "SHARE", 1.0)
+    monkeypatch.setattr(watcher, "BUSY_SHARE", 1.0)
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ def test_threads_are_those_of_the_config(lookup: Model, monkeypatch: pytest.Monk
 
 
 def test_threads_rest_between_runs(tmp_path: Path) -> None:
-    """Those of ONNX Runtime spin after a run, unless told otherwise: 40 ms of a core for each request."""
+    """Those of ONNX Runtime look out for the next run, unless told otherwise: 40 ms of a core for each request."""
     weights = onnx.numpy_helper.from_array(np.eye(1024, dtype=np.float32), "weights")
     shape = [None, 1024]
     graph = helper.make_graph(
