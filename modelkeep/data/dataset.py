@@ -351,4 +351,4 @@ def _truth(labels: Array, source: str) -> Array:
 
 def _plain(array: Array) -> Array:
     """Text kept as objects becomes text of fixed width, which needs no pickle."""
-    return array.astype(str) if array.dtype.kind == "O" else array
+    return np.asarray(array).astype(str) if array.dtype.kind == "O" else array

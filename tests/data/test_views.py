@@ -52,6 +52,12 @@ class TestDatasets:
         parts = [Dataset({"ids": np.ones((1, n), int), "mask": np.ones((1, n), int)}, None, "texts") for n in (3, 2)]
         assert concat(*parts, copy=False).inputs["ids"].tolist() == [[1, 1, 1], [1, 1, 0]]
 
+    def test_texts_are_written_too(self, tmp_path: Any) -> None:
+        """Reference rows are a view of what was given where that is more than is kept."""
+        texts = Dataset({"x": np.array([["a"], ["bcd"], ["e"]], dtype=object)}, np.arange(3), "texts")
+        write(texts.take([2, 1], copy=False), tmp_path / "texts.npz")
+        assert read(tmp_path / "texts.npz").inputs["x"].tolist() == [["e"], ["bcd"]]
+
     def test_pictures_are_copied_by_the_portion(self, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(dataset, "PORTION", 1024**2)
         file = tmp_path / "pictures.npz"
