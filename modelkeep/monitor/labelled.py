@@ -88,8 +88,10 @@ def chances(outputs: Arrays, model: Model) -> Array | None:
 
 
 def _number(outputs: Arrays, truth: list[Any], known: list[int], model: Model) -> Answer | None:
-    """A price, say: one float a row."""
+    """A price, say: one float a row. Where there are more, they are no scores of classes, for these are [rows, n]."""
     first = np.asarray(outputs.get(model.signature.outputs[0].name))
+    if first.ndim > 1 and first.size != len(first):
+        return _several(outputs, truth, model, known=True)
     rows = first.reshape(-1)
     if first.dtype.kind != "f" or len(rows) != len(truth):
         return None
@@ -101,9 +103,10 @@ def _number(outputs: Arrays, truth: list[Any], known: list[int], model: Model) -
 
 def _several(outputs: Arrays | None, label: Any, model: Model, *, known: bool) -> Answer | None:
     """A list of numbers for each row; of the only row the list itself will do. Where such answers are not ``known``, a
-    one among zeros may be a class.
+    one among zeros may be a class. Where the signature leaves free how many they are, all are as one number.
     """
-    first = np.asarray((outputs or {}).get(model.signature.outputs[0].name))
+    spec = model.signature.outputs[0]
+    first = np.asarray((outputs or {}).get(spec.name))
     if first.dtype.kind != "f" or first.ndim < 2:
         return None
     rows = first.reshape(len(first), -1)
@@ -115,9 +118,10 @@ def _several(outputs: Arrays | None, label: Any, model: Model, *, known: bool) -
         return None
     true = np.array(list(told.values()), dtype=np.float64)
     said = rows[list(told)].astype(np.float64)
-    if true.shape[1] == 1:
-        return Answer(numbers=(said[:, 0], true[:, 0]))
-    return Answer(numbers=(said, true)) if known or not are_probabilities(true) else None
+    if not known and true.shape[1] > 1 and are_probabilities(true):
+        return None
+    alike = true.shape[1] > 1 and None not in spec.shape[1:]
+    return Answer(numbers=(said, true) if alike else (said.ravel(), true.ravel()))
 
 
 class Labelled:

@@ -109,6 +109,25 @@ class TestAnswer:
         assert one.numbers is not None
         assert one.numbers[1].tolist() == [[3.0, 1.0, 2.0]]
 
+    @pytest.mark.parametrize("label", [[[1, 2, 3, 4]], [1, 2, 3, 4]])
+    def test_numbers_of_an_answer_of_more_dimensions(self, label: Any) -> None:
+        """Of one request nested, of the next flat, say."""
+        one = answer({"y": np.zeros((1, 2, 2), "float32")}, label, model("float32", (None, 2, 2)))
+        assert one is not None
+        assert one.numbers is not None
+        assert one.numbers[1].tolist() == [[1.0, 2.0, 3.0, 4.0]]
+
+    def test_where_how_many_they_are_is_free_all_are_as_one(self) -> None:
+        """A forecast of so many days: the first of one request's is not that of another's, and no mean is of each."""
+        labelled = Labelled(None, "", 1e6)
+        for n in (3, 1, 5):
+            outputs = {"y": np.zeros((1, n), "float32")}
+            one = answer(outputs, [[float(n + day) for day in range(n)]], model("float32", (None, None)), several=True)
+            assert one is not None
+            labelled.add(one, 0.0)
+        assert labelled.measured()["mae"].value == pytest.approx((4 + 1 + 7) / 3)
+        assert labelled.measured()["rmse"].value == pytest.approx(np.sqrt((50 / 3 + 1 + 51) / 3))
+
     def test_one_number_in_a_list_is_that_number(self) -> None:
         one = answer({"y": np.array([[3.5], [4.0]], "float32")}, [[3.0], None], PRICE)
         assert one is not None
