@@ -26,7 +26,7 @@ from modelkeep import extras, stages
 from modelkeep.errors import ModelkeepError
 from modelkeep.serve import ragged, wire
 from modelkeep.serve.runs import Part, Runs
-from modelkeep.serve.settled import settle
+from modelkeep.serve.settled import give_back, settle
 from modelkeep.serve.warm import warm
 from modelkeep.types import Model, Runner, ServeConfig, Signature
 
@@ -95,11 +95,13 @@ class _Worker:
         runner: Runner = self._load(model, config)
         paces, mixes = warm(model, runner, config)
         self._runs = Runs(runner, name=model.path.name)
+        pads = ragged.tried(runner, model.path, config)
         settle()
+        give_back()  # the rows that it ran on: of pictures a batch is some 20 MB
         return {
             "paces": paces,
             "mixes": mixes,
-            "pads": ragged.tried(runner, model.path, config),
+            "pads": pads,
             "seconds": time.monotonic() - started,
             "modules": [name for name in sys.modules if name not in before],
         }

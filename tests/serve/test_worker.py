@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -51,6 +52,17 @@ def test_it_loads_warms_up_and_answers(process: Process, tricky: MakeModel) -> N
     assert seconds > 0
     assert [(p.start, p.stop, p.outputs["y"].tolist()) for p in parts] == [(0, 2, [[2], [3]])]
     assert parts[0].seen.rows == 2
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="another C library than glibc")
+def test_what_loading_has_freed_is_given_back(tricky: MakeModel) -> None:
+    sizes = []
+    for options in ({}, {"frees": True}):
+        process = Process("tricky")
+        process.load(tricky(**options), ServeConfig(engine="tricky"))
+        sizes.append(int(Path(f"/proc/{process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"))
+        process.close()
+    assert sizes[1] - sizes[0] < 20_000_000  # of 60
 
 
 def test_what_a_load_imports_is_told_so_that_a_spare_has_it_ready(
