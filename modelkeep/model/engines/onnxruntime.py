@@ -24,10 +24,12 @@ READY, TRIED = "ready", "tried"
 SILENT = 4
 """onnxruntime's log severity: what fails is raised with its reason, and need not be printed as well; warnings are for
 whoever exported the model, not for whoever serves it."""
-SPIN = "200"
+REST = ("session.intra_op.spin_duration_us", "200")
 """Microseconds for which threads look out for the next run before they rest: it comes sooner while requests queue.
 Unless told otherwise they look out for some 40 ms, and take cores from whatever else is there.
 """
+REST_AT_ONCE = ("session.force_spinning_stop", "1")
+"""What onnxruntime below 1.26 knows of this."""
 
 _state = onnxruntime.capi.onnxruntime_pybind11_state
 # onnxruntime's own exceptions have no common parent below Exception
@@ -109,13 +111,17 @@ def _options(config: ServeConfig) -> tuple[Any, list[Any]]:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = SILENT
     options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.spin_duration_us", SPIN)
+    options.add_session_config_entry(*_rest(onnxruntime.__version__))
     if config.threads:
         options.intra_op_num_threads = config.threads
     providers: list[Any] = [wanted]
     if wanted != PROVIDERS["cpu"]:
         providers = [(wanted, {"device_id": config.device.partition(":")[2] or "0"}), PROVIDERS["cpu"]]
     return options, providers
+
+
+def _rest(version: str) -> tuple[str, str]:
+    return REST if tuple(map(int, version.split(".")[:2])) >= (1, 26) else REST_AT_ONCE
 
 
 def shared_session(model: Model, config: ServeConfig) -> Any | None:

@@ -72,6 +72,23 @@ def test_threads_rest_between_runs(tmp_path: Path) -> None:
     runner.close()
 
 
+@pytest.mark.parametrize(("version", "rest"), [("1.20.1", engine.REST_AT_ONCE), ("1.26.0.dev2", engine.REST)])
+def test_they_rest_in_every_version_of_onnxruntime(
+    lookup: Model, version: str, rest: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a version does not know it leaves aside without a word."""
+    said: list[tuple[str, str]] = []
+
+    class Options(engine.onnxruntime.SessionOptions):  # type: ignore[misc]
+        def add_session_config_entry(self, key: str, value: str) -> None:
+            said.append((key, value))
+
+    monkeypatch.setattr(engine.onnxruntime, "__version__", version)
+    monkeypatch.setattr(engine.onnxruntime, "SessionOptions", Options)
+    engines.load(lookup)
+    assert said == [rest]
+
+
 def test_inputs_that_fail_are_the_callers_fault_in_one_line(lookup: Model, capfd: pytest.CaptureFixture[str]) -> None:
     runner = engines.load(lookup)
     with pytest.raises(BadInput, match=r"^input 'ids' holds 99, and the model takes 0 to 3 there$") as error:
