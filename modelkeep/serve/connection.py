@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import httptools
 import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
@@ -20,23 +20,14 @@ GONE = "modelkeep.gone"
 """In an ASGI scope: the client has left, which is why its task is cancelled."""
 
 
-NOISE = ("Invalid HTTP request", "Unsupported upgrade request", "No supported WebSocket library")
-"""What uvicorn logs of a client's request, a line each: any client could fill a disk with them."""
-
-
 def bounded(settings: Settings, rejected: Callable[[str], None], direct: Direct | None = None) -> type[Connection]:
     """The protocol class with the bounds of ``settings``, for uvicorn.Config(http=…).
 
     ``rejected`` is told ``malformed`` of each request that is not HTTP, in place of uvicorn's log. Where ``direct`` is
     given, it answers infer requests that come whole; all others go to the ASGI application.
     """
-    logging.getLogger("uvicorn.error").addFilter(_quiet)
     fields = {"settings": settings, "rejected": staticmethod(rejected), "direct": direct}
     return type("Bounded", (Connection,), fields)
-
-
-def _quiet(record: logging.LogRecord) -> bool:
-    return not str(record.msg).startswith(NOISE)
 
 
 class Connection(HttpToolsProtocol):
@@ -87,7 +78,11 @@ class Connection(HttpToolsProtocol):
         """See HttpToolsProtocol; what comes after a refusal is not looked at."""
         if self.transport.is_closing():
             return
-        super().data_received(data)
+        try:
+            self._read(data)
+        except httptools.HttpParserError:
+            self.send_400_response("")
+            return
         if self._where is not None:
             self._by_asgi()
         # most requests come whole: a timer is made for the others only
@@ -113,7 +108,7 @@ class Connection(HttpToolsProtocol):
         """The head is whole; the body has bounds of its own (body.py)."""
         self._in_head, self._idle_since = False, None
         self._stop_waiting()
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self._offered():
             return
         if self.direct is not None and (self.cycle is None or self.cycle.response_complete):
             self._where = self.direct.where(self)
@@ -129,6 +124,8 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The request is whole."""
+        if self._offered():
+            return
         where, direct = self._where, self.direct
         if where is not None and direct is not None:
             if direct.admits(self.headers):
@@ -167,6 +164,27 @@ class Connection(HttpToolsProtocol):
 
     def _unset_keepalive_if_required(self) -> None:
         """Nothing: empty lines, or what is left of a body that nobody reads, are no next request."""
+
+    def _read(self, data: bytes) -> None:
+        """Parse it. A client that offers another protocol (Java's does, HTTP/2) is answered in this one (RFC 9110,
+        7.8): as the parser would drop the body, it reads the head again without the offer.
+        """
+        rest: bytes | memoryview = data
+        while True:
+            try:
+                self.parser.feed_data(rest)
+                return
+            except httptools.HttpParserUpgrade as offer:
+                if not self._offered():
+                    return  # to CONNECT, and what follows would be for another server
+                rest = memoryview(rest)[offer.args[0] :]
+            line = (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+            kept = [b"%b: %b\r\n" % (name, value) for name, value in self.headers if name != b"upgrade"]
+            self.parser.feed_data(b"".join([b"%b %b HTTP/%b\r\n" % line, *kept, b"\r\n"]))
+
+    def _offered(self) -> bool:
+        """Whether this request offers another protocol. CONNECT, which the parser takes for an offer too, does not."""
+        return bool(self.parser.should_upgrade()) and self.parser.get_method() != b"CONNECT"
 
     def _by_asgi(self) -> None:
         """What has come so far of a request that did not come whole."""

@@ -125,6 +125,31 @@ def test_expect_continue_is_answered_first(server: Running) -> None:
         assert talk.value() == 2.0
 
 
+def test_an_offer_of_another_protocol_costs_no_body(server: Running, taken: list[bool]) -> None:
+    offer = (
+        "connection: Upgrade, HTTP2-Settings",
+        "upgrade: h2c",
+        "http2-settings: AAMAAABkAAQCAAAAAAIAAAAA",
+    )  # Java's
+    with Talk(server) as talk:
+        talk.send(request(1.0, *offer))
+        assert talk.value() == 2.0
+        assert taken == [True]
+        head, _, body = request(2.0, *offer).partition(b"\r\n\r\n")
+        talk.send(head, b"\r\n\r\n")
+        time.sleep(0.05)
+        talk.send(body)
+        assert talk.value() == 3.0
+        size = f"{len(body):x}".encode()
+        chunked = head.replace(b"content-length: %d" % len(body), b"transfer-encoding: chunked")
+        talk.send(chunked, b"\r\n\r\n", size, b"\r\n", body, b"\r\n0\r\n\r\n", request(3.0, *offer), request(4.0))
+        assert [talk.value() for _ in range(3)] == [3.0, 4.0, 5.0]
+        talk.send(b"\r\n".join([b"GET /v2/health/live HTTP/1.1", *(line.encode() for line in offer)]), b"\r\n\r\n")
+        assert talk.answer()[0] == 200
+        talk.send(b"CONNECT /v2/models/m/infer HTTP/1.1\r\nhost: m\r\n\r\n" + request(1.0))
+        assert talk.answer()[0] == 405
+
+
 def test_requests_behind_one_another_are_answered_in_order(server: Running) -> None:
     look = b"GET /v2/health/live HTTP/1.1\r\nhost: x\r\n\r\n"
     with Talk(server) as talk:
