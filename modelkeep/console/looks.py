@@ -52,12 +52,20 @@ class Looks:
         with self._lock:
             known = self._known.get(version.ref)
             if known is None or time.monotonic() - known[0] > FRESH:
-                checked = watch.check(version, self._keep.model(version), self._keep.settings.home, plots=True)
+                model, home = self._keep.model(version), self._keep.settings.home
+                checked = watch.check(version, model, home, plots=True, **self._held(version))
                 self._known[version.ref] = (time.monotonic(), checked)
                 self._known.move_to_end(version.ref)
                 while len(self._known) > KEPT:
                     self._known.popitem(last=False)
             return self._known[version.ref][1]
+
+    def _held(self, version: Version) -> dict[str, Any]:
+        """What the settings promise; that a version is not asked while it is not served is no finding."""
+        promised, route = self._keep.settings.promised, self._keep.registry.route(version.name)
+        if version.number not in (route.live, route.canary):
+            promised.pop("silence", None)
+        return promised
 
 
 def moved(checked: Checked) -> list[Moved]:

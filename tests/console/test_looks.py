@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -58,6 +59,26 @@ def test_traffic_that_moved_is_drawn(keep: Keep, serve: Callable[[], Any], brows
     assert "pixels[0]" in page
     assert '<svg class="bar after"' in page
     assert len(keep.registry.journal()) == before, "to look writes nothing down"
+
+
+def test_a_page_holds_a_version_to_what_the_settings_promise(
+    keep: Keep, serve: Callable[[], Any], browse: Callable[[str], Any]
+) -> None:
+    keep.settings = replace(keep.settings, slo=0.999, min_accuracy=0.9, silence=1e-9)
+    served = serve()
+    served.ask(2)
+    served.running.service._log.flush()
+    look = Looks(keep).at
+    assert look(keep.get("digits@1")).numbers["health"]["slo"]["objective"] == 0.999
+    assert [(f.kind, f.subject) for f in look(keep.get("digits@1")).findings] == [("no-data", "traffic")]
+    assert "where 1e-09 s may pass" in look(keep.get("digits@1")).findings[0].why
+    page = browse(f"{served.url}/console").get("/models/digits/monitor").text
+    assert "Error budget" in page
+    assert "99.900% promised" in page
+
+    keep.promote("digits@2")
+    assert look(keep.get("digits@1")).findings != (), "a look is good for a moment"
+    assert Looks(keep).at(keep.get("digits@1")).findings == (), "no silence of a version that is not served"
 
 
 def test_quality_with_labels_and_estimated_side_by_side() -> None:
