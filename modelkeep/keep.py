@@ -262,7 +262,8 @@ class Keep:
     ) -> Checked:
         """Drift, quality and health of what was served; a new finding goes to the journal and to ``alerts`` once.
 
-        ``limits`` are the fields of monitor's Limits, before those of the settings.
+        ``limits`` are the fields of monitor's Limits, before those of the settings. What a service or somebody else
+        found by other ones, and is not over, is a note.
         """
         from modelkeep.monitor import telling, watch
 
@@ -271,8 +272,12 @@ class Keep:
         held = {**promised, **limits}
         checked = watch.check(version, self.model(version), home, plots=plots, **held)
         with self.telling:
-            telling.tell(self.registry, version, checked, alerts, self.who, limits=held)
-        return checked
+            others = telling.tell(self.registry, version, checked, alerts, self.who, limits=held)
+        return checked.noting(
+            f"{e.data['kind']} of {e.data['subject']} is still open, as {e.who} found (entry {e.id} of the journal), "
+            f"though not by the limits of this look: {e.why}"
+            for e in others
+        )
 
     def alerted(self, document: Any) -> int:
         """What Alertmanager tells (a webhook's document), as findings in the journal; returns how many are new.

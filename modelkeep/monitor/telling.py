@@ -52,12 +52,13 @@ def tell(
     *,
     limits: Mapping[str, Any] | None = None,
     over: bool = False,
-) -> None:
+) -> list[Entry]:
     """Write what is new in a look, and tell what ``who`` has not told; what goes on is told again to Alertmanager only.
 
     So that a person who looked first takes no finding from those whom the service tells. What ``who`` found, and finds
     no more by the same ``limits``, is over where nobody else found it: by other ones, one may have looked for less.
-    ``over``: it is over in any case, as for a service, which looks by the same limits as long as it runs.
+    ``over``: it is over in any case, as for a service, which looks by the same limits as long as it runs. Returns what
+    others found that goes on for them, and that ``who`` does not find.
     """
     given = {key: list(value) if isinstance(value, tuple) else value for key, value in (limits or {}).items()}
     entries, new = _entries(registry, version.name), []
@@ -75,11 +76,15 @@ def tell(
             alerts.tell(version.ref, finding)
     if alerts is not None:
         alerts.still(version.ref, goes_on)
-    for key, one in known.items():
-        if key not in found and one.over(me, given, always=over):
+    others = []
+    for one in (one for key, one in known.items() if key not in found):
+        if one.over(me, given, always=over):
             _end(registry, one, "is found no more", alerts, who)
+        else:
+            others.append(one.entry)
     if alerts is not None and hooked:
         _pay(registry, version.name, alerts, me, [*_owed(entries, me), *new])
+    return others
 
 
 def unserved(registry: Registry, name: str, alerts: Alerts | None, who: str) -> None:

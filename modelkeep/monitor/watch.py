@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,6 +53,11 @@ class Checked:
     def about(self) -> str:
         """``digits@1, 296 requests served``."""
         return f"{self.ref}, {counted(self.n, 'request')} {self.of}"
+
+    def noting(self, notes: Iterable[str]) -> Checked:
+        """The same, with more notes."""
+        more = tuple(notes)
+        return replace(self, notes=self.notes + more, lines=self.lines + more)
 
     def describe(self) -> str:
         """Some lines for a person: the findings first."""

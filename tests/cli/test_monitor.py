@@ -50,6 +50,25 @@ def test_nothing_found_is_0(capsys: pytest.CaptureFixture[str]) -> None:
     assert "drift is not judged: the version keeps no reference rows" in out
 
 
+def test_what_the_service_found_by_other_limits_is_told_too(capsys: pytest.CaptureFixture[str]) -> None:
+    with Keep(Settings(), who="monitor") as service:
+        assert [f.subject for f in service.monitor("digits@1", silence=1.0).findings] == ["traffic"]
+    code, out, _ = call(capsys)
+    assert code == 0, "by the limits of this look"
+    assert "no-data of traffic is still open, as monitor found" in out
+    assert "where 1 s may pass" in out
+    (note,) = [note for note in json.loads(call(capsys, "--json")[1])["notes"] if "still open" in note]
+    assert note in out
+
+    code, out, _ = call(capsys, "--silence", "1s")
+    assert code == 1
+    assert "still open" not in out, "it is found anew"
+    with Keep(Settings(), who="monitor") as service:
+        service.monitor("digits@1", silence=1e9)
+    call(capsys, "--silence", "1000h")
+    assert "still open" in call(capsys)[1], "whose limits were others"
+
+
 def test_one_request_is_no_more_than_one(capsys: pytest.CaptureFixture[str]) -> None:
     once = Checked("digits@1", 1, None, ())
     assert once.describe() == "digits@1, 1 request captured: nothing found"
