@@ -83,9 +83,11 @@ def _from_lines(path: Path, text: str) -> Iterable[tuple[str, Any]]:
             continue
         try:
             row = json.loads(line)
-            yield str(row["id"]), row["label"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise BadData(f'{path} line {at} is not {{"id": …, "label": …}}: {error!r}') from error
+        except ValueError as error:
+            raise BadData(f"{path} line {at} is not JSON: {error}") from error
+        if not isinstance(row, dict) or not set(COLUMNS) <= set(row):
+            raise BadData(f'{path} line {at} is not {{"id": …, "label": …}}')
+        yield str(row["id"]), row["label"]
 
 
 def _from_parquet(path: Path) -> Iterable[tuple[str, Any]]:

@@ -69,8 +69,9 @@ def test_no_text(tmp_path: Path) -> None:
         ("id,label\n", "holds no labels"),
         ("id,label\na,3\n,4\n", "line 3 lacks an id or a label"),
         ("id,label\na\n", "line 2 lacks an id or a label"),
-        ('{"id": "a"}\n', "line 1 is not"),
-        ('{"id": "a", "label": 1}\nnonsense\n', "line 2 is not"),
+        ('{"id": "a"}\n', 'line 1 is not {"id": …, "label": …}$'),
+        ('{"id": "a", "label": 1}\n[1]\n', 'line 2 is not {"id": …, "label": …}$'),
+        ('{"id": "a", "label": 1}\nnonsense\n', "line 2 is not JSON: Expecting value"),
     ],
 )
 def test_wrong_files_are_named(tmp_path: Path, text: str, says: str) -> None:
