@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.lib import format as npy
 
-from modelkeep.data import lengths
+from modelkeep.data import lengths, mapping
 from modelkeep.data.views import View
 from modelkeep.errors import BadData, NotFound
 
@@ -160,8 +160,10 @@ def _one_a_row(label: object, rows: int) -> bool:
     return len(each) == rows and not any(isinstance(one, list) for one in each)
 
 
-def read(path: Path, signature: Signature | None = None) -> Dataset:
+def read(path: Path, signature: Signature | None = None, *, mapped: bool = False) -> Dataset:
     """Rows of an .npz or a .csv file, or of a folder of sampled traffic, fitted to ``signature`` where one is given.
+
+    Those of an .npz that nobody changes may be mapped into memory, and are then loaded as they are read.
 
     In an .npz, ``labels`` (or ``label``, ``y``) is the truth and every other array is an input. In a .csv with a
     header, column ``label`` is the truth and the other columns are one float64 input [rows, columns], or, where some
@@ -176,7 +178,7 @@ def read(path: Path, signature: Signature | None = None) -> Dataset:
     elif not path.is_file():
         raise NotFound(f"there is no file {path}")
     elif path.suffix == ".npz":
-        dataset = _read_npz(path, signature)
+        dataset = _read_npz(path, signature, mapped=mapped)
     elif path.suffix == ".csv":
         dataset = _read_csv(path, signature)
     else:
@@ -194,7 +196,7 @@ def write(dataset: Dataset, path: Path) -> None:
         for name, array in arrays.items():
             plain = _plain(array)
             about = {"descr": npy.dtype_to_descr(plain.dtype), "fortran_order": False, "shape": plain.shape}
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+            with archive.open(mapping.member(archive, f"{name}.npy"), "w", force_zip64=True) as file:
                 npy.write_array_header_1_0(file, about)
                 for at in range(0, len(plain), size):
                     file.write(plain[at : at + size].tobytes())
@@ -256,10 +258,9 @@ def _cast(array: Array, spec: TensorSpec, source: str) -> Array:
     raise BadData(f"'{spec.name}' of {source} is {given}, which cannot become {spec.dtype} without losing values")
 
 
-def _read_npz(path: Path, signature: Signature | None) -> Dataset:
+def _read_npz(path: Path, signature: Signature | None, *, mapped: bool) -> Dataset:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+        arrays = mapping.load(path) if mapped else _loaded(path)
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         hint = (
             "; it is no such file or holds Python objects, save plain arrays with numpy.savez"
@@ -271,6 +272,11 @@ def _read_npz(path: Path, signature: Signature | None) -> Dataset:
     truth = next((name for name in TRUTH if name in arrays and name not in taken), None)
     labels = None if truth is None else _truth(arrays.pop(truth), str(path))
     return Dataset(arrays, labels, str(path))
+
+
+def _loaded(path: Path) -> dict[str, Array]:
+    with np.load(path, allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
 
 
 def _read_csv(path: Path, signature: Signature | None) -> Dataset:

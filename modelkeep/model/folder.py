@@ -56,12 +56,12 @@ def keep_reference(into: Path, rows: Dataset, n: int = 1024) -> None:
 
 
 def reference(path: Path) -> Dataset | None:
-    """The rows that the model was made for, or None where none were given."""
+    """The rows that the model was made for, or None where none were given. They lie in the file until they are read."""
     file = Path(path) / REFERENCE
     if not file.is_file():
         return None
     signature = read(path).signature if (Path(path) / MODEL_FILE).is_file() else None
-    rows = dataset.read(file, signature)
+    rows = dataset.read(file, signature, mapped=True)
     return Dataset(rows.inputs, rows.labels, "reference rows")
 
 
