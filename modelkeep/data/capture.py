@@ -22,8 +22,10 @@ CREATE TABLE IF NOT EXISTS labels (
 """
 LATER = ("answered REAL", "version INTEGER")
 """Columns that the table of labels did not always have."""
-BY_ROW = "CREATE INDEX IF NOT EXISTS by_row ON exchanges (model, version)"
-"""Of each version its rows in order, as every index has them: without it the newest few are found by sorting all."""
+INDEXES = {"by_row": "model, version", "by_bytes": "bytes"}
+"""That files did not always have. Of each version its rows in order, as every index has them: without it the newest few
+are found by sorting all. And how large each row is, which stands behind its arrays: else adding up reads all of them.
+"""
 FILE = File("captured traffic", SCHEMA, last="labels")
 
 
@@ -35,8 +37,9 @@ def connect(path: Path) -> sqlite3.Connection:
         for column in LATER:
             if column not in there["labels"]:
                 _grow(database, column)
-        if "by_row" not in there:
-            database.execute(BY_ROW)
+        for index, columns in INDEXES.items():
+            if index not in there:
+                database.execute(f"CREATE INDEX IF NOT EXISTS {index} ON exchanges ({columns})")
     except sqlite3.Error as error:
         database.close()
         raise trouble(path, error) from error

@@ -65,3 +65,15 @@ def test_the_newest_rows_of_a_version_are_found_without_sorting_in_an_older_file
         assert "by_row" in plan
         assert "TEMP B-TREE" not in plan
     database.close()
+
+
+def test_bytes_are_added_up_without_reading_the_arrays(tmp_path: Path) -> None:
+    path = tmp_path / "traffic.db"
+    connect(path).close()
+    with connect(path) as database:
+        database.execute("DROP INDEX by_bytes")
+    database.close()
+    with connect(path) as database:
+        (*_, plan) = database.execute("EXPLAIN QUERY PLAN SELECT SUM(bytes) FROM exchanges").fetchone()
+        assert "COVERING INDEX by_bytes" in plan
+    database.close()
