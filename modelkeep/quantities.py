@@ -11,13 +11,15 @@ LINE_EVERY = 10.0
 
 def seconds(value: float) -> str:
     """0.00123 → '1.23 ms'."""
-    return f"{value * 1e6:.0f} µs" if value < 1e-3 else f"{value * 1e3:.3g} ms" if value < 1 else f"{value:.3g} s"
+    if value < 0.9995e-3:
+        return f"{value * 1e6:.0f} µs"
+    return f"{value * 1e3:.3g} ms" if value < 0.9995 else f"{value:.3g} s" if value < 999.5 else f"{value:,.0f} s"
 
 
 def size(value: float) -> str:
     """1234 → '1.2 kB'."""
     for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
+        if value < 999.5:  # more would be read as 1e+03
             return f"{value:.3g} {unit}"
         value /= 1000
     return f"{value:.3g} TB"

@@ -8,14 +8,22 @@ from modelkeep import quantities
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(5e-6, "5 µs"), (0.00123, "1.23 ms"), (0.5, "500 ms"), (2.0, "2 s"), (61.0, "61 s")]
+    ("value", "text"),
+    [
+        *((5e-6, "5 µs"), (0.00123, "1.23 ms"), (0.5, "500 ms"), (2.0, "2 s"), (61.0, "61 s")),
+        *((0.0009996, "1 ms"), (0.9996, "1 s"), (1234.5, "1,234 s")),
+    ],
 )
 def test_seconds_are_written(value: float, text: str) -> None:
     assert quantities.seconds(value) == text
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(12, "12 B"), (1234, "1.23 kB"), (5e6, "5 MB"), (4.2e12, "4.2 TB"), (218, "218 B")]
+    ("value", "text"),
+    [
+        *((12, "12 B"), (1234, "1.23 kB"), (5e6, "5 MB"), (4.2e12, "4.2 TB"), (218, "218 B")),
+        *((999.6e6, "1 GB"), (999.4e6, "999 MB")),
+    ],
 )
 def test_sizes_are_written(value: float, text: str) -> None:
     assert quantities.size(value) == text

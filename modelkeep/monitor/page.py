@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from modelkeep import quantities
 from modelkeep.monitor.burn import NAMES, PAIRS
 from modelkeep.monitor.plots import Line, bars, lines, percent
 from modelkeep.quantities import counted
@@ -125,7 +126,7 @@ def _told(numbers: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if health.get("n"):
         yield "failed", f"{health['failed']:,} of {health['n']:,} {health['of']}"
     if "p99" in health:
-        yield "p99 of those captured", f"{1000 * health['p99']:.3g} ms"
+        yield "p99 of those captured", quantities.seconds(health["p99"])
     if "slo" in health:
         yield "error budget left", percent(health["slo"]["budget_left"])
 
@@ -241,7 +242,7 @@ def _service(checked: Checked) -> str:
         both = [Line("p50", [p["p50"] for p in points]), Line("p99", [p["p99"] for p in points], "other")]
         marks = [("promised", health["promised_p99"])] if health.get("promised_p99") else []
         keys = '<span class="key live"></span>p50<span class="key other"></span>p99'
-        drawn.append(_figure("Latency", keys, lines("Latency", at, both, form=_milliseconds, marks=marks)))
+        drawn.append(_figure("Latency", keys, lines("Latency", at, both, form=quantities.seconds, marks=marks)))
     if points := plots.get("minutes"):
         share = Line("failed", [p["failed"] / max(p["requests"], 1) for p in points], "bad")
         drawn.append(_figure("Failed", "share of requests", lines("Failed", [p["at"] for p in points], [share])))
@@ -251,7 +252,7 @@ def _service(checked: Checked) -> str:
             _figure(
                 "Memory",
                 "of the server and its workers",
-                lines("Memory", [p["at"] for p in points], [size], form=_megabytes),
+                lines("Memory", [p["at"] for p in points], [size], form=quantities.size),
             )
         )
     if "slo" in health:
@@ -279,11 +280,3 @@ def _figure(title: str, caption: str, drawn: str) -> str:
 
 def _clock(at: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
-
-
-def _milliseconds(seconds: float) -> str:
-    return f"{1000 * seconds:.3g} ms"
-
-
-def _megabytes(size: float) -> str:
-    return f"{size / 1e6:.0f} MB"

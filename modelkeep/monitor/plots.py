@@ -10,7 +10,7 @@ from itertools import pairwise
 from math import ceil, floor, isfinite, log10
 
 WIDTH, HEIGHT = 460, 210
-LEFT, RIGHT, TOP, BOTTOM = 54, 10, 12, 30
+LEFT, RIGHT, TOP, BOTTOM = 60, 10, 12, 30
 MOST_LABELS = 5
 CHARACTER = 7.5
 """How wide one is, at most: labels below bars may not run into each other."""

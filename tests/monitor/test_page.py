@@ -13,7 +13,9 @@ import pytest
 
 from modelkeep.data import labels, pulses
 from modelkeep.data.dataset import Dataset
+from modelkeep.monitor import plots
 from modelkeep.monitor.page import page
+from modelkeep.monitor.plots import CHARACTER
 from modelkeep.monitor.watch import Checked, check
 from modelkeep.types import Finding, Model, Version
 
@@ -118,3 +120,15 @@ def test_names_are_text(checked: Checked) -> None:
     text = page(worse)
     assert "<img" not in text
     parsed(text)
+
+
+@pytest.mark.parametrize(("most", "size", "says"), [(0.0041, 4e8, ("5 ms", "500 MB")), (1.7, 8e8, ("2 s", "1 GB"))])
+def test_times_and_sizes_of_any_length_fit_beside_their_axis(most: float, size: float, says: tuple[str, ...]) -> None:
+    seconds = [{"at": at, "p50": most / 2, "p99": most} for at in (1.0, 2.0)]
+    memory = [{"at": at, "bytes": size} for at in (1.0, 2.0)]
+    checked = Checked("digits@1", 2, 1.0, (), {}, plots={"seconds": seconds, "memory": memory})
+    drawn = page(checked)
+    ticks = re.findall(rf'<text x="{plots.LEFT - 6:.1f}"[^>]*>([^<]+)</text>', drawn)
+    assert len(ticks) == 6
+    assert all(CHARACTER * len(tick) <= plots.LEFT - 6 for tick in ticks), ticks
+    assert set(says) <= set(ticks)
