@@ -272,7 +272,8 @@ class Keep:
         held = {**promised, **limits}
         checked = watch.check(version, self.model(version), home, plots=plots, **held)
         with self.telling:
-            others = telling.tell(self.registry, version, checked, alerts, self.who, limits=held)
+            past = telling.Past(self.registry, version.name)
+            others = telling.tell(past, version, checked, alerts, self.who, limits=held)
         return checked.noting(
             f"{e.data['kind']} of {e.data['subject']} is still open, as {e.who} found (entry {e.id} of the journal), "
             f"though not by the limits of this look: {e.why}"

@@ -5,7 +5,7 @@ webhook is owed is in the journal too, and that it answered.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from modelkeep.registry.journal import Entry
     from modelkeep.types import Version
 
-FOUND, TOLD, OVER, SENT = "finding", "finding-told", "finding-over", "finding-sent"
+KINDS = FOUND, TOLD, OVER, SENT = "finding", "finding-told", "finding-over", "finding-sent"
 """Kinds of entries of the journal: it is new; somebody else, who tells others, found it too; it is found no more; the
 webhook has answered.
 """
@@ -43,8 +43,49 @@ class Known:
         return who in self.found and (always or self.found == {who: dict(limits)})
 
 
+class Past:
+    """What the journal of a model says of its findings. Each look reads on where the last one ended, for what is over
+    and sent only grows.
+
+    ``open`` is what monitor wrote and is not over, by version, and by kind and subject; ``owed`` is what each who found
+    it has to tell a webhook yet, by the entry's id.
+    """
+
+    def __init__(self, registry: Registry, name: str) -> None:
+        self.registry, self.name = registry, name
+        self.open: dict[int, dict[tuple[str, str], Known]] = {}
+        self.owed: dict[str, dict[int, Entry]] = {}
+        self._row = 0
+
+    def read(self) -> Past:
+        """Itself, with what is new."""
+        for entry in self.registry.journal(self.name, kind=KINDS, after=self._row):
+            self._row = entry.id
+            if entry.kind == SENT:
+                self.owed.get(entry.who, {}).pop(entry.data.get("finding", 0), None)
+            elif "version" in entry.data and "alert" not in entry.data:  # what Alertmanager told has its own end
+                self._take(entry)
+        return self
+
+    def _take(self, entry: Entry) -> None:
+        known = self.open.setdefault(entry.data["version"], {})
+        key = str(entry.data.get("kind")), str(entry.data.get("subject"))
+        if entry.kind == OVER:
+            known.pop(key, None)
+            return
+        one = known.setdefault(key, Known(entry))
+        one.found[entry.who] = entry.data.get("limits")
+        if entry.data.get("told", True):
+            one.told.add(entry.who)
+        if entry.data.get("owed"):
+            owed = self.owed.setdefault(entry.who, {})
+            owed[entry.id] = entry
+            if len(owed) > OWED:
+                del owed[min(owed)]
+
+
 def tell(
-    registry: Registry,
+    past: Past,
     version: Version,
     checked: Checked,
     alerts: Alerts | None,
@@ -61,8 +102,8 @@ def tell(
     others found that goes on for them, and that ``who`` does not find.
     """
     given = {key: list(value) if isinstance(value, tuple) else value for key, value in (limits or {}).items()}
-    entries, new = _entries(registry, version.name), []
-    known, tells = _open(entries).get(version.number, {}), alerts is not None or over
+    registry, new = past.registry, set()
+    known, tells = past.read().open.get(version.number, {}), alerts is not None or over
     hooked = {"owed": True} if alerts is not None and alerts.webhook is not None else {}
     found = {(finding.kind, finding.subject): finding for finding in checked.findings}
     me, goes_on = author(who), []
@@ -71,7 +112,7 @@ def tell(
             goes_on.append(finding)
             continue
         data = {**finding.to_json(), "version": version.number, "told": tells, "limits": given, **hooked}
-        new.append(registry.note(version.name, TOLD if key in known else FOUND, finding.why, data, who=who))
+        new.add(registry.note(version.name, TOLD if key in known else FOUND, finding.why, data, who=who).id)
         if alerts is not None:
             alerts.tell(version.ref, finding)
     if alerts is not None:
@@ -83,17 +124,17 @@ def tell(
         else:
             others.append(one.entry)
     if alerts is not None and hooked:
-        _pay(registry, version.name, alerts, me, [*_owed(entries, me), *new])
+        _pay(past, alerts, me, new)
     return others
 
 
-def unserved(registry: Registry, name: str, alerts: Alerts | None, who: str) -> None:
+def unserved(past: Past, alerts: Alerts | None, who: str) -> None:
     """What anybody found of versions that are neither live nor canary is over, and new where they are served again."""
-    route = registry.route(name)
-    for number, known in _open(_entries(registry, name)).items():
+    route = past.registry.route(past.name)
+    for number, known in past.read().open.items():
         if number not in (route.live, route.canary):
             for one in known.values():
-                _end(registry, one, f"is over: {name}@{number} is no longer served", alerts, who)
+                _end(past.registry, one, f"is over: {past.name}@{number} is no longer served", alerts, who)
 
 
 def _end(registry: Registry, known: Known, how: str, alerts: Alerts | None, who: str) -> None:
@@ -106,43 +147,16 @@ def _end(registry: Registry, known: Known, how: str, alerts: Alerts | None, who:
         alerts.over(f"{entry.name}@{entry.data['version']}", past)
 
 
-def _pay(registry: Registry, name: str, alerts: Alerts, who: str, owed: Sequence[Entry]) -> None:
-    """Tell the webhook what it has not answered of these, the oldest first, until it cannot be reached."""
-    sent = {entry.data.get("finding") for entry in registry.journal(name, kind=SENT)} if owed else set()
-    for entry in owed[-OWED:]:
-        if entry.id in sent:
+def _pay(past: Past, alerts: Alerts, who: str, new: Collection[int]) -> None:
+    """Tell the webhook what it has not answered, the oldest first, until it cannot be reached: what is ``new``, and
+    what ``who`` found AGAIN seconds ago or more.
+    """
+    for entry in list(past.read().owed.get(who, {}).values()):
+        if entry.id not in new and time.time() - entry.at < AGAIN:
             continue
         finding = {one.name: entry.data.get(one.name) for one in fields(Finding)}
-        taken = alerts.hook(entry.id, {"id": entry.id, "model": f"{name}@{entry.data['version']}", **finding})
+        taken = alerts.hook(entry.id, {"id": entry.id, "model": f"{past.name}@{entry.data['version']}", **finding})
         if taken is None:
             return
         why = f"the webhook {'was told of' if taken else 'refused'} {finding['kind']} of {finding['subject']}"
-        registry.note(name, SENT, why, {"finding": entry.id}, who=who)
-
-
-def _owed(entries: Sequence[Entry], who: str) -> list[Entry]:
-    """What ``who`` found for a webhook, AGAIN seconds ago or more."""
-    return [e for e in entries if e.data.get("owed") and e.who == who and time.time() - e.at >= AGAIN]
-
-
-def _entries(registry: Registry, name: str) -> list[Entry]:
-    """What was found, told and over, the oldest first."""
-    return sorted((e for kind in (FOUND, TOLD, OVER) for e in registry.journal(name, kind=kind)), key=lambda e: e.id)
-
-
-def _open(entries: Sequence[Entry]) -> dict[int, dict[tuple[str, str], Known]]:
-    """What monitor wrote and what is not over, by version, and by kind and subject."""
-    versions: dict[int, dict[tuple[str, str], Known]] = {}
-    for entry in entries:
-        if "version" not in entry.data or "alert" in entry.data:  # what Alertmanager told has its own end
-            continue
-        found = versions.setdefault(entry.data["version"], {})
-        key = str(entry.data.get("kind")), str(entry.data.get("subject"))
-        if entry.kind == OVER:
-            found.pop(key, None)
-            continue
-        one = found.setdefault(key, Known(entry))
-        one.found[entry.who] = entry.data.get("limits")
-        if entry.data.get("told", True):
-            one.told.add(entry.who)
-    return versions
+        past.registry.note(past.name, SENT, why, {"finding": entry.id}, who=who)

@@ -43,6 +43,7 @@ class Looks:
         """When each version was looked at first, on time.monotonic's clock."""
         self._served: dict[str, set[int | None]] = {}
         """Of each model, the versions that were served when it was looked at last."""
+        self._past: dict[str, telling.Past] = {}
 
     def at(self, names: Sequence[str]) -> Iterator[Checked]:
         """One after the other; what is new is written and told. After a start it takes a few looks to read what there
@@ -83,8 +84,11 @@ class Looks:
         if self._served.get(name) == served:
             return
         with self._lock:
-            telling.unserved(self.registry, name, self.alerts if name in self._served else None, WHO)
+            telling.unserved(self._past_of(name), self.alerts if name in self._served else None, WHO)
         self._served[name] = served
+
+    def _past_of(self, name: str) -> telling.Past:
+        return self._past.setdefault(name, telling.Past(self.registry, name))
 
     def _begin(self, ref: Ref) -> Run:
         version = self.registry.get(ref)
@@ -97,7 +101,7 @@ class Looks:
         if time.monotonic() - self._first.setdefault(version.ref, time.monotonic()) < GRACE:
             checked = replace(checked, findings=tuple(f for f in checked.findings if f.kind != "no-data"))
         with self._lock:
-            telling.tell(self.registry, version, checked, self.alerts, WHO, over=True)
+            telling.tell(self._past_of(ref.name), version, checked, self.alerts, WHO, over=True)
         return checked
 
 

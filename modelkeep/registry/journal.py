@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +65,7 @@ def read(
     name: str | None = None,
     *,
     after: int = 0,
-    kind: str | None = None,
+    kind: str | Collection[str] | None = None,
     limit: int | None = None,
     before: int | None = None,
 ) -> list[Entry]:
@@ -77,7 +77,7 @@ def read(
     if name is not None:
         query = query.where(journal.c.name == name)
     if kind is not None:
-        query = query.where(journal.c.kind == kind)
+        query = query.where(journal.c.kind.in_([kind] if isinstance(kind, str) else kind))
     if limit is not None:
         query = query.limit(limit)
     found = [_entry(row) for row in connection.execute(query)]

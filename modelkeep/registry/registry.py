@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -200,11 +200,11 @@ class Registry:
         name: str | None = None,
         *,
         after: int = 0,
-        kind: str | None = None,
+        kind: str | Collection[str] | None = None,
         limit: int | None = None,
         before: int | None = None,
     ) -> list[Entry]:
-        """Entries whose id is above ``after``, the oldest first, of one model and of one kind where given; with
+        """Entries whose id is above ``after``, the oldest first, of one model and of these kinds where given; with
         ``before`` the newest ``limit`` of those below that id (sys.maxsize: the newest of all), still the oldest first.
         """
         with self._database.read() as connection:

@@ -12,7 +12,7 @@ import pytest
 
 from modelkeep.monitor import telling
 from modelkeep.monitor.alerts import Alerts
-from modelkeep.monitor.telling import FOUND, OVER, SENT, TOLD, tell, unserved
+from modelkeep.monitor.telling import FOUND, OVER, SENT, TOLD, Past, tell, unserved
 from modelkeep.monitor.watch import Checked
 from modelkeep.registry import Registry
 from modelkeep.settings import Settings
@@ -47,6 +47,7 @@ class Watching:
 
     def __init__(self, registry: Registry, version: Version) -> None:
         self.registry, self.version, self.alerts = registry, version, Heard()
+        self.past = Past(registry, version.name)
 
     def look(
         self, *findings: Finding, who: str = "monitor", over: bool = True, tells: bool = True, **limits: Any
@@ -54,7 +55,7 @@ class Watching:
         """What is told of a look with these findings."""
         self.alerts.heard.clear()
         alerts = self.alerts if tells else None
-        tell(self.registry, self.version, Checked("digits@1", 9, 1.0, findings), alerts, who, limits=limits, over=over)
+        tell(self.past, self.version, Checked("digits@1", 9, 1.0, findings), alerts, who, limits=limits, over=over)
         return list(self.alerts.heard)
 
     def journal(self) -> list[tuple[str, str]]:
@@ -77,6 +78,18 @@ def test_once_then_still_then_over_then_anew(watching: Watching) -> None:
     assert watching.look() == []
     assert watching.look(DRIFT) == [("tell", "inputs")]
     assert watching.journal() == [(FOUND, "inputs"), (OVER, "inputs"), (FOUND, "inputs")]
+
+
+def test_a_look_reads_on_in_the_journal(watching: Watching, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A latency that comes and goes leaves hundreds of entries a day, and looks came later and later."""
+    for _ in range(3):
+        watching.look(DRIFT)
+        watching.look()
+    read: list[Any] = []
+    journal = watching.registry.journal
+    monkeypatch.setattr(watching.registry, "journal", lambda *a, **k: read.extend(journal(*a, **k)) or read)
+    watching.look()
+    assert [entry.kind for entry in read] == [OVER]
 
 
 def test_each_has_its_own_end(watching: Watching) -> None:
@@ -152,7 +165,7 @@ class TestUnserved:
         watching.alerts.heard.clear()
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(watching.registry, "route", lambda name: Route(name, **route))
-            unserved(watching.registry, "digits", watching.alerts, "monitor")
+            unserved(watching.past, watching.alerts, "monitor")
         return list(watching.alerts.heard)
 
     def test_what_was_found_is_over_once_and_new_when_it_is_served_again(self, watching: Watching) -> None:
@@ -183,8 +196,8 @@ class TestUnserved:
 
 
 def test_without_alerts_the_journal_is_enough(watching: Watching) -> None:
-    tell(watching.registry, watching.version, Checked("digits@1", 9, 1.0, (DRIFT,)), None, "monitor", over=True)
-    tell(watching.registry, watching.version, Checked("digits@1", 9, 1.0, ()), None, "monitor", over=True)
+    tell(watching.past, watching.version, Checked("digits@1", 9, 1.0, (DRIFT,)), None, "monitor", over=True)
+    tell(watching.past, watching.version, Checked("digits@1", 9, 1.0, ()), None, "monitor", over=True)
     assert watching.journal() == [(FOUND, "inputs"), (OVER, "inputs")]
 
 
@@ -199,7 +212,7 @@ class TestWebhook:
         def look(*findings: Finding, who: str = "monitor") -> list[Any]:
             hook.got.clear()
             alerts, checked = Alerts(hook.url, stream=io.StringIO()), Checked("digits@1", 9, 1.0, findings)
-            tell(watching.registry, watching.version, checked, alerts, who, over=who == "monitor")
+            tell(Past(watching.registry, "digits"), watching.version, checked, alerts, who, over=who == "monitor")
             return [body for _, body in hook.got]
 
         return look

@@ -28,6 +28,7 @@ def test_entries_are_read_by_model_kind_and_from_where_one_was(three: Registry) 
     assert [e.why for e in three.journal("digits")][3:] == ["b", "c"]
     assert [e.why for e in three.journal(kind="finding")] == ["a", "c"]
     assert [e.why for e in three.journal("digits", kind="finding")] == ["c"]
+    assert [e.why for e in three.journal(kind=("finding", "route"))] == ["a", "b", "c"]
     third = three.journal()[3]
     assert [e.why for e in three.journal(after=third.id)] == ["b", "c"]
     assert [e.why for e in three.journal(after=third.id, limit=1)] == ["b"]
