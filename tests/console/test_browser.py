@@ -264,3 +264,23 @@ def test_without_scripts_the_pages_stand_still_and_work(serve: Serve, see: Calla
     page.get_by_role("button", name="Promote @2").click()
     expect(page.get_by_text("It is live.")).to_be_visible()
     assert keep.registry.route("digits").live == 2
+
+
+def test_a_line_breaks_where_nothing_came(serve: Serve, see: Callable[..., Any]) -> None:
+    served = serve()
+    served.ask(20)
+    page = see(served.url)
+    page.goto("/console/models/digits")
+    expect(page.locator(".uplot").first).to_be_visible()
+    drawn = """async (x) => {
+        const chart = plot(document.querySelector("main"), [line([0, "p99", "live"])], [x, x.map(() => 1)], []);
+        await new Promise(requestAnimationFrame);
+        const [left, right] = [x[2], x[3]].map((at) => chart.valToPos(at, "x", true));
+        const { data } = chart.ctx.getImageData(left + 10, 0, right - left - 20, chart.ctx.canvas.height);
+        const [r, g, b] = colour("live").match(/[0-9a-f]{2}/gi).map((part) => parseInt(part, 16));
+        let seen = 0;
+        for (let i = 0; i < data.length; i += 4) seen += data[i] === r && data[i + 1] === g && data[i + 2] === b;
+        return seen;
+    }"""
+    assert page.evaluate(drawn, [0, 1, 2, 60, 61]) == 0, "between the third and the fourth"
+    assert page.evaluate(drawn, [0, 20, 40, 60, 80]) > 0

@@ -50,7 +50,18 @@ function colour(name) {
 }
 
 const number = (value) => (value === null || value === undefined ? "–" : value.toLocaleString([], { maximumSignificantDigits: 3 }));
-const line = ([, label, name]) => ({ label, stroke: colour(name), width: 1.75, value: (_, v) => number(v), points: { show: false }, spanGaps: true });
+const line = ([, label, name]) => ({ label, stroke: colour(name), width: 1.75, value: (_, v) => number(v), points: { show: false }, gaps });
+
+// a line breaks where its points are so many times as far apart as they usually are: what was then, nobody knows
+const GAP = 4;
+
+function gaps(chart, at, from, to) {
+  const known = chart.data[0].filter((_, i) => i >= from && i <= to && chart.data[at][i] !== null);
+  const steps = known.slice(1).map((x, i) => x - known[i]);
+  const usual = steps.toSorted((a, b) => a - b)[steps.length >> 1];
+  const place = (x) => chart.valToPos(x, "x", true);
+  return steps.flatMap((step, i) => (step > GAP * usual ? [[place(known[i]), place(known[i + 1])]] : []));
+}
 
 // by column of a point; one that is ``always`` is drawn though there is nothing to draw
 const KINDS = {
