@@ -197,8 +197,9 @@ class Calibrated:
         gap = 2 * float(off.mean()) - 1
         low, high = (2 * end - 1 for end in mean_interval(off))
         why = (
-            f"calibration no longer holds: of the last {len(off)} labelled answers {gap:.1%} ({low:.1%} to {high:.1%}) "
-            f"{way} were right than their confidence let expect, so estimates of quality without labels are void"
+            f"calibration no longer holds: of the last {len(off):,} labelled answers {gap:.1%} ({low:.1%} to "
+            f"{high:.1%}) {way} were right than their confidence let expect, "
+            "so estimates of quality without labels are void"
         )
         evidence = {"gap": gap, "low": low, "high": high, "n": len(off), "way": way, "tolerance": self.spare}
         return Finding("quality", "calibration", why, evidence | _numbers_of(check), since)
@@ -239,7 +240,7 @@ class Estimated:
         since, wrong = self._wrong.since()
         most = 1 - float(wrong.mean())
         why = (
-            f"accuracy is estimated to be at most {most:.1%} on the last {len(wrong)} answers, without labels; "
+            f"accuracy is estimated to be at most {most:.1%} on the last {len(wrong):,} answers, without labels; "
             f"{self.promise} is {self.floor:.1%}. It assumes that {ASSUMES}"
         )
         evidence = {"at_most": most, "n": len(wrong), "floor": self.floor, "assumes": ASSUMES}

@@ -11,6 +11,7 @@ from modelkeep.evidence import mean_interval
 from modelkeep.model.score import predictions
 from modelkeep.monitor.classified import Measured
 from modelkeep.monitor.detector import Rising
+from modelkeep.quantities import counted
 from modelkeep.types import Finding
 
 if TYPE_CHECKING:
@@ -90,8 +91,8 @@ class Quality:
         accuracy = 1 - float(wrong.mean())
         low, high = mean_interval(1 - wrong, CONFIDENCE)
         why = (
-            f"accuracy is {accuracy:.1%} ({low:.1%} to {high:.1%}) on the last {len(wrong)} labelled requests; "
-            f"{self.promise} is {self.floor:.1%}"
+            f"accuracy is {accuracy:.1%} ({low:.1%} to {high:.1%}) on the last "
+            f"{counted(len(wrong), 'labelled request')}; {self.promise} is {self.floor:.1%}"
         )
         evidence = {"accuracy": accuracy, "low": low, "high": high, "n": len(wrong), "floor": self.floor}
         evidence["log_evidence"] = float(self.wrong.detector.log_evidence[0])
@@ -118,6 +119,6 @@ class Quality:
         """A part of a line for a person, once there are labels."""
         numbers = self.numbers()
         return (
-            f"accuracy {numbers['accuracy']:.1%} ({numbers['low']:.1%} to {numbers['high']:.1%}) on {numbers['n']} "
-            "labelled requests"
+            f"accuracy {numbers['accuracy']:.1%} ({numbers['low']:.1%} to {numbers['high']:.1%}) on "
+            f"{counted(numbers['n'], 'labelled request')}"
         )

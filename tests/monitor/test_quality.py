@@ -119,6 +119,8 @@ class TestNumbers:
         assert numbers["n"] == 400
         assert numbers["low"] < numbers["accuracy"] < numbers["high"]
         assert made.describe().endswith(" on 400 labelled requests")
+        assert quality([(1, 1.0)]).describe().endswith(" on 1 labelled request")
+        assert quality([(1400, 1.0)]).describe().endswith(" on 1,400 labelled requests")
 
     def test_without_labels_there_is_none(self) -> None:
         made = Quality(0.9, "what was promised", 1e6)
