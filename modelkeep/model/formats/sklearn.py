@@ -85,7 +85,11 @@ def load(model: Model, told: Path | None = None) -> Any:
         return _read(lambda: lightgbm.Booster(model_file=str(file)), told or file)
     if made_by == "xgboost":
         return _read(lambda: _xgboost(file), told or file)
-    return _open(file, told or file, tuple(model.options.get("trusted", ())), model.path)
+    estimator = _open(file, told or file, tuple(model.options.get("trusted", ())), model.path)
+    for part in all_estimators(estimator):
+        if getattr(part, "copy", None) is False:  # a scaler that works in place would scale again for probabilities
+            part.copy = True
+    return estimator
 
 
 def answers(estimator: Any, inputs: Arrays, model: Model) -> dict[str, Array]:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import skops.io
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -35,3 +36,15 @@ def test_threads_reach_the_estimator_inside(model: Model) -> None:
 def test_what_it_cannot_do_is_refused(model: Model, config: dict[str, str]) -> None:
     with pytest.raises(Unsupported, match="engine 'sklearn' runs"):
         engines.load(model, ServeConfig(engine="sklearn", **config))  # type: ignore[arg-type]
+
+
+def test_a_pipeline_that_works_in_place_leaves_the_rows_alone(tmp_path: Path) -> None:
+    """It is asked for the label, and then for its chances; the rows may be captured afterwards."""
+    rows = X * 3 + 5
+    scaled = make_pipeline(StandardScaler(copy=False), LogisticRegression()).fit(rows.copy(), X[:, 0] > 0)
+    skops.io.dump(scaled, tmp_path / "m.skops")
+    model = formats.adopt(tmp_path / "m.skops", tmp_path / "into")
+    given = {model.signature.inputs[0].name: rows.copy()}
+    found = engines.load(model).run(given)
+    np.testing.assert_array_equal(next(iter(given.values())), rows)
+    np.testing.assert_allclose(found["probabilities"], scaled.predict_proba(rows.copy()))
