@@ -265,13 +265,18 @@ def _burn(slo: Mapping[str, Any]) -> str:
     over = ' class="over"'
     rows = "".join(
         f"<tr><td>{name}</td><td>{slo['requests'][name]:,}</td>"
-        f"<td{over if slo['burn'][name] >= limits[seconds] else ''}>{slo['burn'][name]:.2g}</td>"
+        f"<td{over if slo['burn'][name] >= limits[seconds] else ''}>{_rate(slo, name)}</td>"
         f"<td>{limits[seconds]:g}</td></tr>"
         for seconds, name in NAMES.items()
     )
     head = "<tr><th>window</th><th>requests</th><th>burn rate</th><th>too fast at</th></tr>"
     said = f"objective {slo['objective']:.3%}, {percent(slo['budget_left'])} of 30 days' budget is left"
     return _figure("Error budget", said, f'<div class="wide"><table>{head}{rows}</table></div>')
+
+
+def _rate(slo: Mapping[str, Any], window: str) -> str:
+    """Where nothing was asked there is none, instead of a perfect one."""
+    return f"{slo['burn'][window]:.2g}" if slo["requests"][window] else "–"
 
 
 def _figure(title: str, caption: str, drawn: str) -> str:

@@ -10,6 +10,7 @@ import pytest
 
 from modelkeep.console import looks as looks_
 from modelkeep.console.looks import Looks, charts, measured, moved
+from modelkeep.data.traffic import Exchange, TrafficLog
 from modelkeep.keep import Keep
 from modelkeep.monitor.watch import Checked
 from modelkeep.types import Finding
@@ -79,6 +80,24 @@ def test_a_page_holds_a_version_to_what_the_settings_promise(
     keep.promote("digits@2")
     assert look(keep.get("digits@1")).findings != (), "a look is good for a moment"
     assert Looks(keep).at(keep.get("digits@1")).findings == (), "no silence of a version that is not served"
+
+
+def test_a_version_without_reference_rows_is_compared_with_none(
+    keep: Keep, serve: Callable[[], Any], browse: Callable[[str], Any]
+) -> None:
+    keep.settings = replace(keep.settings, slo=0.999)
+    keep.promote("other@1")
+    log = TrafficLog(keep.traffic, rate=1e9)
+    for at in range(20):
+        log.offer(Exchange(f"r{at}", 1e9 + at, "other", 1, "live", "ok", 0.3, {}))
+    log.close()
+    looking = browse(f"{serve().url}/console")
+    page = looking.get("/models/other/monitor").text
+    assert "drift is not judged: the version keeps no reference rows" in page
+    assert "compared with the version's reference rows" not in page
+    assert "distribution is known" not in page
+    assert '<th scope="row">5m</th><td class="n">0</td><td class="n">–</td>' in page
+    assert "compared with the version's reference rows" in looking.get("/models/digits/monitor").text
 
 
 def test_quality_with_labels_and_estimated_side_by_side() -> None:

@@ -14,6 +14,7 @@ import pytest
 from modelkeep.data import labels, pulses
 from modelkeep.data.dataset import Dataset
 from modelkeep.monitor import plots
+from modelkeep.monitor.burn import burn
 from modelkeep.monitor.page import page
 from modelkeep.monitor.plots import CHARACTER
 from modelkeep.monitor.watch import Checked, check
@@ -132,3 +133,12 @@ def test_times_and_sizes_of_any_length_fit_beside_their_axis(most: float, size: 
     assert len(ticks) == 6
     assert all(CHARACTER * len(tick) <= plots.LEFT - 6 for tick in ticks), ticks
     assert set(says) <= set(ticks)
+
+
+def test_a_window_without_a_request_has_no_burn_rate() -> None:
+    slo = burn([(0.0, 10, 1), (86400.0, 0, 0)], 86400.0, 0.9).numbers()
+    numbers = {"health": {"n": 10, "of": "served", "failed": 1, "slo": slo}}
+    memory = [{"at": at, "bytes": 1e6} for at in (1.0, 2.0)]
+    drawn = page(Checked("digits@1", 10, 0.0, (), numbers, plots={"memory": memory}))
+    assert "<tr><td>5m</td><td>0</td><td>–</td>" in drawn
+    assert '<tr><td>3d</td><td>10</td><td class="over">1</td>' in drawn
