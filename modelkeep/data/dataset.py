@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import math
+import struct
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +26,11 @@ if TYPE_CHECKING:
 
 TRUTH = ("labels", "label", "y")
 """Arrays of these names are the truth, unless the model has an input called so."""
+DAMAGED = (
+    *(ValueError, OSError, EOFError, RuntimeError, SyntaxError),
+    *(struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error),
+)
+"""What numpy and zipfile raise for bytes that are no .npz file, or none any more."""
 PORTION = 16 * 1024**2
 """Bytes of inputs that a model is given at a time, about."""
 
@@ -261,7 +269,7 @@ def _cast(array: Array, spec: TensorSpec, source: str) -> Array:
 def _read_npz(path: Path, signature: Signature | None, *, mapped: bool) -> Dataset:
     try:
         arrays = mapping.load(path) if mapped else _loaded(path)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except DAMAGED as error:
         hint = (
             "; it is no such file or holds Python objects, save plain arrays with numpy.savez"
             if "pickle" in str(error).lower()

@@ -65,6 +65,22 @@ def test_a_damaged_file_is_told(tmp_path: Path, cut: int) -> None:
         dataset.read(file, mapped=True)
 
 
+@pytest.mark.parametrize("mapped", [True, False])
+def test_whatever_byte_is_wrong_it_is_read_or_told(tmp_path: Path, mapped: bool) -> None:
+    """The file of a version is verified before it is opened; one that lies elsewhere is not."""
+    file = tmp_path / "rows.npz"
+    dataset.write(Dataset({"x": ARRAYS["naïve name"]}, None, "made"), file)
+    sound, told = file.read_bytes(), 0
+    for at, byte in enumerate(sound):
+        file.unlink()  # mapped, and must not change
+        file.write_bytes(sound[:at] + bytes([byte ^ 0xFF]) + sound[at + 1 :])
+        try:
+            dataset.read(file, mapped=mapped)
+        except BadData:
+            told += 1
+    assert told > len(sound) / 4
+
+
 def test_objects_are_not_read(tmp_path: Path) -> None:
     np.savez(tmp_path / "rows.npz", x=np.array([{}], dtype=object))
     with pytest.raises(BadData, match="holds Python objects"):
