@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 QUANTILES = 8
 MAX_CATEGORIES = 12
+ROUNDING = 4
+"""Values of a feature that lie within so many millionths of its size are one: the norms of embeddings of length 1
+differ by what their engine rounds, and another engine, number of threads or batch rounds otherwise."""
 REFERENCE_RISK = 0.01
 """The chance, borne once, that the reference rows are so untypical of their world that the guarantee fails."""
 
@@ -131,6 +134,8 @@ def cut(column: Array) -> list[float]:
         return []
     values = np.unique(known)
     small = 1e-6 * (float(np.abs(values).max()) or 1.0)
+    if values[-1] - values[0] <= ROUNDING * small:
+        return [float(values[0]) - ROUNDING * small, float(values[-1]) + ROUNDING * small]
     if len(values) <= MAX_CATEGORIES:
         between = ((values[1:] + values[:-1]) / 2).tolist()
         return [float(values[0]) - small, *between, float(values[-1]) + small]

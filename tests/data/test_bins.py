@@ -52,6 +52,19 @@ class TestCut:
         assert len(cut(np.arange(MAX_CATEGORIES, dtype=float))) == MAX_CATEGORIES + 1
         assert len(cut(np.arange(130, dtype=float))) == 7
 
+    @pytest.mark.parametrize("size", [1.0, 3e-5, 4096.0])
+    def test_what_an_engine_rounds_is_no_difference(self, size: float) -> None:
+        """Embeddings of one length, whose norms differ in their last digits: as these are summed, so they fall."""
+        rows = np.random.default_rng(0).normal(size=(1000, 384)).astype(np.float32)
+        rows *= np.float32(size) / np.sqrt((rows**2).sum(axis=1, keepdims=True))
+        norms = np.sqrt((rows**2).sum(axis=1, keepdims=True))
+        assert len(np.unique(norms)) > 3
+        bins = Bins.of(norms, [None])
+        other = np.sqrt(np.cumsum(rows**2, axis=1, dtype=np.float32)[:, -1:])
+        places = bins.place(np.concatenate([norms, other]))
+        assert len(np.unique(places)) == 1
+        assert bins.place(np.array([[1.0001 * size], [0.9999 * size]])).ravel().tolist() == [places[0, 0] + 1, 0]
+
     def test_nothing_known(self) -> None:
         bins = one(np.full(60, np.nan))
         assert bins.shares[0].tolist() == pytest.approx([0.0, 1.0])
