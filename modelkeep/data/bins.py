@@ -21,6 +21,8 @@ MAX_CATEGORIES = 12
 ROUNDING = 4
 """Values of a feature that lie within so many millionths of its size are one: the norms of embeddings of length 1
 differ by what their engine rounds, and another engine, number of threads or batch rounds otherwise."""
+WHOLE = 2**23
+"""From here on float32 has no digits behind the point."""
 REFERENCE_RISK = 0.01
 """The chance, borne once, that the reference rows are so untypical of their world that the guarantee fails."""
 
@@ -127,6 +129,11 @@ def _only(low: float, high: float) -> int | None:
     return number if ends and low < high and number <= high + slack < number + 1 else None
 
 
+def _codes(values: Array) -> bool:
+    """Whether they are whole numbers, as of shops, which no rounding makes one of another; from WHOLE on all are."""
+    return bool(np.abs(values).max() < WHOLE and (values == np.rint(values)).all())
+
+
 def cut(column: Array) -> list[float]:
     """The rising edges between the bins of one feature."""
     known = column[np.isfinite(column)]
@@ -134,7 +141,7 @@ def cut(column: Array) -> list[float]:
         return []
     values = np.unique(known)
     small = 1e-6 * (float(np.abs(values).max()) or 1.0)
-    if values[-1] - values[0] <= ROUNDING * small:
+    if values[-1] - values[0] <= ROUNDING * small and not _codes(values):
         return [float(values[0]) - ROUNDING * small, float(values[-1]) + ROUNDING * small]
     if len(values) <= MAX_CATEGORIES:
         between = ((values[1:] + values[:-1]) / 2).tolist()

@@ -65,6 +65,11 @@ class TestCut:
         assert len(np.unique(places)) == 1
         assert bins.place(np.array([[1.0001 * size], [0.9999 * size]])).ravel().tolist() == [places[0, 0] + 1, 0]
 
+    def test_large_whole_numbers_are_not_rounded(self) -> None:
+        """Numbers of shops, say, of which one comes no more."""
+        assert len(set(places(one([600_001, 600_002] * 30), [600_001, 600_002]))) == 2
+        assert len(set(places(one([600_001] * 60), [600_001, 600_002]))) == 2
+
     def test_nothing_known(self) -> None:
         bins = one(np.full(60, np.nan))
         assert bins.shares[0].tolist() == pytest.approx([0.0, 1.0])
