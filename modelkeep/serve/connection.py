@@ -20,6 +20,10 @@ GONE = "modelkeep.gone"
 """In an ASGI scope: the client has left, which is why its task is cancelled."""
 
 
+GOODBYE = 5.0
+"""Seconds that a client over TLS has to answer the last words of a server that ends; asyncio would wait for 30."""
+
+
 def bounded(settings: Settings, rejected: Callable[[str], None], direct: Direct | None = None) -> type[Connection]:
     """The protocol class with the bounds of ``settings``, for uvicorn.Config(http=…).
 
@@ -211,6 +215,12 @@ class Connection(HttpToolsProtocol):
             self._unread = None
         if self.flow is not None:
             super().resume_writing()
+
+    def shutdown(self) -> None:
+        """The server ends; a client that keeps its connection for later does not read that it is over."""
+        super().shutdown()
+        if self.scheme == "https" and self.transport.is_closing():
+            self.loop.call_later(GOODBYE, self.transport.abort)
 
     def turn_away(self) -> None:
         """The server ends, and what is still coming in is waited for no longer."""

@@ -18,6 +18,7 @@ from modelkeep.errors import BadSettings, PortInUse
 from modelkeep.serve.connection import Connection, bounded
 from modelkeep.serve.direct import Direct
 from modelkeep.serve.files import connections
+from modelkeep.serve.handshake import Doorstep
 from modelkeep.serve.keys import Gate, Ring
 from modelkeep.serve.plane import Plane
 from modelkeep.settings import Settings
@@ -80,8 +81,7 @@ def gate(settings: Settings) -> Gate:
 def certificate(settings: Settings) -> tuple[bytes, bytes]:
     """The chain and its key, as PEM. Raises BadSettings where they do not work together."""
     try:
-        # also what uvicorn does with them, later and in other words
-        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(settings.tls_cert, settings.tls_key or None)
+        _show(settings, ssl.create_default_context(ssl.Purpose.CLIENT_AUTH))
         with open(settings.tls_cert, "rb") as cert, open(settings.tls_key or settings.tls_cert, "rb") as key:
             return cert.read(), key.read()
     except (OSError, ValueError) as error:
@@ -89,6 +89,19 @@ def certificate(settings: Settings) -> tuple[bytes, bytes]:
             f"TLS cannot use certificate '{settings.tls_cert}' with key '{settings.tls_key}': {error}; give PEM files "
             "that belong together with --tls-cert and --tls-key"
         ) from error
+
+
+def _show(settings: Settings, context: ssl.SSLContext) -> None:
+    """Have new connections get the certificate that lies there now. Raises BadSettings, OSError, ValueError."""
+
+    def password() -> str:
+        key = settings.tls_key or settings.tls_cert
+        raise BadSettings(
+            f"the key in '{key}' is encrypted, and a server cannot ask for its password; give one that is not: openssl "
+            f"pkey -in {key} -out plain.pem"
+        )
+
+    context.load_cert_chain(settings.tls_cert, settings.tls_key or None, password)
 
 
 def url_of(sock: socket.socket, *, tls: bool = False) -> str:
@@ -111,12 +124,13 @@ class Listener(uvicorn.Server):
     def __init__(self, plane: Plane, app: Any, direct: Direct | None = None) -> None:
         self.plane, settings = plane, _within(plane.settings)
         self._protocol = bounded(settings, plane.metrics.rejected, direct)
+        self._tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH) if settings.tls_cert else None
+        if self._tls is not None:
+            _show(settings, self._tls)
         super().__init__(
             uvicorn.Config(
                 app,
                 http=self._protocol,
-                ssl_certfile=settings.tls_cert or None,
-                ssl_keyfile=settings.tls_key or None,
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -129,6 +143,25 @@ class Listener(uvicorn.Server):
             )
         )
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """See uvicorn, which is told of no TLS: it would know of a client only after the handshake."""
+        if self._tls is None:
+            await super().startup(sockets)
+            return
+        kind, state = self._protocol, self.server_state
+
+        def make() -> asyncio.BaseProtocol:
+            return kind(config=self.config, server_state=state, app_state={})
+
+        def room(shaking: int) -> bool:
+            return len(state.connections) + shaking < kind.settings.max_connections
+
+        self.servers: list[Any] = [
+            Doorstep(sock, self._tls, make, room=room, patience=lambda: kind.settings.head_timeout)
+            for sock in sockets or ()
+        ]
+        self.started = True
+
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         """None: the service has its own handlers, and uvicorn would raise the signal again after a clean end."""
@@ -139,9 +172,9 @@ class Listener(uvicorn.Server):
 
         Raises BadSettings for a certificate that does not work; the old one stays then.
         """
-        if self.config.ssl is not None:
+        if self._tls is not None:
             certificate(settings)
-            self.config.ssl.load_cert_chain(settings.tls_cert, settings.tls_key or None)
+            _show(settings, self._tls)
         self._protocol.settings = _within(settings)
 
     async def drain(self) -> None:
