@@ -101,6 +101,7 @@ class VersionSeries:
     _classes: dict[str, Counter] = field(default_factory=dict)
     runs: dict[int, Total] = field(default_factory=dict)
     waited: Total = field(default_factory=Total)
+    computed: Total = field(default_factory=Total)
     cached: Total = field(default_factory=Total)
     uncached: Total = field(default_factory=Total)
 
@@ -111,10 +112,11 @@ class VersionSeries:
         size = rows if rows in self.runs or len(self.runs) < MAX_SIZES else max(self.runs)
         self.runs.setdefault(size, Total()).add(seconds)
 
-    def waits(self, seconds: float) -> None:
-        """A request waited so long for a free worker."""
-        self.queue.observe(seconds)
-        self.waited.add(seconds)
+    def took(self, queue: float, compute: float) -> None:
+        """A request waited so long for a free worker, and its run, which others may have shared, took so long."""
+        self.queue.observe(queue)
+        self.waited.add(queue)
+        self.computed.add(compute)
 
     def padded(self, content: int, padding: int) -> None:
         """A run had so many positions of sequences, and so many that were added to make them equally long."""

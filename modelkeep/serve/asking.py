@@ -93,7 +93,7 @@ class Asking:
             self._end(outcome_of(error), error or NotReady(f"{self.target.ref} was closed before it answered"))
             return
         answer, request = future.result(), self.request
-        self.target.series.waits(answer.queue)
+        self.target.series.took(answer.queue, answer.compute)
         outputs = {name: answer.outputs[name] for name in request.outputs} if request.outputs else answer.outputs
         timings = {"queue": answer.queue, "compute": answer.compute}
         if self.question is not None:

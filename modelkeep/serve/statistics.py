@@ -1,7 +1,8 @@
 """What every version has done since it was loaded, in Triton's form.
 
 docs/protocol/extension_statistics.md of triton-inference-server/server. Times are in nanoseconds; here inputs and
-outputs are read and written outside of the run, so that only ``compute_infer`` takes time.
+outputs are read and written outside of the run, so that only ``compute_infer`` takes time. ``inference_stats`` count
+requests, each with the whole of its run, as Triton's clients divide by them; ``batch_stats`` count runs.
 """
 
 from __future__ import annotations
@@ -25,19 +26,19 @@ def _one(metrics: Metrics, name: str, number: int) -> dict[str, Any]:
     tracks, series = metrics.tracks(name, number), metrics.version(name, number)
     answered, failed = _sum(t.answered for t in tracks), _sum(t.failed for t in tracks)
     runs = sorted(series.runs.items())
-    compute, nothing = _sum(total for _, total in runs), Total(answered.count - series.cached.count)
+    nothing = Total(series.computed.count)
     return {
         "name": name,
         "version": str(number),
         "last_inference": round(1000 * max((t.last for t in tracks), default=0.0)),
         "inference_count": sum(size * total.count for size, total in runs),
-        "execution_count": compute.count,
+        "execution_count": sum(total.count for _, total in runs),
         "inference_stats": {
             "success": _told(answered),
             "fail": _told(failed),
             "queue": _told(series.waited),
             "compute_input": _told(nothing),
-            "compute_infer": _told(compute),
+            "compute_infer": _told(series.computed),
             "compute_output": _told(nothing),
             "cache_hit": _told(series.cached),
             "cache_miss": _told(series.uncached),

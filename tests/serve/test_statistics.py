@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
@@ -40,6 +42,23 @@ def test_what_was_answered_and_what_failed_is_counted_apart(fakes: SimpleNamespa
     assert 0 < stats["compute_infer"]["ns"] < stats["success"]["ns"]
     assert [(b["batch_size"], b["compute_infer"]["count"]) for b in m["batch_stats"]] == [(1, 2), (3, 1)]
     assert m["last_inference"] > 1.7e12  # milliseconds since 1970
+
+
+def test_requests_that_share_a_run_each_count_with_the_whole_of_it(fakes: SimpleNamespace) -> None:
+    fake = fakes.Fake(gate=True)
+    running = Running({"m": fake})
+    with running, ThreadPoolExecutor(8) as together, httpx.Client(base_url=running.url, timeout=20) as client:
+        asking = [together.submit(ask, client, 1) for _ in range(8)]
+        until = time.monotonic() + 20
+        while running.plane.limits.requests < 8 and time.monotonic() < until:
+            time.sleep(0.01)
+        fake.gate.set()
+        assert {one.result() for one in asking} == {200}
+        (m,) = statistics.of(running.plane)
+    stats, runs = m["inference_stats"], m["batch_stats"]
+    assert m["execution_count"] == sum(run["compute_infer"]["count"] for run in runs) < 8
+    assert {stats[stage]["count"] for stage in ("success", "queue", "compute_input", "compute_infer")} == {8}
+    assert stats["compute_infer"]["ns"] > sum(run["compute_infer"]["ns"] for run in runs)
 
 
 def test_what_the_cache_knew_is_counted_apart_from_what_ran(fakes: SimpleNamespace) -> None:
