@@ -20,7 +20,7 @@ import httpx
 import numpy as np
 
 from modelkeep import errors
-from modelkeep.errors import ModelkeepError, NotReady, Overloaded, TooLate
+from modelkeep.errors import BadInput, ModelkeepError, NotReady, Overloaded, TooLate
 from modelkeep.serve import codec
 from modelkeep.types import Reply
 
@@ -55,6 +55,8 @@ class _Terms:
     """What both clients share: where, as whom, and when to try again."""
 
     def __init__(self, url: str, key: str | None, timeout: float, retries: int, verify: Any) -> None:
+        if not url.startswith(("http://", "https://")):  # as other clients are given it
+            raise BadInput(f"'{url}' is no address of a server; write http://{url}, or https where it has TLS")
         self.timeout, self.retries = timeout, retries
         self.options: dict[str, Any] = {
             "base_url": url,

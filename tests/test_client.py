@@ -260,3 +260,9 @@ def test_packing_names_only_what_was_asked_for() -> None:
     assert b'"outputs"' not in body[:length]
     assert len(body) - length == 8
     assert {"Client", "AsyncClient"} <= set(modelkeep.__all__)
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_an_address_without_a_scheme_is_told_at_once(kind: type[Client | AsyncClient]) -> None:
+    with pytest.raises(BadInput, match="write http://localhost:8080"):
+        kind("localhost:8080")
