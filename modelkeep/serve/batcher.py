@@ -129,6 +129,11 @@ class Batcher:
         self.wake()
         return pending
 
+    def refused(self) -> None:
+        """A request was turned away, as too many are here: a run that waits for company begins."""
+        if self._refill.refused():
+            self.wake()
+
     def drop(self, pending: Pending) -> None:
         """Nobody waits for this one any more: it leaves the queue, or its answer is thrown away."""
         self._deadlines.discard(pending)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from modelkeep.data.sampler import Sampler, mark_of
 from modelkeep.data.traffic import Exchange
-from modelkeep.errors import BadInput, ModelkeepError, NotFound, NotReady
+from modelkeep.errors import BadInput, ModelkeepError, NotFound, NotReady, Overloaded
 from modelkeep.metrics import Metrics
 from modelkeep.serve.asking import Answered, Asking, outcome_of
 from modelkeep.serve.cache import Cache, question
@@ -251,9 +251,13 @@ class Plane:
             self.metrics.rejected("not_ready")
             raise NotReady(why)
         wait = batcher.wait()
-        if (promise := target.config.p99) is not None:
-            self.limits.promised(promise, expected=batcher.expected(), wait=wait)
-        self.limits.enter(size, now=time.monotonic(), deadline=request.deadline, wait=wait)
+        try:
+            if (promise := target.config.p99) is not None:
+                self.limits.promised(promise, expected=batcher.expected(), wait=wait)
+            self.limits.enter(size, now=time.monotonic(), deadline=request.deadline, wait=wait)
+        except Overloaded:
+            batcher.refused()
+            raise
 
     def shadow(self, asking: Asking, parameters: Mapping[str, Any], size: int) -> None:
         """A copy for the shadow version, if there is one, whose answer nobody waits for."""

@@ -46,6 +46,15 @@ class Refill:
         if self._held:
             self._learn(True)
 
+    def refused(self) -> bool:
+        """A request that came was turned away, and so will the next be: nobody is waited for until the next run has
+        ended. Whether somebody was.
+        """
+        held, self._until = self._held, 0.0
+        if held:
+            self._learn(False)
+        return held
+
     def due(self, now: float, waiting: int) -> float:
         """When to run, with so many waiting; what lies not after ``now`` means at once."""
         if waiting >= self._all or not self._until:

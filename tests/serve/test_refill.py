@@ -86,3 +86,37 @@ def test_clients_in_a_closed_loop_share_their_runs(fakes: SimpleNamespace, row: 
     runs = asyncio.run(main())
     assert sum(runs) == 36
     assert len(runs) <= 9, runs
+
+
+def test_who_is_turned_away_is_not_waited_for() -> None:
+    refill = Refill()
+    refill.answered(10.0, 8, 0.008)
+    assert refill.due(10.0, 2) > 10.0
+    assert refill.refused()
+    assert refill.due(10.0001, 2) == 10.0001
+    assert not refill.refused(), "nobody was waited for any more"
+    refill.answered(10.1, 8, 0.008)
+    assert refill.due(10.1, 2) > 10.1, "after the next run they are"
+
+
+def test_a_run_that_waits_for_company_begins_where_company_is_turned_away(fakes: SimpleNamespace, row: Any) -> None:
+    class Dear(fakes.Fake):  # type: ignore[misc, name-defined]
+        def run(self, inputs: Any) -> Any:
+            time.sleep(0.05)
+            return super().run(inputs)
+
+    async def main() -> bool:
+        batcher = Batcher(Dear(), ServeConfig(), name="m@1")
+        for _ in range(3):
+            await asyncio.gather(*(batcher.submit({"x": row(n)}, {}, None).answer for n in range(4)))
+        last = batcher.submit({"x": row(9)}, {}, None)
+        await asyncio.sleep(0)
+        held = batcher.longest() == 0.0
+        batcher.refused()
+        await asyncio.sleep(0)
+        begun = batcher.longest() > 0.0
+        await last.answer
+        await batcher.close()
+        return held and begun
+
+    assert asyncio.run(main())
