@@ -251,13 +251,13 @@ class Plane:
             self.metrics.rejected("not_ready")
             raise NotReady(why)
         wait = batcher.wait()
-        try:
-            if (promise := target.config.p99) is not None:
+        if (promise := target.config.p99) is not None:
+            try:
                 self.limits.promised(promise, expected=batcher.expected(), wait=wait)
-            self.limits.enter(size, now=time.monotonic(), deadline=request.deadline, wait=wait)
-        except Overloaded:
-            batcher.refused()
-            raise
+            except Overloaded:
+                batcher.refused()  # unlike one that is refused for a deadline of its own, it says that others will be
+                raise
+        self.limits.enter(size, now=time.monotonic(), deadline=request.deadline, wait=wait)
 
     def shadow(self, asking: Asking, parameters: Mapping[str, Any], size: int) -> None:
         """A copy for the shadow version, if there is one, whose answer nobody waits for."""

@@ -44,8 +44,8 @@ def ask(*values: float, **changes: Any) -> Request:
     return replace(Request("r1", "m", {"x": np.array([values or (1.0,)], np.float32)}), **changes)
 
 
-def serve(plane: Plane, number: int, runner: Any, **options: Any) -> Loaded:
-    return Loaded("m", number, runner, config=ServeConfig(), metrics=plane.metrics, **options)
+def serve(plane: Plane, number: int, runner: Any, *, p99: float | None = None, **options: Any) -> Loaded:
+    return Loaded("m", number, runner, config=ServeConfig(p99=p99), metrics=plane.metrics, **options)
 
 
 def count(plane: Plane, outcome: str, version: int = 1, track: str = "live") -> float:
@@ -216,6 +216,29 @@ def test_a_hopeless_deadline_is_refused_by_the_measured_pace(fakes: SimpleNamesp
         runner.gate.set()
         await asyncio.gather(*tasks)
         await plane.infer(ask(deadline=time.monotonic() + 0.5))  # nothing waits now: never refused
+        await plane.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize(("p99", "reason", "told"), [(0.5, "promise", 1), (None, "deadline_hopeless", 0)])
+def test_only_who_is_refused_for_the_promise_says_that_others_will_be(
+    fakes: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, p99: float | None, reason: str, told: int
+) -> None:
+    """A run goes on waiting for company where one client allowed too little time."""
+
+    async def main() -> None:
+        plane = Plane(Settings())
+        live = serve(plane, 1, fakes.Fake(), p99=p99)
+        plane.swap(Router("m", live))
+        said: list[bool] = []
+        monkeypatch.setattr(live.batcher, "wait", lambda: 1.0)
+        monkeypatch.setattr(live.batcher, "expected", lambda: 1.0)
+        monkeypatch.setattr(live.batcher, "refused", lambda: said.append(True))
+        with pytest.raises(Overloaded):
+            await plane.infer(ask(deadline=time.monotonic() + 0.5))
+        assert rejections(plane, reason) == 1
+        assert len(said) == told
         await plane.close()
 
     run(main())
