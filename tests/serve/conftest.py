@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import trustme
 
 from modelkeep.model import engines, folder
 from modelkeep.types import Model, Signature, TensorSpec
@@ -87,3 +88,18 @@ def tricky(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Mod
         return folder.write(made)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def authority() -> trustme.CA:
+    """Who signs certificates here."""
+    return trustme.CA()
+
+
+@pytest.fixture
+def pem(authority: trustme.CA, tmp_path: Path) -> tuple[str, str]:
+    """The files of a certificate and its key."""
+    made = authority.issue_cert("127.0.0.1")
+    made.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    made.private_key_pem.write_to_path(tmp_path / "key.pem")
+    return str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")

@@ -165,19 +165,6 @@ def _code(call: Any, message: Any, token: str | None) -> Any:
 # ── TLS, and who can reach the server ────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-@pytest.fixture
-def pem(authority: trustme.CA, tmp_path: Path) -> tuple[str, str]:
-    made = authority.issue_cert("127.0.0.1")
-    made.private_key_pem.write_to_path(tmp_path / "key.pem")
-    made.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
-    return str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
-
-
 def test_tls_over_http_and_grpc(authority: trustme.CA, pem: tuple[str, str], fakes: SimpleNamespace) -> None:
     import grpc
 

@@ -21,19 +21,6 @@ from modelkeep.settings import Settings
 ALIVE = b"GET /v2/health/live HTTP/1.1\r\nhost: x\r\n\r\n"
 
 
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-@pytest.fixture
-def pem(authority: trustme.CA, tmp_path: Path) -> tuple[str, str]:
-    made = authority.issue_cert("127.0.0.1")
-    made.cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
-    made.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
-    return str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
-
-
 @pytest.fixture
 def server(pem: tuple[str, str], fakes: SimpleNamespace) -> Iterator[Running]:
     settings = Settings(tls_cert=pem[0], tls_key=pem[1], max_connections=4, head_timeout=0.6)
