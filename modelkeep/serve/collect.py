@@ -19,7 +19,7 @@ from modelkeep.data.packed import size_of
 from modelkeep.data.profiles import ProfileLog
 from modelkeep.data.sampler import ALL, mark_of
 from modelkeep.model import baseline
-from modelkeep.serve.profiled import Profiled
+from modelkeep.serve.profiled import Profiled, within
 from modelkeep.types import Ref
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 WAITING, WAITING_BYTES = 20_000, 8 * 1024**2
 """What offer() lets wait; more is dropped and counted."""
+REQUEST_BYTES = 1 * 1024**2
+"""Of one request's inputs, and of its answers: of a batch with more, rows chosen by chance stand for all."""
 HURRY_BYTES = 1 * 1024**2
 RATE = 500.0
 """Requests a second of each version and track that are looked at, where more come: enough for every verdict."""
@@ -116,9 +118,13 @@ class Collector:
         if waiting > WAITING_BYTES or len(self._waiting) >= WAITING or self._closing:
             self.dropped += 1
             return
-        size = REQUEST + size_of(request.inputs) + size_of(outputs)
+        inputs = request.inputs
+        size = REQUEST + size_of(inputs) + size_of(outputs)
+        if size > REQUEST_BYTES and target.signature.batched:
+            inputs, outputs = within(inputs, REQUEST_BYTES), within(outputs, REQUEST_BYTES)
+            size = REQUEST + size_of(inputs) + size_of(outputs)
         self._offered += size
-        self._waiting.append((target, track, request.id, request.inputs, outputs, size))
+        self._waiting.append((target, track, request.id, inputs, outputs, size))
         if waiting + size > HURRY_BYTES and not self._wake.is_set():
             self._wake.set()
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from random import sample
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from modelkeep.data.features import CONFIDENCE, CONFIDENCES, Columns
+from modelkeep.data.packed import size_of
 from modelkeep.data.profiles import MINUTE, Bucket, Chunk
 
 if TYPE_CHECKING:
@@ -168,10 +170,19 @@ def _one_by_one(gathered: Gathered, given: Sequence[Arrays], now: float) -> tupl
     return values, len(given) - len(values)
 
 
-def thin(arrays: Arrays) -> Arrays:
-    """At most MAX_ROWS of a request's rows, evenly spread."""
+def thin(arrays: Arrays, most: int = MAX_ROWS) -> Arrays:
+    """At most so many of a request's rows, chosen by chance, each as likely as another."""
     rows = len(next(iter(arrays.values())))
-    if rows <= MAX_ROWS:
+    if rows <= most:
         return arrays
-    chosen = np.linspace(0, rows - 1, MAX_ROWS).astype(np.int64)
+    chosen = sample(range(rows), most)
     return {name: array[chosen] for name, array in arrays.items()}
+
+
+def within(arrays: Arrays, nbytes: int) -> Arrays:
+    """As ``thin``, where all rows have more bytes than that: those that fit, but one at least."""
+    size = size_of(arrays)
+    if size <= nbytes:
+        return arrays
+    fitting = len(next(iter(arrays.values()))) * nbytes // size
+    return thin(arrays, min(max(fitting, 1), MAX_ROWS))

@@ -20,8 +20,8 @@ from modelkeep.data.profiles import ProfileLog
 from modelkeep.metrics import Metrics
 from modelkeep.model.baseline import Baseline, Subject
 from modelkeep.serve import collect
-from modelkeep.serve.collect import LEAST, SAVED, Budget, Collector
-from modelkeep.serve.profiled import Profiled
+from modelkeep.serve.collect import LEAST, REQUEST_BYTES, SAVED, Budget, Collector
+from modelkeep.serve.profiled import MAX_ROWS, Profiled
 from modelkeep.types import Request, Signature, TensorSpec
 
 SIGNATURE = Signature((TensorSpec("x", "float32", (None, 2)),), (TensorSpec("y", "float32", (None, 3)),))
@@ -264,6 +264,26 @@ class TestPressure:
         for _ in range(10):
             collector.offer(target(), "live", wide, {})
         assert collector.dropped == 8
+
+    def test_of_large_batches_some_rows_wait_and_none_is_dropped(self, held: Any, path: Path) -> None:
+        collector, go_on = held
+        rows = REQUEST_BYTES // 4  # of two float32: twice as many bytes as are kept of one request
+        for at in range(30):
+            collector.offer(target(), "live", *request(at, rows))
+        assert all(len(one[3]["x"]) == len(one[4]["y"]) == MAX_ROWS for one in collector._waiting)
+        assert sum(one[-1] for one in collector._waiting) < REQUEST_BYTES
+        go_on.set()
+        (inputs,) = (c for c in chunks(path, collector) if c.subject == "inputs")
+        assert collector.dropped == 0
+        assert inputs.n == 31
+        np.testing.assert_allclose(inputs.counts.sum(axis=1), 31, rtol=1e-6)
+
+    def test_a_request_that_is_no_batch_is_kept_whole(self, held: Any) -> None:
+        collector, _ = held
+        whole = Signature((TensorSpec("x", "float32", (1, None)),), (TensorSpec("y", "float32", (1,)),))
+        long = {"x": np.zeros((1, REQUEST_BYTES), np.float32)}
+        collector.offer(target(signature=whole), "live", Request("long", "digits", long), {"y": np.zeros(1, "f4")})
+        assert collector._waiting[-1][3] is long
 
     def test_no_more_bytes_are_read_at_a_time_than_a_few_pictures(self, held: Any, monkeypatch: Any) -> None:
         lots: list[int] = []

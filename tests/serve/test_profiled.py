@@ -12,7 +12,16 @@ from modelkeep.data.bins import Bins
 from modelkeep.data.features import CONFIDENCES, Columns
 from modelkeep.data.sketches import Sketches
 from modelkeep.model.baseline import Baseline, Subject
-from modelkeep.serve.profiled import CHUNK_LATEST, CHUNK_SECONDS, MAX_ROWS, SKETCHED, Confidences, Profiled, thin
+from modelkeep.serve.profiled import (
+    CHUNK_LATEST,
+    CHUNK_SECONDS,
+    MAX_ROWS,
+    SKETCHED,
+    Confidences,
+    Profiled,
+    thin,
+    within,
+)
 from modelkeep.types import Signature, TensorSpec
 
 SIGNATURE = Signature((TensorSpec("x", "float32", (None, 2)),), (TensorSpec("y", "float32", (None, 3)),))
@@ -118,9 +127,24 @@ class TestMinutes:
         assert profiled.buckets(NOW, last=True) == []
 
 
-def test_of_a_request_with_many_rows_some_are_looked_at() -> None:
-    few = {"x": np.zeros((3, 2)), "y": np.zeros(3)}
-    assert thin(few) is few
-    many = thin({"x": np.arange(1000)[:, None], "y": np.arange(1000)})
-    assert len(many["x"]) == MAX_ROWS
-    assert (many["y"][0], many["y"][-1]) == (0, 999)
+class TestThin:
+    def test_of_a_request_with_many_rows_some_are_looked_at(self) -> None:
+        few = {"x": np.zeros((3, 2)), "y": np.zeros(3)}
+        assert thin(few) is few
+        many = thin({"x": np.arange(1000)[:, None], "y": np.arange(1000)})
+        assert len(set(many["y"])) == MAX_ROWS
+        np.testing.assert_array_equal(many["x"][:, 0], many["y"])
+
+    def test_each_row_is_as_likely_as_another(self) -> None:
+        chosen = np.concatenate([thin({"x": np.arange(10)}, 3)["x"] for _ in range(2000)])
+        counts = np.bincount(chosen, minlength=10)
+        assert counts.sum() == 6000
+        assert (abs(counts - 600) < 150).all()  # seven standard deviations
+
+    def test_only_so_many_rows_as_have_these_bytes(self) -> None:
+        rows = {"x": np.zeros((64, 100), np.float32)}
+        assert within(rows, 64 * 400) is rows
+        assert len(within(rows, 5 * 400 + 399)["x"]) == 5
+        assert len(within(rows, 1)["x"]) == 1
+        assert len(within(rows, 64 * 400 - 1)["x"]) == MAX_ROWS
+        assert within({}, 1) == {}
