@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 HASHED = "hash:"
 REQUEST = "request"
 """``request.id``, under this name only, is a field too."""
+KINDS, WILD = ("input.", "output.", "request."), set("*?[")
 KEY_BYTES, HASH_BYTES = 32, 16
 
 
@@ -71,6 +72,13 @@ class Masks:
     def idle(self, fields: Sequence[tuple[str, str]]) -> list[str]:
         """The patterns that fit none of these (kind, name): misspelled, it may be."""
         return [p for p in self.patterns if not any(_fits(p.removeprefix(HASHED), k, n.lower()) for k, n in fields)]
+
+    def misnamed(self, fields: Sequence[tuple[str, str]]) -> list[str]:
+        """Those of ``idle`` that fit no parameter either, of which nobody knows the names beforehand: such a one is
+        named with ``parameter.``, or by a pattern that says no kind.
+        """
+        bare = ((p, p.removeprefix(HASHED)) for p in self.idle(fields))
+        return [p for p, b in bare if not b.startswith("parameter.") and (b.startswith(KINDS) or not set(b) & WILD)]
 
     def hashed(self, value: Any) -> str:
         """The keyed hash of a text, bytes or a whole number: 32 hexadecimal digits."""

@@ -5,11 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from modelkeep.data import masks
-from modelkeep.data.masks import HASHED, Masks
+from modelkeep.data.masks import HASHED, REQUEST, Masks
 from modelkeep.data.sample import Sample
+from modelkeep.errors import BadSettings
 from modelkeep.serve.plane import Plane
 from modelkeep.serve.router import STICKY
 from modelkeep.settings import Settings
+
+MOST = 20
+"""Names in a sentence."""
 
 
 def begin(settings: Settings) -> Sample | None:
@@ -25,6 +29,23 @@ def begin(settings: Settings) -> Sample | None:
         masks=Masks(text, masks.key(settings.sample_key) if HASHED in text.lower() else b""),
         private=(STICKY,),  # it says who asks, and nothing that a model knows
     )
+
+
+def check(plane: Plane, masks: Masks) -> None:
+    """Raises BadSettings for a mask that fits nothing of the models that are loaded: a field that was to be left out
+    would be written. Where one is not loaded, its fields are not known.
+    """
+    routers = [plane.router(name) for name in plane.names]
+    signatures = [version.signature for router in routers for version in router.loaded.values()]
+    fields = {("input", t.name) for one in signatures for t in one.inputs}
+    fields |= {("output", t.name) for one in signatures for t in one.outputs}
+    misnamed = masks.misnamed([*fields, (REQUEST, "id")])
+    if misnamed and all(router.live is not None for router in routers):
+        there = ", ".join(f"{kind}.{name}" for kind, name in sorted(fields)[:MOST])
+        raise BadSettings(
+            f"sample_mask {', '.join(misnamed)} fits nothing that is served: there is {there}"
+            f"{', …' if len(fields) > MOST else ''}; a parameter is masked as parameter.NAME"
+        )
 
 
 def watch(plane: Plane, sample: Sample) -> None:

@@ -193,6 +193,8 @@ class Service:
         working: list[Works] = []
         try:
             if await self._begin(stop):
+                if sample is not None:
+                    sampling.check(self.plane, sample.masks)
                 working += [begin(self.plane) for begin in self.beside]
                 if on_ready is not None:
                     on_ready(url_of(self.sock, tls=bool(settings.tls_cert)))

@@ -52,6 +52,19 @@ class TestOf:
         given = Masks("email, hash:user, input.x", KEY)
         assert given.idle([("input", "x"), ("output", "user")]) == ["email"]
 
+    @pytest.mark.parametrize(
+        ("text", "misnamed"),
+        [
+            ("X, hash:y, input.*, request.id", []),
+            ("emial, x, hash:usr", ["emial", "hash:usr"]),
+            ("input.scna*, output.x", ["input.scna*", "output.x"]),
+            ("parameter.token, hash:parameter.t*, *mail*, hash:user_[ab]", []),
+        ],
+    )
+    def test_a_parameter_may_have_any_name_but_says_so(self, text: str, misnamed: list[str]) -> None:
+        fields = [("input", "x"), ("output", "y"), ("request", "id")]
+        assert Masks(text, KEY).misnamed(fields) == misnamed
+
 
 class TestHashed:
     def test_equal_stays_equal_and_the_key_decides(self) -> None:

@@ -15,7 +15,9 @@ import httpx
 import pytest
 
 from modelkeep.data import sample, sample_files
+from modelkeep.data.masks import Masks
 from modelkeep.errors import BadSettings, MissingExtra
+from modelkeep.serve import sampling
 from modelkeep.serve.router import STICKY
 from modelkeep.serve.server import Running
 from modelkeep.settings import Settings
@@ -63,7 +65,7 @@ def test_requests_and_replies_are_in_the_files_once_it_has_ended(
 
 
 def test_masked_fields_are_not(serve: Serve, settings: Settings, tmp_path: Path) -> None:
-    client, running = serve(replace(settings, sample_mask="output.*, hash:request.id, t"))
+    client, running = serve(replace(settings, sample_mask="output.*, hash:request.id, parameter.t"))
     assert ask(client, 5.0, id="mine", parameters={"t": 1}) == 200
     running.stop()
     (found,) = sample.read(tmp_path / "sample")
@@ -71,6 +73,19 @@ def test_masked_fields_are_not(serve: Serve, settings: Settings, tmp_path: Path)
     assert found.parameters == {}
     assert len(found.id) == 32
     assert (settings.home / "sample.key").exists()
+
+
+def test_a_mask_that_fits_nothing_served_is_refused_at_the_start(serve: Serve, settings: Settings) -> None:
+    said = "sample_mask emial fits nothing that is served: there is input.x, output.y; a parameter is masked as"
+    with pytest.raises(BadSettings, match=said):
+        serve(replace(settings, sample_mask="x, emial"))
+
+
+def test_fields_of_a_model_that_is_not_loaded_may_have_any_name(serve: Serve, settings: Settings) -> None:
+    _, running = serve(settings)
+    sampling.check(running.plane, Masks("x"))
+    running.plane.expect("later")
+    sampling.check(running.plane, Masks("email"))
 
 
 def test_a_stuck_disk_costs_no_answer_and_is_counted(
