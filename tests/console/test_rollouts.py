@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from modelkeep.data.traffic import Exchange, TrafficLog
 from modelkeep.errors import Conflict, NotFound, Overloaded
 from modelkeep.keep import Keep
 from modelkeep.rollout.canary import Canary
+from tests.waiting import until
 
 QUICK = Canary(steps=(0.5,), tolerance=0.2, min_requests=5, poll=0.01)
 
@@ -29,13 +30,6 @@ def runs(keep: Keep) -> Iterator[Runs]:
         assert run.thread is not None
         run.thread.join(10)
         assert not run.alive
-
-
-def until(true: Callable[[], object]) -> None:
-    end = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < end, "it took too long"
-        time.sleep(0.01)
 
 
 def answer(path: Path, n: int, *, canary: str = "ok") -> None:

@@ -25,6 +25,7 @@ from modelkeep.data.traffic import TrafficLog
 from modelkeep.errors import BadData, BadSettings, MissingExtra, NotFound
 from modelkeep.types import Signature, TensorSpec
 from tests.data.conftest import Open, exchange, fill
+from tests.waiting import until
 
 pytest.importorskip("pyarrow")
 KEY = bytes(range(32))
@@ -181,19 +182,14 @@ class TestBounds:
         one = opened()
         for i in range(12):
             one.offer(exchange(i))
-        until = time.monotonic() + 20
-        while one.written < 10 and time.monotonic() < until:
-            time.sleep(0.01)
-        assert one.written == 10
+        until(lambda: one.written == 10)
         assert len(sample.read(folder)) == 10
 
     def test_a_file_is_written_at_its_age(self, opened: Open, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(sample, "FILE_SECONDS", 0.0)
         one = opened()
         one.offer(exchange(0))
-        until = time.monotonic() + 20
-        while not one.written and time.monotonic() < until:
-            time.sleep(0.01)
+        until(lambda: one.written)
         assert [e.id for e in sample.read(folder)] == ["r0"]
 
     def test_many_versions_do_not_gather_without_end(

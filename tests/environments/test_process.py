@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import pytest
 from modelkeep.environments import process as processes
 from modelkeep.environments.process import Process
 from modelkeep.errors import BadInput, NotReady, TooLate, Unsupported
+from tests.waiting import alive, until
 
 PROBE = """
 import os, sys, time
@@ -108,7 +108,7 @@ def test_one_that_takes_too_long_is_ended(asked: Process) -> None:
     with pytest.raises(TooLate, match=r"did not answer within 0\.2 s, and was ended"):
         asked.call("probe:sleep", {"seconds": 600}, seconds=0.2)
     assert pid is not None
-    assert gone(pid)
+    until(lambda: not alive(pid), 60)
 
 
 def test_threads_take_turns(asked: Process) -> None:
@@ -132,7 +132,7 @@ def test_closing_twice_is_harmless(asked: Process) -> None:
     asked.close()
     assert asked.pid is None
     assert pid is not None
-    assert gone(pid)
+    until(lambda: not alive(pid), 60)
 
 
 PARENT = """
@@ -154,18 +154,4 @@ def test_it_dies_with_its_parent_even_while_busy() -> None:
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
         parent.send_signal(signal.SIGKILL)
-    assert gone(pid)
-
-
-def gone(pid: int) -> bool:
-    """Within a minute; a process that waits to be reaped counts as gone."""
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        except (FileNotFoundError, ProcessLookupError):
-            return True
-        if state == "Z":
-            return True
-        time.sleep(0.02)
-    return False
+    until(lambda: not alive(pid), 60)

@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -22,6 +22,7 @@ from modelkeep.monitor.alerts import Alerts
 from modelkeep.monitor.prometheus import write
 from modelkeep.monitor.prometheus.plan import Plan
 from modelkeep.types import Finding
+from tests.waiting import until
 
 FINDING = Finding("drift", "inputs", "3 of 64 features moved", {"n": 128, "log_evidence": 20.5}, 1000.0)
 
@@ -193,13 +194,6 @@ def alertmanager(tmp_path: Path) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait(10)
-
-
-def until(what: Callable[[], bool]) -> None:
-    end = time.monotonic() + 30
-    while not what():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def active(url: str) -> list[Any]:

@@ -30,6 +30,7 @@ from modelkeep.serve.server import Running
 from modelkeep.settings import Settings
 from modelkeep.tune import machine
 from modelkeep.types import Model, Version
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -52,15 +53,6 @@ def registry(settings: Settings, model: Model) -> Iterator[Registry]:
     found.promote("digits", 1, why="it is the first")
     yield found
     found.close()
-
-
-def until(what: Callable[[], Any], seconds: float = 20.0) -> Any:
-    """What it gives, once it gives something."""
-    end = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < end, "it did not come"
-        time.sleep(0.02)
-    return found
 
 
 def service(registry: Registry, settings: Settings, looks: Looks) -> Running:

@@ -18,6 +18,7 @@ from modelkeep.serve.connection import Connection
 from modelkeep.serve.server import Running
 from modelkeep.settings import Settings
 from modelkeep.types import Signature, TensorSpec
+from tests.waiting import until
 
 ALIVE = b"GET /v2/health/live HTTP/1.1\r\nhost: x\r\n\r\n"
 WIDE = 4_000_000
@@ -278,9 +279,6 @@ def test_a_connection_that_is_closed_is_freed_at_once(server: Running) -> None:
             seen += [weakref.ref(one) for one in gc.get_objects() if isinstance(one, Connection)]
             sock.close()
         assert len(seen) >= 3  # the last one may be gone already
-        until = time.monotonic() + 10
-        while any(one() is not None for one in seen) and time.monotonic() < until:
-            time.sleep(0.02)
-        assert [one() for one in seen if one() is not None] == []
+        until(lambda: not [one for one in seen if one()])
     finally:
         gc.enable()

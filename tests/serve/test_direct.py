@@ -17,6 +17,7 @@ from modelkeep.serve.infer import target
 from modelkeep.serve.keys import Ring
 from modelkeep.serve.server import Running
 from modelkeep.settings import Settings
+from tests.waiting import until
 
 PATH = "/v2/models/m/infer"
 
@@ -212,12 +213,7 @@ def test_who_leaves_frees_the_place(fakes: SimpleNamespace) -> None:
             with Talk(running) as talk:
                 talk.send(request(10.0 + number))
         labels = {"model": "m", "version": "1", "track": "live", "outcome": "cancelled"}
-        until = time.monotonic() + 20
-        while time.monotonic() < until:
-            if (left := running.plane.metrics.value("modelkeep_requests_total", **labels)) == 8.0:
-                break
-            time.sleep(0.01)
-        assert left == 8.0
+        until(lambda: running.plane.metrics.value("modelkeep_requests_total", **labels) == 8.0)
         assert running.plane.limits.requests == 1
         fake.gate.set()
         assert first.value() == 1.0

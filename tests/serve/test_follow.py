@@ -6,8 +6,7 @@ import asyncio
 import http.client
 import json
 import threading
-import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from modelkeep.serve.plane import Plane
 from modelkeep.serve.server import Running
 from modelkeep.settings import Settings
 from modelkeep.types import Model, Ref, Request, Route, ServeConfig, Version
+from tests.waiting import until, until_async
 
 
 class Registry:
@@ -124,11 +124,6 @@ def run(work: Coroutine[Any, Any, Any]) -> Any:
     return asyncio.run(asyncio.wait_for(work, 30))
 
 
-async def until(true: Callable[[], object]) -> None:
-    while not true():
-        await asyncio.sleep(0.002)
-
-
 def live(plane: Plane) -> int | None:
     found = plane.router("m").live
     return found.number if found else None
@@ -146,15 +141,15 @@ def test_the_route_is_followed_and_what_is_not_needed_is_closed(world: World) ->
         async with world.following() as plane:
             assert await answer(plane) == 1
             world.registry.set(live=2, previous=1)
-            await until(lambda: live(plane) == 2)
+            await until_async(lambda: live(plane) == 2)
             assert await answer(plane) == 2
-            await until(lambda: world.loaded[0][1].closed == 1)
+            await until_async(lambda: world.loaded[0][1].closed == 1)
             world.registry.set(canary=3, weight=1.0, shadow=4)
-            await until(lambda: plane.router("m").canary and plane.router("m").shadow)
+            await until_async(lambda: plane.router("m").canary and plane.router("m").shadow)
             assert await answer(plane) == 3
             assert [await answer(plane, version=n) for n in (2, 3, 4)] == [2, 3, 4]
             world.registry.set(live=3, canary=None, weight=0.0, shadow=None)
-            await until(lambda: live(plane) == 3 and world.loaded[1][1].closed and world.loaded[3][1].closed)
+            await until_async(lambda: live(plane) == 3 and world.loaded[1][1].closed and world.loaded[3][1].closed)
         assert world.numbers() == [1, 2, 3, 4]  # each once: the canary was promoted as it was
         assert [runner.closed for _, runner, _ in world.loaded] == [1, 1, 1, 1]
 
@@ -169,10 +164,10 @@ def test_what_ends_because_the_server_does_has_not_failed(world: World) -> None:
         world.slow[1], world.broken[1] = threading.Event(), OSError(9, "Bad file descriptor")
         follower = world.follower()
         beginning = asyncio.create_task(follower.begin(plane := Plane(Settings())))
-        await until(lambda: follower.models and follower.models["m"].loading)
+        await until_async(lambda: follower.models and follower.models["m"].loading)
         follower.give_up()
         world.slow[1].set()
-        await until(lambda: not follower.models["m"].loading)
+        await until_async(lambda: not follower.models["m"].loading)
         beginning.cancel()
         await asyncio.gather(beginning, return_exceptions=True)
         await follower.end()
@@ -190,7 +185,7 @@ def test_nothing_is_read_while_nothing_changes(world: World) -> None:
             await asyncio.sleep(0.05)
             assert world.registry.reads == reads
             world.registry.set(weight=0.0)
-            await until(lambda: world.registry.reads > reads)
+            await until_async(lambda: world.registry.reads > reads)
 
     run(main())
 
@@ -205,17 +200,17 @@ def test_a_version_that_cannot_be_loaded_leaves_the_old_one(world: World, how: s
             else:
                 world.broken[2] = BadModel("not a model") if how == "refused" else RuntimeError("out of memory")
             world.registry.set(live=2, previous=3)
-            await until(lambda: world.registry.notes)
+            await until_async(lambda: world.registry.notes)
             assert await answer(plane) == 1
             ((name, kind, why, number, who),) = world.registry.notes
             assert (name, kind, number, who) == ("m", "load-failed", 2, "serve")
             assert why.startswith("m@2 cannot be loaded: ")
             assert plane.ready("m")
-            await until(lambda: plane.router("m").problems)
+            await until_async(lambda: plane.router("m").problems)
             assert 2 in plane.router("m").problems
             world.registry.damaged.clear()
             world.broken.clear()  # mended: no change of the registry is needed for it to be tried again
-            await until(lambda: live(plane) == 2)
+            await until_async(lambda: live(plane) == 2)
             assert plane.router("m").problems == {}
             assert await answer(plane) == 2
         assert len(world.registry.notes) == 1  # one entry, however often it was tried
@@ -243,7 +238,7 @@ def test_after_a_restart_a_broken_live_version_is_stood_in_for_by_the_previous(w
         async with world.following() as plane:
             assert await answer(plane) == 1
             world.broken.clear()
-            await until(lambda: live(plane) == 2)
+            await until_async(lambda: live(plane) == 2)
 
     run(main())
 
@@ -256,13 +251,13 @@ def test_a_slow_load_holds_up_nothing(world: World) -> None:
         async with world.following() as plane:
             world.slow[2] = threading.Event()
             world.registry.set(live=2, previous=1)
-            await until(lambda: plane.router("m").problems == {2: "it is being loaded"})
+            await until_async(lambda: plane.router("m").problems == {2: "it is being loaded"})
             assert await answer(plane) == 1
             world.registry.set(live=1, previous=2)
-            await until(lambda: plane.router("m").problems == {})
+            await until_async(lambda: plane.router("m").problems == {})
             assert await answer(plane) == 1
             world.slow.pop(2).set()
-            await until(lambda: world.numbers() == [1, 2] and world.loaded[1][1].closed)  # nobody wants it now
+            await until_async(lambda: world.numbers() == [1, 2] and world.loaded[1][1].closed)  # nobody wants it now
             assert await answer(plane) == 1
 
     run(main())
@@ -276,7 +271,7 @@ def test_what_tune_found_is_loaded_beside_the_old_and_swapped(world: World) -> N
             assert world.loaded[0][2] == ServeConfig(max_batch=4, threads=3)
             world.registry.configs[1] = ServeConfig(max_batch=8, threads=1)
             world.registry.set()
-            await until(lambda: len(world.loaded) == 2 and world.loaded[0][1].closed)
+            await until_async(lambda: len(world.loaded) == 2 and world.loaded[0][1].closed)
             assert world.loaded[1][2] == ServeConfig(max_batch=8, threads=3)
             assert plane.find("m").config.max_batch == 8
             assert await answer(plane) == 1
@@ -299,12 +294,12 @@ def test_the_loaded_versions_outlive_the_registry(world: World, caplog: pytest.L
         world.registry.set(live=1)
         async with world.following() as plane:
             world.registry.away = True
-            await until(lambda: caplog.messages)
+            await until_async(lambda: caplog.messages)
             await asyncio.sleep(0.03)
             assert await answer(plane) == 1
             world.registry.away = False
             world.registry.set(live=2)
-            await until(lambda: live(plane) == 2)
+            await until_async(lambda: live(plane) == 2)
 
     run(main())
     said = "the registry cannot be read, the loaded versions go on answering: the disk is gone"
@@ -387,16 +382,13 @@ def test_a_hundred_switches_under_load_lose_no_request(world: World, clients: li
         clients.extend(Client(int(url.rsplit(":", 1)[1])) for _ in range(4))
         for client in clients:
             client.start()
-        deadline = time.monotonic() + 30
         for turn in range(100):
             number = 2 + turn % 3 if turn % 2 else 1
             answered = clients[0].answered
             world.registry.set(
                 live=number, previous=world.registry.wanted.live, canary=4 if turn % 5 == 0 else None, weight=0.3
             )
-            while live(running.plane) != number or clients[0].answered == answered:
-                assert time.monotonic() < deadline
-                time.sleep(0.001)
+            until(lambda n=number, a=answered: live(running.plane) == n and clients[0].answered > a)
         for client in clients:
             client.stopping = True
         for client in clients:

@@ -24,6 +24,7 @@ from modelkeep.serve.router import STICKY, Router
 from modelkeep.serve.server import Running
 from modelkeep.settings import Settings
 from modelkeep.types import ServeConfig
+from tests.waiting import until
 
 INFER = "/v2/models/m/infer"
 
@@ -297,13 +298,6 @@ def test_labels_need_traffic(fakes: SimpleNamespace) -> None:
 # ── load, deadlines, and clients that leave ──────────────────────────────────────────────────────────────────────────
 
 
-def wait_until(true: Any) -> None:
-    until = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < until, "it never came true"
-        time.sleep(0.005)
-
-
 def test_a_burst_is_shed_and_every_refusal_counted(fakes: SimpleNamespace) -> None:
     runner = fakes.Fake(gate=True)
     running = Running({"m": runner}, settings=Settings(max_queue_requests=20))
@@ -344,7 +338,7 @@ def test_abandoned_requests_are_not_run(fakes: SimpleNamespace) -> None:
         held.start()
         assert runner.entered.acquire(timeout=20)
         asyncio.run(abandon(url))
-        wait_until(lambda: running.plane.limits.requests == 1)
+        until(lambda: running.plane.limits.requests == 1)
         runner.gate.set()
         held.join()
         assert httpx.post(url + INFER, json=body(100), timeout=20).status_code == 200
@@ -396,7 +390,7 @@ def test_a_body_that_stops_coming_is_408_and_holds_no_bytes(fakes: SimpleNamespa
         reply = httpx.post(url + INFER, content=slow(), timeout=20)
         assert reply.status_code == 408
         assert "the body took longer than 0.2 s (request_timeout)" in reply.json()["error"]
-        wait_until(lambda: running.plane.limits.bytes == 0)
+        until(lambda: running.plane.limits.bytes == 0)
 
 
 def test_bodies_on_their_way_count_as_bytes(fakes: SimpleNamespace) -> None:
@@ -418,7 +412,7 @@ def test_bodies_on_their_way_count_as_bytes(fakes: SimpleNamespace) -> None:
         thread = threading.Thread(target=lambda: httpx.post(url + INFER, content=large(), timeout=20))
         thread.start()
         first.wait(20)
-        wait_until(lambda: running.plane.limits.bytes == 900)
+        until(lambda: running.plane.limits.bytes == 900)
         reply = httpx.post(url + INFER, content=slowly(), timeout=20)
         second.set()
         thread.join()

@@ -10,7 +10,6 @@ import ssl
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
@@ -29,6 +28,7 @@ from modelkeep.serve.server import Running
 from modelkeep.serve.source import Fixed
 from modelkeep.settings import Settings
 from modelkeep.types import Model, Ref, Route, ServeConfig, Version
+from tests.waiting import until
 
 BODY = json.dumps({"inputs": [{"name": "x", "shape": [1, 1], "datatype": "FP32", "data": [7]}]})
 
@@ -123,13 +123,6 @@ def loaded(url: str) -> Iterator[list[Load]]:
         client.stopping.set()
         client.join(20)
     assert [client.lost for client in clients] == [[], [], []]
-
-
-def until(true: Callable[[], object], seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it never came true"
-        time.sleep(0.005)
 
 
 def configure(url: str, **given: Any) -> httpx.Response:

@@ -26,6 +26,7 @@ from modelkeep.serve import wire
 from modelkeep.serve.batcher import Batcher
 from modelkeep.serve.pool import Pool
 from modelkeep.types import Model, ServeConfig
+from tests.waiting import until_async
 
 MakeModel = Callable[..., Model]
 SEGFAULT, HANG, NATIVE_HANG, EXIT, RAISE, REFUSE = map(float, range(11, 17))  # as in tricky.py
@@ -65,13 +66,6 @@ def x(*values: float) -> dict[str, Any]:
 
 def ask(batcher: Batcher, *values: float, deadline: float | None = None) -> Any:
     return batcher.submit(x(*values), {}, deadline).answer
-
-
-async def until(true: Callable[[], Any]) -> None:
-    end = time.monotonic() + 30
-    while not true():
-        assert time.monotonic() < end
-        await asyncio.sleep(0.005)
 
 
 def test_it_answers_as_a_thread_does(tricky: MakeModel) -> None:
@@ -141,13 +135,13 @@ def test_a_killed_worker_is_replaced_and_its_requests_are_tried_again(
     async def work(batcher: Batcher, pool: Pool) -> None:
         (pid,) = pool.pids()
         asked = [ask(batcher, i) for i in range(100, 105)]
-        await until(log.exists)
+        await until_async(log.exists)
         os.kill(pid, signal.SIGKILL)
         began = time.monotonic()
-        await until(lambda: pool.alive == 0)
+        await until_async(lambda: pool.alive == 0)
         assert batcher.problem() == "m@1 has no worker yet; one is being started"
         gate.touch()
-        await until(lambda: pool.alive == 1)
+        await until_async(lambda: pool.alive == 1)
         assert time.monotonic() - began < 10  # 2 s on a machine that does nothing else
         assert [a.outputs["y"].item() for a in await asyncio.gather(*asked)] == list(range(100, 105))
         assert batcher.problem() == ""
@@ -166,10 +160,10 @@ def test_a_request_is_not_convicted_for_workers_that_others_kill(tricky: MakeMod
     async def work(batcher: Batcher, pool: Pool) -> None:
         first, other = ask(batcher, 100.0), ask(batcher, 200.0)
         for _ in range(3):
-            await until(log.exists)
+            await until_async(log.exists)
             log.unlink()
             os.kill(pool.pids()[0], signal.SIGKILL)
-            await until(lambda: pool.alive == 0)
+            await until_async(lambda: pool.alive == 0)
         gate.touch()
         assert (await first).outputs["y"].item() == 100
         assert (await other).outputs["y"].item() == 200
@@ -183,7 +177,7 @@ def test_other_workers_go_on(tricky: MakeModel) -> None:
     async def work(batcher: Batcher, pool: Pool) -> None:
         assert (pool.alive, pool.free) == (2, 2)
         hanging = ask(batcher, HANG)
-        await until(lambda: pool.free == 1)
+        await until_async(lambda: pool.free == 1)
         for i in range(100, 150):
             assert (await ask(batcher, i)).outputs["y"].item() == i
         assert not hanging.done()
@@ -196,7 +190,7 @@ def test_a_worker_that_ends_while_it_is_idle_is_replaced_unasked(tricky: MakeMod
     async def work(batcher: Batcher, pool: Pool) -> None:
         (pid,) = pool.pids()
         os.kill(pid, signal.SIGKILL)
-        await until(lambda: pool.pids() not in ([pid], []))
+        await until_async(lambda: pool.pids() not in ([pid], []))
         assert (await ask(batcher, 1.0)).outputs["y"].item() == 1
 
     serving(tricky(), work)
@@ -236,7 +230,7 @@ def test_where_no_worker_can_be_started_it_says_why_and_tries_on(
         broken.touch()
         os.kill(pool.pids()[0], signal.SIGKILL)
         waiting = ask(batcher, 1.0)
-        await until(lambda: pool.trouble)
+        await until_async(lambda: pool.trouble)
         assert pool.trouble == "no worker process of m@1 can be started: the disk is gone"
         assert batcher.problem() == pool.trouble
         broken.unlink()
@@ -270,7 +264,7 @@ def test_closing_while_one_is_being_started_leaves_none(tricky: MakeModel) -> No
         pool, _ = await asyncio.to_thread(Pool.open, tricky(), QUICK)
         batcher = Batcher(pool, QUICK, name="m@1")
         os.kill(pool.pids()[0], signal.SIGKILL)
-        await until(lambda: not pool.alive and pool._processes)  # the next is on its way
+        await until_async(lambda: not pool.alive and pool._processes)  # the next is on its way
         started = [p.pid for p in pool._processes]
         await batcher.close()
         await asyncio.to_thread(pool.close)
@@ -388,7 +382,7 @@ def test_a_spare_is_kept_for_an_engine_that_is_slow_to_import(
         assert spare.running
         assert spare.pid not in pool.pids()
         os.kill(pool.pids()[0], signal.SIGKILL)
-        await until(lambda: pool.pids() == [spare.pid])
+        await until_async(lambda: pool.pids() == [spare.pid])
         assert (await ask(batcher, 1.0)).outputs["y"].item() == 1
         died = spares._held["tricky"]
         assert died is not spare

@@ -26,6 +26,7 @@ import pytest
 from modelkeep.metrics import Metrics
 from modelkeep.serve.worker import model_to
 from modelkeep.types import Model, ServeConfig
+from tests.waiting import alive, until
 
 MakeModel = Callable[..., Model]
 SEGFAULT, HANG = 11.0, 12.0  # as in tricky.py
@@ -116,22 +117,6 @@ def serving(model: Model, settings: dict[str, Any] | None = None, **config: Any)
         until(lambda: not any(map(alive, workers)))
 
 
-def until(true: Callable[[], Any], seconds: float = 30) -> float:
-    """Seconds until it came true."""
-    began = time.monotonic()
-    while not true():
-        assert time.monotonic() - began < seconds, "it never came true"
-        time.sleep(0.005)
-    return time.monotonic() - began
-
-
-def alive(pid: int) -> bool:
-    try:
-        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return False
-
-
 @dataclass
 class Load:
     """Clients that ask again and again, each over one connection, until ``stop`` or until told that it closes."""
@@ -185,7 +170,9 @@ def test_workers_killed_under_load_lose_no_request_and_are_back_soon(tricky: Mak
         for _ in range(4):
             before = server.workers()
             os.kill(before[0], signal.SIGKILL)
-            back.append(until(lambda before=before: len(set(server.workers()) - set(before)) == 1))
+            killed = time.monotonic()
+            until(lambda before=before: len(set(server.workers()) - set(before)) == 1)
+            back.append(time.monotonic() - killed)
             until(lambda: server.metric('modelkeep_workers{model="m",version="1"}') == 2)
         assert server.metric("modelkeep_worker_deaths_total") == 4
     assert load.lost == []

@@ -31,6 +31,7 @@ from modelkeep.serve.server import Running, serve_file, serve_registry
 from modelkeep.serve.source import Fixed
 from modelkeep.settings import Settings
 from modelkeep.types import ServeConfig
+from tests.waiting import until
 
 ONE = {"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}]}
 
@@ -145,9 +146,7 @@ def test_a_signal_lets_everything_accepted_be_answered(child: Callable[[str], Ch
     askers = [Asker(server.port, once=True) for _ in range(12)]
     for asker in askers:
         asker.start()
-    deadline = time.monotonic() + 20
-    while "modelkeep_requests_in_flight 12.0" not in httpx.get(f"{server.url}/metrics").text:
-        assert time.monotonic() < deadline
+    until(lambda: "modelkeep_requests_in_flight 12.0" in httpx.get(f"{server.url}/metrics").text)
     server.process.send_signal(signal.SIGTERM)
     for asker in askers:
         asker.join(20)
@@ -162,10 +161,7 @@ def test_a_signal_under_load_loses_no_request(child: Callable[[str], Child], num
     askers = [Asker(server.port) for _ in range(6)]
     for asker in askers:
         asker.start()
-    deadline = time.monotonic() + 20
-    while min(a.answered for a in askers) < 5:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: min(a.answered for a in askers) >= 5)
     server.process.send_signal(number)
     for asker in askers:
         asker.join(20)
@@ -179,9 +175,7 @@ def test_a_second_signal_ends_it_now(child: Callable[[str], Child]) -> None:
     server = child(SLOW.replace("SECONDS", "60"))
     asker = Asker(server.port, once=True)
     asker.start()
-    deadline = time.monotonic() + 20
-    while "modelkeep_requests_in_flight 1.0" not in httpx.get(f"{server.url}/metrics").text:
-        assert time.monotonic() < deadline
+    until(lambda: "modelkeep_requests_in_flight 1.0" in httpx.get(f"{server.url}/metrics").text)
     server.process.send_signal(signal.SIGTERM)
     time.sleep(0.2)
     assert server.process.poll() is None
@@ -321,7 +315,6 @@ def test_a_real_registry_is_followed_under_load(registry: Registry, tmp_path: Pa
         threads = [threading.Thread(target=ask, args=(url,)) for _ in range(3)]
         for thread in threads:
             thread.start()
-        deadline = time.monotonic() + 30
         for turn in range(10):
             number = 1 + (turn + 1) % 3
             if turn % 3 == 2:
@@ -329,9 +322,7 @@ def test_a_real_registry_is_followed_under_load(registry: Registry, tmp_path: Pa
             else:
                 registry.promote("m", number, why="next")
             asked.clear()
-            while asked[-1:] != [str(number)]:
-                assert time.monotonic() < deadline
-                time.sleep(0.005)
+            until(lambda number=number: asked[-1:] == [str(number)])
         stop.set()
         for thread in threads:
             thread.join()
@@ -351,10 +342,7 @@ def test_a_damaged_version_is_noted_and_the_old_one_answers(registry: Registry, 
     running = Running(Follower(registry, ["m"], machine=lambda *formats: "here", options={"threads": 1}, poll=0.01))
     with running as url:
         registry.promote("m", 2, why="it looked good")
-        deadline = time.monotonic() + 20
-        while not (notes := registry.journal("m", kind="load-failed")):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        notes = until(lambda: registry.journal("m", kind="load-failed"))
         assert "m@2 cannot be loaded" in notes[0].why
         assert httpx.post(f"{url}/v2/models/m/infer", json=ONE).json()["model_version"] == "1"
         assert "2" in httpx.get(f"{url}/v2/models/m").json()["modelkeep"]["problems"]

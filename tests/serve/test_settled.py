@@ -7,12 +7,12 @@ import ctypes
 import gc
 import subprocess
 import sys
-import time
 import weakref
 
 import pytest
 
 from modelkeep.serve import settled
+from tests.waiting import until_async
 
 CODE = """
 import gc, weakref
@@ -92,18 +92,15 @@ def test_a_server_tidies_up_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
         def __init__(self) -> None:
             self.me = self
 
-    async def main() -> bool:
+    async def main() -> None:
         seen = weakref.ref(Loop())
         tidying = asyncio.create_task(settled.tidy())
-        until = time.monotonic() + 10
-        while seen() is not None and time.monotonic() < until:
-            await asyncio.sleep(0.01)
+        await until_async(lambda: seen() is None)
         tidying.cancel()
-        return seen() is None
 
     monkeypatch.setattr(settled, "TIDY", 0.01)
     gc.disable()  # nobody else finds it
     try:
-        assert asyncio.run(main())
+        asyncio.run(main())
     finally:
         gc.enable()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +13,7 @@ from modelkeep.errors import NotFound
 from modelkeep.serve import statistics
 from modelkeep.serve.server import Running
 from modelkeep.settings import Settings
+from tests.waiting import until
 
 
 def ask(client: httpx.Client, rows: int, value: float = 1.0) -> int:
@@ -49,9 +49,7 @@ def test_requests_that_share_a_run_each_count_with_the_whole_of_it(fakes: Simple
     running = Running({"m": fake})
     with running, ThreadPoolExecutor(8) as together, httpx.Client(base_url=running.url, timeout=20) as client:
         asking = [together.submit(ask, client, 1) for _ in range(8)]
-        until = time.monotonic() + 20
-        while running.plane.limits.requests < 8 and time.monotonic() < until:
-            time.sleep(0.01)
+        until(lambda: running.plane.limits.requests == 8)
         fake.gate.set()
         assert {one.result() for one in asking} == {200}
         (m,) = statistics.of(running.plane)

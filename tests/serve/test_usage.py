@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +16,7 @@ from modelkeep.serve.nvml import Gpu, Gpus
 from modelkeep.serve.server import Running
 from modelkeep.settings import Settings
 from modelkeep.types import Model, ServeConfig
+from tests.waiting import until
 
 ONE = {"model": "m", "version": "1"}
 linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux")
@@ -50,10 +50,7 @@ def test_cpu_time_of_a_worker_that_died_goes_on_counting(running: Running) -> No
     crew, value = running.plane.find("m").batcher.crew, running.plane.metrics.value
     before, victim = value("modelkeep_worker_cpu_seconds_total", **ONE), crew.pids()[0]
     os.kill(victim, signal.SIGKILL)
-    until = time.monotonic() + 20
-    while (victim in crew.pids() or crew.alive < 2) and time.monotonic() < until:
-        time.sleep(0.01)
-    assert victim not in crew.pids()
+    until(lambda: victim not in crew.pids() and crew.alive == 2)
     assert value("modelkeep_worker_cpu_seconds_total", **ONE) >= before
 
 

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from modelkeep.serve import process as processes
 from modelkeep.serve.process import Process, raised
 from modelkeep.serve.worker import model_from, model_to, told
 from modelkeep.types import Bounds, Model, ServeConfig, Signature, TensorSpec
+from tests.waiting import alive, until
 
 MakeModel = Callable[..., Model]
 NATIVE_HANG = 13.0  # as in tricky.py
@@ -132,10 +132,7 @@ def test_what_a_model_has_started_ends_with_its_worker(
         assert process.end() == "was ended by SIGKILL"
     else:
         process.close()
-    deadline = time.monotonic() + 20
-    while alive(child):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: not alive(child))
 
 
 def test_where_memory_runs_out_it_goes_before_the_server(process: Process, tricky: MakeModel) -> None:
@@ -182,18 +179,5 @@ def test_who_kills_the_server_kills_its_workers(tricky: MakeModel, tmp_path: Pat
     assert all(map(alive, pids))
     parent.send_signal(number)
     parent.wait()
-    deadline = time.monotonic() + 20
-    while any(map(alive, pids)):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: not any(map(alive, pids)))
     parent.stdout.close()
-
-
-def alive(pid: int) -> bool:
-    """Not so a zombie that its new parent has not fetched yet."""
-    try:
-        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
-        return False
-    except OSError:  # it ended while it was read
-        return False

@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -190,16 +189,3 @@ def _hurry(path: Path) -> None:
         for slow, quick in QUICK.items():
             text = text.replace(slow, quick)
         path.write_text(text)
-
-
-def until(what: Callable[[], Any], *, within: float) -> Any:
-    """What it gives as soon as that is something; what it gave last where it never is."""
-    end = time.monotonic() + within
-    while not (found := what()) and time.monotonic() < end:
-        time.sleep(0.2)
-    return found
-
-
-@pytest.fixture(name="until")
-def _until() -> Callable[..., Any]:
-    return until

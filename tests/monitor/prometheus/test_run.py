@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ import pytest
 from modelkeep.errors import Damaged, NotFound, PortInUse
 from modelkeep.monitor.prometheus import run, write
 from modelkeep.monitor.prometheus.plan import Plan
+from tests.waiting import alive, until
 
 MISSING = [name for name, names in run.PROGRAMS.items() if not any(map(shutil.which, names))]
 real = [
@@ -97,14 +97,6 @@ def test_one_that_does_not_want_to_end_is_ended(
     assert all(process.poll() is not None for process in up._running.values())
 
 
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-
-
 class TestReal:
     pytestmark = real
 
@@ -138,10 +130,7 @@ class TestReal:
         _, said = verb.communicate(timeout=120)
         assert "Traceback" not in said
         assert verb.returncode == (-9 if number == signal.SIGKILL else 130)
-        until = time.monotonic() + 20
-        while any(map(alive, pids)) and time.monotonic() < until:
-            time.sleep(0.05)
-        assert not any(map(alive, pids))
+        until(lambda: not any(map(alive, pids)))
 
 
 def listening(pids: list[int]) -> set[str]:

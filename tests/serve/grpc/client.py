@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -69,13 +68,3 @@ def listen(running: Running, ring: Ring | None = None) -> tuple[Endpoint, int]:
         return endpoint, await endpoint.start("127.0.0.1", 0)
 
     return running.call(start())
-
-
-def until(true: Callable[[], bool], seconds: float = WAIT) -> bool:
-    """Whether it comes true in time; it is another thread's doing, which no event tells of."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if true():
-            return True
-        time.sleep(0.005)
-    return False

@@ -18,7 +18,8 @@ import pytest
 from modelkeep.serve.messages import SERVICE, STREAM
 from modelkeep.serve.server import Running
 from modelkeep.settings import Settings
-from tests.serve.grpc.client import MADE, WAIT, Client, Serve, grpc, listen, question, until
+from tests.serve.grpc.client import MADE, WAIT, Client, Serve, grpc, listen, question
+from tests.waiting import until
 
 STOPPING = "the server is stopping, and takes no more questions; ask again later"
 
@@ -61,7 +62,7 @@ def test_stopping_answers_what_came(serve: Serve, fakes: SimpleNamespace) -> Non
         assert fake.entered.acquire(timeout=WAIT)
         stopping = threading.Thread(target=lambda: running.call(endpoint.stop(WAIT)))
         stopping.start()
-        assert until(lambda: client.refused(question(), timeout=1.0)[0] == "UNAVAILABLE")
+        until(lambda: client.refused(question(), timeout=1.0)[0] == "UNAVAILABLE")
         fake.gate.set()
         assert asked.result().id == "r1"
         stopping.join(WAIT)
