@@ -113,9 +113,7 @@ def pack(inputs: Arrays, outputs: Sequence[str] = (), parameters: Mapping[str, A
         array = np.asarray(value)
         datatype = codec.datatype_of(array)
         if array.dtype.kind == "O" and (odd := [x for x in array.flat if not isinstance(x, str | bytes)]):
-            raise errors.BadInput(
-                f"input '{name}' holds {errors.brief(odd[0])}, which is no text; give text throughout"
-            )
+            raise errors.BadInput(f"input '{name}' holds {odd[0]!r:.80}, which is no text; give text throughout")
         blobs.append(codec.to_bytes(array, datatype))
         sizes = {"binary_data_size": len(blobs[-1])}
         tensors.append({"name": name, "datatype": datatype, "shape": list(array.shape), "parameters": sizes})

@@ -33,13 +33,24 @@ from __future__ import annotations
 
 import reprlib
 
-_SHORT = reprlib.Repr()
+
+class _Short(reprlib.Repr):
+    """Python's words for what is short, but JSON's where these differ, for in JSON it was given."""
+
+    def repr_NoneType(self, given: None, level: int) -> str:  # noqa: N802 - the name of a type
+        return "null"
+
+    def repr_bool(self, given: bool, level: int) -> str:
+        return "true" if given else "false"
+
+
+_SHORT = _Short()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 _SHORT.maxlist = _SHORT.maxtuple = 20
 
 
 def brief(given: object) -> str:
-    """What was given, for a sentence: 80 characters at most, however long or deeply nested it is."""
+    """What was given as JSON, for a sentence: 80 characters at most, however long or deeply nested it is."""
     text = _SHORT.repr(given)
     return text if len(text) <= 80 else f"{text[:77]}..."
 

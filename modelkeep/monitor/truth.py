@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from modelkeep.data import labels, traffic
+from modelkeep.errors import brief
 from modelkeep.monitor.estimated import Calibrated, Calibration
 from modelkeep.monitor.labelled import Labelled, Slices, answer
 from modelkeep.monitor.quality import are_classes
@@ -112,7 +113,7 @@ class Truth:
                 self.unsaid += 1
             elif exchange.outputs is not None:
                 self.strange += 1
-                self.example = self.example or f"{str(label)[:40]!r} of request {exchange.id[:40]}"
+                self.example = self.example or f"{brief(label)} of request {exchange.id[:40]}"
             return
         self.labelled.add(one, exchange.at)
         if self.slices is not None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 
-from modelkeep.errors import BadInput
+from modelkeep.errors import BadInput, brief
 
 if TYPE_CHECKING:
     from modelkeep.types import Array
@@ -141,7 +141,7 @@ def _texts(pieces: Sequence[Array]) -> bytes:
     for array in pieces:
         for element in array.astype(object).flat:
             if not isinstance(element, str | bytes):
-                raise BadInput(f"text is needed, and {element!r:.100} is none")
+                raise BadInput(f"text is needed, and {brief(element)} is none")
             raw = element.encode("utf-8", "surrogatepass") if isinstance(element, str) else element
             found += (_LENGTH.pack(len(raw) << 1 | isinstance(element, bytes)), raw)
     return b"".join(found)

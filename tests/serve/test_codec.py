@@ -234,6 +234,8 @@ def tensor(**changes: Any) -> dict[str, Any]:
         (tensor() | {"parameters": []}, r"parameters of the request is \[\]; give an object"),
         (tensor() | {"parameters": {"timeout": 0}}, "parameter timeout is 0; give microseconds above 0"),
         (tensor() | {"parameters": {"timeout": "1"}}, "parameter timeout is '1'"),
+        (tensor() | {"parameters": {"t": [None, True]}}, r"parameter 't' is \[null, true\]; give a text"),
+        (tensor() | {"id": {"a": None}}, "the request's id is {'a': null}; give a text"),
         (tensor() | {"outputs": "y"}, "outputs is 'y'; give a list"),
         (tensor() | {"outputs": [{}]}, "{} is no output; give"),
         (

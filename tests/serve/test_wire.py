@@ -105,6 +105,8 @@ def test_two_maps_of_an_arena_are_one_memory_and_a_large_batch_is_given_back() -
 def test_what_is_no_tensor_is_refused() -> None:
     with pytest.raises(BadInput, match="text is needed, and 3 is none"):
         wire.pack({}, [{"x": [np.array([3], object)]}], ARENA)
+    with pytest.raises(BadInput, match="text is needed, and null is none"):
+        wire.pack({}, [{"x": [np.array([None], object)]}], ARENA)
     with pytest.raises(BadInput, match=r"'x' is of dtype datetime64\[s\], which cannot be handed to a worker process"):
         wire.pack({}, [{"x": [np.array([0], "datetime64[s]")]}], ARENA)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from modelkeep.errors import BadInput
+from modelkeep.errors import BadInput, brief
 from modelkeep.monitor.telling import FOUND, OVER
 from modelkeep.types import Finding
 
@@ -97,4 +97,4 @@ def _at(alert: Mapping[str, Any]) -> float:
     try:
         return datetime.fromisoformat(alert["startsAt"]).timestamp()
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise BadInput(f"startsAt of an alert is no time as in RFC 3339: {alert.get('startsAt')!r}") from error
+        raise BadInput(f"startsAt of an alert is no time as in RFC 3339: {brief(alert.get('startsAt'))}") from error

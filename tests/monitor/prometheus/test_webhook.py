@@ -69,6 +69,7 @@ def test_what_modelkeep_found_itself_does_not_come_back() -> None:
         ({"alerts": [1]}, "must be an object"),
         ({"alerts": [{"labels": []}]}, "startsAt"),
         ({"alerts": [{"labels": [1]}]}, "'labels' of an alert must be an object"),
+        ({"alerts": [{"labels": {}, "startsAt": None}]}, "no time as in RFC 3339: null"),
         ({"alerts": [{"labels": {}, "startsAt": 3}]}, "no time as in RFC 3339: 3"),
         ({"alerts": [{"labels": {}, "startsAt": "soon"}]}, "no time as in RFC 3339: 'soon'"),
         ({"alerts": [{}] * 1001}, "1001 alerts are more than the 1000"),

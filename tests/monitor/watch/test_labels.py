@@ -35,9 +35,9 @@ def test_truth_that_comes_late_is_joined(
     assert second.findings == ()
 
 
-@pytest.mark.parametrize("label", ["three", [3, 4]])
+@pytest.mark.parametrize(("label", "said"), [("three", "'three'"), ([3, None], "[3, null]")])
 def test_labels_of_another_kind_are_said_and_count_for_nothing(
-    version: Version, model: Model, home: Path, path: Path, send: Send, held_out: Any, label: Any
+    version: Version, model: Model, home: Path, path: Path, send: Send, held_out: Any, label: Any, said: str
 ) -> None:
     """A name where classes have none, or two labels of one row."""
     pixels, truth = held_out(20)
@@ -46,7 +46,7 @@ def test_labels_of_another_kind_are_said_and_count_for_nothing(
     checked = check(version, model, home)
     assert checked.numbers["quality"]["n"] == 19
     assert any(
-        note.startswith("1 label cannot be compared") and f"{str(label)!r} of request r0" in note
+        note.startswith("1 label cannot be compared") and f"such as {said} of request r0" in note
         for note in checked.notes
     )
 
