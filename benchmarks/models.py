@@ -1,5 +1,6 @@
 """The models that benchmarks measure, with random weights: a small net, ResNet-18 (He et al. 2016), a small BERT.
 
+Each is a ``head``, its last layer, on what ``read`` gives.
 Plain PyTorch, so that a benchmark needs no model library. BERT-small is 4 layers, 512 wide, 8 heads (Turc et al. 2019,
 arXiv:1908.08962), without the pooler.
 """
@@ -15,11 +16,18 @@ class MLP(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 10))
+        self.layers = nn.Sequential(nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU())
+        self.head = nn.Linear(256, 10)
 
     def forward(self, x: Tensor) -> Tensor:
         """[rows, 784] → [rows, 10]."""
-        return self.layers(x)
+        scores: Tensor = self.head(self.read(x))
+        return scores
+
+    def read(self, x: Tensor) -> Tensor:
+        """[rows, 784] → [rows, 256]."""
+        seen: Tensor = self.layers(x)
+        return seen
 
 
 class Block(nn.Module):
@@ -61,15 +69,26 @@ class ResNet18(nn.Module):
         for width in (64, 128, 256, 512):
             layers += [Block(before, width, 1 if width == 64 else 2), Block(width, width, 1)]
             before = width
-        self.layers = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, classes))
+        self.layers = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.head = nn.Linear(512, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """[rows, 3, 224, 224] → [rows, classes]."""
-        return self.layers(x)
+        scores: Tensor = self.head(self.read(x))
+        return scores
+
+    def read(self, x: Tensor) -> Tensor:
+        """[rows, 3, 224, 224] → [rows, 512]."""
+        seen: Tensor = self.layers(x)
+        return seen
 
 
 class BertSmall(nn.Module):
-    """Token numbers in, scores of classes out, from the mean of the tokens."""
+    """Token numbers in, scores of classes out, from the mean of the tokens.
+
+    With ``mask``, int64 [rows, length], only the tokens count where it is 1: sequences of different lengths may share a
+    run.
+    """
 
     def __init__(self, classes: int = 6, tokens: int = 30522, longest: int = 512) -> None:
         super().__init__()
@@ -79,29 +98,21 @@ class BertSmall(nn.Module):
         self.layers = nn.ModuleList(Layer() for _ in range(4))
         self.head = nn.Linear(512, classes)
 
-    def forward(self, ids: Tensor) -> Tensor:
+    def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         """int64 [rows, length] → [rows, classes]."""
-        return self.head(self.read(ids))
+        scores: Tensor = self.head(self.read(ids, mask))
+        return scores
 
-    def read(self, ids: Tensor) -> Tensor:
+    def read(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         """int64 [rows, length] → [rows, 512], the mean over the tokens."""
-        x = self.norm(self.words(ids) + self.places[: ids.shape[1]])
-        for layer in self.layers:
-            x = layer(x)
-        return x.mean(1)
-
-
-class MaskedBertSmall(BertSmall):
-    """The same with a mask, so that sequences of different lengths may share a run."""
-
-    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """int64 [rows, length], 1 where a token counts and 0 where not → [rows, classes]."""
-        seen = mask[:, None, None, :].to(torch.bool)
-        x = self.norm(self.words(ids) + self.places[: ids.shape[1]])
+        seen = None if mask is None else mask[:, None, None, :].to(torch.bool)
+        x: Tensor = self.norm(self.words(ids) + self.places[: ids.shape[1]])
         for layer in self.layers:
             x = layer(x, seen)
+        if mask is None:
+            return x.mean(1)
         weights = mask[:, :, None].to(x.dtype)
-        return self.head((x * weights).sum(1) / weights.sum(1))
+        return (x * weights).sum(1) / weights.sum(1)
 
 
 class Layer(nn.Module):
@@ -120,4 +131,5 @@ class Layer(nn.Module):
         q, k, v = self.qkv(x).reshape(rows, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         seen = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         x = self.norms[0](x + self.out(seen.transpose(1, 2).reshape(rows, length, width)))
-        return self.norms[1](x + self.narrow(nn.functional.gelu(self.wide(x))))
+        read: Tensor = self.norms[1](x + self.narrow(nn.functional.gelu(self.wide(x))))
+        return read

@@ -51,15 +51,15 @@ ENOUGH, FEW_ENOUGH = 0.95, 0.10
 """What the search must reach of the best setting, with what share of the exhaustive search's measurements."""
 FEW = 6
 """Settings of a --quick run."""
+Net = MLP | ResNet18 | BertSmall
 
 
 @dataclass(frozen=True)
 class Case:
     """One model, the promise (seconds) and the budget of tune's search (seconds)."""
 
-    build: Callable[[], nn.Module]
+    build: Callable[[], Net]
     inputs: Callable[[np.ndarray], np.ndarray]
-    body: Callable[[nn.Module, Tensor], Tensor]
     train: int
     p99: float
     budget: float
@@ -77,7 +77,8 @@ def images(x: np.ndarray) -> np.ndarray:
 
 def tokens(x: np.ndarray) -> np.ndarray:
     """[rows, 64] → [rows, 64]: place and grey value in one number."""
-    return (np.arange(64) * 17 + x).astype(np.int64)
+    numbers: np.ndarray = np.arange(64) * 17 + x
+    return numbers.astype(np.int64)
 
 
 def _resized(x: np.ndarray, size: int) -> np.ndarray:
@@ -86,9 +87,9 @@ def _resized(x: np.ndarray, size: int) -> np.ndarray:
 
 
 CASES = {
-    "mlp": Case(MLP, pixels, lambda m, x: m.layers[:-1](x), 1000, 0.05, 20.0),
-    "resnet18": Case(lambda: ResNet18(10), images, lambda m, x: m.layers[:-1](x), 300, 2.0, 100.0),
-    "bert-small": Case(lambda: BertSmall(10), tokens, lambda m, x: m.read(x), 600, 2.0, 60.0),
+    "mlp": Case(MLP, pixels, 1000, 0.05, 20.0),
+    "resnet18": Case(lambda: ResNet18(10), images, 300, 2.0, 100.0),
+    "bert-small": Case(lambda: BertSmall(10), tokens, 600, 2.0, 60.0),
 }
 
 
@@ -102,7 +103,7 @@ def made(case: Case, into: Path) -> tuple[Model, Dataset]:
     x, y = case.inputs(x[order][: case.train + JUDGED]), y[order][: case.train + JUDGED]
     torch.manual_seed(0)
     module = case.build().eval()
-    solve(module, case.body, torch.from_numpy(x[: case.train]), torch.from_numpy(y[: case.train]))
+    solve(module, torch.from_numpy(x[: case.train]), torch.from_numpy(y[: case.train]))
     rows = Dataset({"x": x}, y, "digits")
     few = rows.take(slice(0, REFERENCE))
     example = torch.from_numpy(x[:2])
@@ -110,23 +111,23 @@ def made(case: Case, into: Path) -> tuple[Model, Dataset]:
     program = torch.onnx.export(
         module, (example,), dynamo=True, dynamic_shapes=shapes, input_names=["x"], verbose=False
     )
+    assert program is not None
     (into / "made").mkdir(parents=True)
     program.save(into / "made" / "model.onnx", external_data=False)
     model = formats.adopt(into / "made" / "model.onnx", into / "model", data=few)
     return folder.read(model.path), rows.take(slice(case.train, case.train + JUDGED))
 
 
-def solve(module: nn.Module, body: Callable[..., Tensor], x: Tensor, y: Tensor) -> None:
+def solve(module: Net, x: Tensor, y: Tensor) -> None:
     """The last layer by ridge regression on what comes out of the layers below."""
     with torch.inference_mode():
-        seen = torch.cat([body(module, x[at : at + 32]) for at in range(0, len(x), 32)]).double()
+        seen = torch.cat([module.read(x[at : at + 32]) for at in range(0, len(x), 32)]).double()
     middle, spread = seen.mean(0), seen.std(0) + 1e-9
     seen = torch.cat([(seen - middle) / spread, torch.ones(len(seen), 1)], 1)
     inner = seen.T @ seen + 0.1 * len(seen) * torch.eye(seen.shape[1])
     weights = torch.linalg.solve(inner, seen.T @ nn.functional.one_hot(y, 10).double())
-    head = [layer for layer in module.modules() if isinstance(layer, nn.Linear)][-1]
-    head.weight.data = (weights[:-1] / spread[:, None]).T.float().contiguous()
-    head.bias.data = (weights[-1] - (middle / spread) @ weights[:-1]).float()
+    module.head.weight.data = (weights[:-1] / spread[:, None]).T.float().contiguous()
+    module.head.bias.data = (weights[-1] - (middle / spread) @ weights[:-1]).float()
 
 
 # ── the searches ─────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -14,6 +14,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -92,14 +93,15 @@ def compile_(folder: Path, pages: dict[str, dict[str, Any]]) -> str:
 
 def misspelled(page: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The page with one mistake at a time, of each kind that must be noticed."""
-    found: dict[str, dict[str, Any]] = {}
-    for name, change in {
+    mistakes: dict[str, Callable[[dict[str, Any]], object]] = {
         "title": lambda page: page.update(title=5),
         "unknown": lambda page: page.update(colour="red"),
         "option": lambda page: _first(page)["options"]["legend"].update(placement="above"),
         "query": lambda page: _first(page)["targets"][0].pop("expr"),
         "custom": lambda page: _first(page)["fieldConfig"]["defaults"]["custom"].update(lineWidth="thick"),
-    }.items():
+    }
+    found: dict[str, dict[str, Any]] = {}
+    for name, change in mistakes.items():
         found[name] = copy.deepcopy(page)
         change(found[name])
     return found

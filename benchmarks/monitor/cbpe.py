@@ -7,7 +7,7 @@ pictures, one on noisy ones; both are calibrated on 10,000 held-out clean rows. 
 live rows are answered: the estimated accuracy, F1 and AUC beside the real ones, their mean absolute difference (MAE) in
 points, and after how many labels the assumption is found broken.
 
-Then NannyML's synthetic_car_loan (50,000 + 50,000 rows, ten chunks), from its package, in the environment of peers.py:
+Then NannyML's synthetic_car_loan (50,000 + 50,000 rows, ten chunks), from its package, in the environment of others.py:
 the estimates beside NannyML's own, and both against the real accuracy and AUC.
 """
 
@@ -23,7 +23,7 @@ from pathlib import Path
 
 import mnist
 import numpy as np
-import peers
+import others
 from mnist import Array
 from sklearn.metrics import f1_score, roc_auc_score
 
@@ -66,7 +66,8 @@ def mean_error(one: Sequence[float], other: Sequence[float]) -> float:
 def chances(scores: Array) -> Array:
     """[rows, classes] of logits → of probabilities."""
     values = np.exp(scores.astype(np.float64) - scores.max(axis=1, keepdims=True))
-    return values / values.sum(axis=1, keepdims=True)
+    shares: Array = values / values.sum(axis=1, keepdims=True)
+    return shares
 
 
 def real(scores: Array, truth: Array) -> dict[str, float]:
@@ -124,9 +125,9 @@ def tell(name: str, levels: Sequence[Level]) -> bool:
     print("|---|---|---|---|---|---|---|")
     for one in levels:
         estimated, so = (np.mean(side["accuracy"]) for side in (one.estimated, one.real))
-        errors = " | ".join(f"{one.error(metric):.2f}" for metric in METRICS)
+        cells = " | ".join(f"{one.error(metric):.2f}" for metric in METRICS)
         broken = f"{one.broken_after:,} labels" if one.broken_after else f"not in {one.labels:,}"
-        print(f"| {one.sigma:g} | {estimated:.1%} | {so:.1%} | {errors} | {broken} |")
+        print(f"| {one.sigma:g} | {estimated:.1%} | {so:.1%} | {cells} | {broken} |")
     holding = [one for one in levels if one.broken_after is None]
     errors = {metric: float(np.mean([one.error(metric) for one in holding])) for metric in METRICS}
     told = ", ".join(f"{metric} {error:.2f}" for metric, error in errors.items())
@@ -136,7 +137,7 @@ def tell(name: str, levels: Sequence[Level]) -> bool:
 
 def car_loan(estimate: Callable[[Calibration, Array], dict[str, float]]) -> dict[str, dict[str, list[float]]]:
     """By metric: ours, NannyML's and the real one, chunk by chunk."""
-    folder = peers.data()
+    folder = others.data()
 
     def column(name: str, *columns: str) -> list[Array]:
         with (folder / f"synthetic_car_loan_{name}.csv").open(newline="") as file:

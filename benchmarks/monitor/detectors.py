@@ -2,7 +2,7 @@
 
     PYTHON detectors.py '{"seed": 0, "number": 100, "window": 1000, …}'
 
-Runs in the environment of requirements.txt (peers.py makes it) and prints JSON: by detector, a list with the number of
+Runs in the environment of requirements.txt (others.py makes it) and prints JSON: by detector, a list with the number of
 observations until the first alarm after the quiet part, one a stream; null where there was none.
 """
 

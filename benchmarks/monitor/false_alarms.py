@@ -30,7 +30,7 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-import peers
+import others
 import streams
 
 from modelkeep.evidence import wilson
@@ -88,7 +88,7 @@ def first_alarm(setting: Setting, seed: Sequence[int], moved: float, n: int, win
 def theirs(seed: int, number: int, moved: float, n: int) -> dict[str, list[int | None]]:
     """By detector, the first alarm in each stream after the change."""
     given = {"seed": seed, "number": number, "quiet": QUIET, "moved": moved, "n": n, "window": WINDOW}
-    command = [peers.python(), Path(__file__).with_name("detectors.py"), json.dumps(given)]
+    command: list[str | Path] = [others.python(), Path(__file__).with_name("detectors.py"), json.dumps(given)]
     environ = {**os.environ, "DO_NOT_TRACK": "1", "OMP_NUM_THREADS": "1"}
     found: dict[str, list[int | None]] = json.loads(
         subprocess.run(command, env=environ, stdout=subprocess.PIPE, text=True, check=True).stdout

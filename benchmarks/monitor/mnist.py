@@ -59,9 +59,9 @@ def trained(digits: Digits, epochs: int = 5, seed: int = 0) -> nn.Module:
     x, y = torch.from_numpy(digits.images), torch.from_numpy(digits.labels.astype(np.int64))
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
     for _ in range(epochs):
-        for rows in torch.randperm(len(x)).split(128):
+        for rows in torch.split(torch.randperm(len(x)), 128):
             optimizer.zero_grad()
-            nn.functional.cross_entropy(net(x[rows]), y[rows]).backward()
+            nn.functional.cross_entropy(net(x[rows]), y[rows]).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
     return net.eval()
 
@@ -77,6 +77,7 @@ def made(net: nn.Module, reference: Digits, into: Path) -> Model:
         output_names=["scores"],
         verbose=False,
     )
+    assert program is not None
     (into / "made").mkdir(parents=True)
     program.save(into / "made" / "model.onnx", external_data=False)
     rows = Dataset({"pixels": reference.images}, reference.labels, "mnist")

@@ -65,7 +65,7 @@ class Part:
 
 def through(world: World) -> list[Part]:
     """All of its parts, each watched from the end of the quiet one on."""
-    parts = []
+    parts: list[Part] = []
     quiet = next(iter(world.parts.values()))
     for name, chosen in world.parts.items():
         watch = Watched(*world.of(world.reference))

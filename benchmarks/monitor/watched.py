@@ -59,13 +59,17 @@ class Watched:
             places = drift.bins.place(columns.read(rows))
             counts = drift.bins.tally(places, np.ones(len(places)))
             drift.add_counts(counts, len(places), float(self.n), float(self.n + len(places)))
-        for row in range(0 if truth is None else len(truth)):
+        if truth is not None:
+            self._judge(answers, truth)
+        self.n += len(answers)
+
+    def _judge(self, answers: Array, truth: Array) -> None:
+        for row in range(len(truth)):
             at = float(self.n + row)
             if self.classes:
                 self.right.add(float(answers[row].argmax() == truth[row]), at)
             else:
                 self.error.add(answers[row : row + 1], truth[row : row + 1], at)
-        self.n += len(answers)
 
     def findings(self) -> list[Finding]:
         """What is so now."""

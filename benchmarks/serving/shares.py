@@ -66,22 +66,26 @@ def sentences() -> list[dict[str, Any]]:
 def file(name: str, into: Path) -> Path:
     """The model as ONNX, with what may vary free."""
     import torch
-    from models import MaskedBertSmall, ResNet18
+    from models import BertSmall, ResNet18
     from torch.export import Dim
 
     torch.manual_seed(0)
     torch.set_num_threads(1)
     path, rows, length = into / f"{name}.onnx", Dim("batch"), Dim("sequence", min=8, max=128)
+    model: ResNet18 | BertSmall
+    example: tuple[torch.Tensor, ...]
+    free: tuple[dict[int, Dim], ...]
     if name == "resnet18":
         model, example, free = ResNet18().eval(), (torch.zeros(2, 3, 224, 224),), ({0: rows},)
     else:
         ids = torch.ones(2, 16, dtype=torch.int64)
-        model, example, free = MaskedBertSmall().eval(), (ids, ids), ({0: rows, 1: length}, {0: rows, 1: length})
+        model, example, free = BertSmall().eval(), (ids, ids), ({0: rows, 1: length}, {0: rows, 1: length})
     names = ["x"] if name == "resnet18" else ["ids", "mask"]
     with torch.no_grad():
         made = torch.onnx.export(
             model, example, dynamo=True, dynamic_shapes=free, input_names=names, output_names=["y"], verbose=False
         )
+    assert made is not None
     made.save(path)
     return path
 

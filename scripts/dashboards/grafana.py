@@ -17,6 +17,7 @@ from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 from scripts.dashboards.panels import Heat, Number, Page, Panel, Plot, Rows, Target
 
 SOURCE = nouns.DataSourceRef(type_val="prometheus", uid="${datasource}")
+Drawn = timeseries.Panel | stat.Panel | heatmap.Panel | table.Panel
 INTERVALS_OWN = frozenset({"auto", "auto_count", "auto_min"})
 """What the SDK writes into variables of every kind, and Grafana's schema has for none but intervals."""
 
@@ -52,10 +53,21 @@ def build(page: Page) -> dashboard.Dashboard:
     return made
 
 
-def _panel(panel: Panel) -> timeseries.Panel | stat.Panel | heatmap.Panel | table.Panel:
-    kind = {Plot: _plot, Number: _number, Heat: _heat, Rows: _rows}[type(panel)]
-    made = kind(panel).title(panel.title).unit(panel.unit).datasource(SOURCE).span(panel.width).height(8)
+def _panel(panel: Panel) -> Drawn:
+    made = _drawn(panel).title(panel.title).unit(panel.unit).datasource(SOURCE).span(panel.width).height(8)
     return made.description(panel.why) if panel.why else made
+
+
+def _drawn(panel: Panel) -> Drawn:
+    match panel:
+        case Plot():
+            return _plot(panel)
+        case Number():
+            return _number(panel)
+        case Heat():
+            return _heat(panel)
+        case Rows():
+            return _rows(panel)
 
 
 def _queries(targets: Iterable[Target]) -> Iterable[prometheus.Dataquery]:

@@ -19,7 +19,7 @@ def python() -> Path:
     if not found.exists():
         print(f"making the environment of River and Evidently in {root}", file=sys.stderr)
         subprocess.run([sys.executable, "-m", "venv", root], check=True)
-        command = [found, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        command: list[str | Path] = [found, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         subprocess.run([*command, "--requirement", HERE / "requirements.txt"], check=True)
         subprocess.run([*command, "--no-deps", DATA], check=True)
     return found
