@@ -1,12 +1,14 @@
 """modelkeep beside FastAPI by hand, LitServe, BentoML, MLServer and PyTriton, each in an environment of its own.
 
-    python benchmarks/serving/peers.py [--model small|large] [--rounds 5] [--seconds 4] [--only NAME …] [--json FILE]
+    python benchmarks/serving/peers.py [--model small|large] [--rounds 5] [--seconds 4]
+        [--only NAME …] [--without-modelkeep] [--json FILE]
 
 `small` is a perceptron 784-128-10, `large` one of 20 million parameters (784-4096-4096-10). Every server has the first
 core and one thread of ONNX Runtime, modelkeep with all of its promises on, from a registry as `modelkeep serve` does
 (worker process, capture, metrics, monitoring, bounds);
 32 connections load it from the last core. All servers are up, and those that are not measured are stopped (SIGSTOP).
-Rounds alternate; ratios are taken within a round. Also measured: a bare ASGI answer on uvicorn (`echo`), the engine
+Rounds alternate; ratios are taken within a round, so modelkeep is measured with whatever --only names, unless
+--without-modelkeep. Also measured: a bare ASGI answer on uvicorn (`echo`), the engine
 alone at batch 32 and at batch 1 on one core, and what a lone client waits for modelkeep and for the bare answer. The
 environments are made on first use in $MODELKEEP_PEERS (default ~/.cache/modelkeep/peers), about 1.5 GB.
 """
@@ -23,7 +25,7 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from statistics import median
@@ -44,6 +46,7 @@ PEERS = {
     "mlserver": ["mlserver==1.7.1", "numpy"],
     "pytriton": ["nvidia-pytriton==0.7.0"],
 }
+SERVERS = ["modelkeep", "echo", *PEERS]
 SERVE = """
 import os, sys
 from pathlib import Path
@@ -250,6 +253,8 @@ def report(found: dict[str, dict[str, list[float]]]) -> None:
         cells = [told(numbers["requests/s"], 0)] + [told(numbers[n]) for n in ("p50 ms", "p99 ms") if n in numbers]
         print(f"| {what} | {' | '.join(cells)} |")
     ours = [what for what in ("modelkeep JSON", "modelkeep binary") if what in found]
+    if not ours:
+        return
     print(f"\n| against | {' | '.join(ours)} |\n|---|{'---|' * len(ours)}")
     for what in found:
         if what not in ours:
@@ -265,19 +270,27 @@ def report(found: dict[str, dict[str, list[float]]]) -> None:
             print(f"{what}: a lone request takes {told(more)} ms more than the bare answer and the engine at batch 1")
 
 
+def servers(only: Sequence[str], with_modelkeep: bool = True) -> list[str]:
+    """The names of what is measured, modelkeep's first: every ratio needs it."""
+    ours = ["modelkeep"] if with_modelkeep else []
+    return [*ours, *(name for name in dict.fromkeys(only) if name != "modelkeep")]
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=("small", "large"), default="small")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4.0)
-    parser.add_argument("--only", nargs="*", default=["modelkeep", "echo", *PEERS])
+    parser.add_argument("--only", nargs="+", choices=SERVERS, default=SERVERS, metavar="NAME", help=", ".join(SERVERS))
+    parser.add_argument("--without-modelkeep", action="store_true", help="measure no ratio")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
+    names = servers(given.only, not given.without_modelkeep)
     hidden = (128,) if given.model == "small" else (4096, 4096)
     with tempfile.TemporaryDirectory() as room:
         model = perceptron(Path(room) / "mlp.onnx", *hidden)
-        found = run(given.only, model, given.rounds, given.seconds, Path(room))
+        found = run(names, model, given.rounds, given.seconds, Path(room))
     head = f"{given.model}, {CONNECTIONS} connections, {given.rounds} rounds of {given.seconds:g} s"
     print(f"{head}: median (least to most)\n")
     report(found)
