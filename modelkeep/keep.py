@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from modelkeep import convert, lineage, making, optimize, update
 from modelkeep.data import dataset, labels, sample
 from modelkeep.data.dataset import Dataset
-from modelkeep.errors import ModelkeepError, Wrong
+from modelkeep.errors import Busy, Damaged, ModelkeepError, Wrong
 from modelkeep.model import baseline, engines, folder, formats, score
 from modelkeep.optimize import budget
 from modelkeep.provenance import again
@@ -208,7 +208,8 @@ class Keep:
     ) -> tuple[Report, list[Path]]:
         """What a version costs and bears on this machine, in the setting tuned for it changed by ``setting``.
 
-        The report goes to the version, and with a plot as files into ``folder`` or below the registry's ``reports``.
+        The report goes to the version, and with a plot as files into ``folder`` or below the registry's ``reports``;
+        where it cannot be kept, it says so.
         """
         from modelkeep.tune import plots, recorded
 
@@ -217,8 +218,10 @@ class Keep:
         if folder is not None:
             plots.room(folder)  # it is refused before anything is measured
         report = plan.run(subject, rows, other=other, progress=progress)
-        self.registry.add_report(self.get(ref), report, who=self.who)
-        return report, plots.save(report, folder or self.settings.home / "reports" / subject.name)
+        report = recorded.kept(self.registry, self.get(ref), report, who=self.who)
+        if folder is not None:
+            return report, plots.save(report, folder)
+        return recorded.saved(report, self.settings.home / "reports" / subject.name)
 
     def serve(
         self,
@@ -263,7 +266,7 @@ class Keep:
         """Drift, quality and health of what was served; a new finding goes to the journal and to ``alerts`` once.
 
         ``limits`` are the fields of monitor's Limits, before those of the settings. What a service or somebody else
-        found by other ones, and is not over, is a note.
+        found by other ones, and is not over, is a note; so is that the journal cannot be written to now.
         """
         from modelkeep.monitor import telling, watch
 
@@ -271,9 +274,12 @@ class Keep:
         home, promised = self.settings.home, self.settings.promised
         held = {**promised, **limits}
         checked = watch.check(version, self.model(version), home, plots=plots, **held)
-        with self.telling:
-            past = telling.Past(self.registry, version.name)
-            others = telling.tell(past, version, checked, alerts, self.who, limits=held)
+        try:
+            with self.telling:
+                past = telling.Past(self.registry, version.name)
+                others = telling.tell(past, version, checked, alerts, self.who, limits=held)
+        except (Damaged, Busy) as error:
+            return checked.noting([f"this look is not kept in the journal{', nor told' if alerts else ''}: {error}"])
         return checked.noting(
             f"{e.data['kind']} of {e.data['subject']} is still open, as {e.who} found (entry {e.id} of the journal), "
             f"though not by the limits of this look: {e.why}"

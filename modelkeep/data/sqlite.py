@@ -10,6 +10,8 @@ from typing import Any
 
 from modelkeep.errors import Damaged, DamagedFile, ModelkeepError
 
+BUSY_SECONDS = 10.0
+"""How long one waits for another that holds the file before it gives up."""
 CACHE_KB = 512
 """Of pages that a connection keeps. Those that the system keeps serve as well, and the 2,000 of SQLite's default would
 be the memory of a server.
@@ -25,7 +27,7 @@ class File:
     last: str
 
     def connect(self, path: Path) -> sqlite3.Connection:
-        """The file, made where it is missing; close it yourself.
+        """The file, made where it is missing; close it yourself. One that only may be read is read.
 
         Raises DamagedFile where it is damaged or no such file, Damaged where it cannot be used now (no room, no right,
         locked).
@@ -33,8 +35,7 @@ class File:
         database: sqlite3.Connection | None = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            database = sqlite3.connect(path, timeout=10.0)
-            database.execute("PRAGMA journal_mode = WAL")
+            database = _opened(path)
             database.execute("PRAGMA synchronous = NORMAL")
             database.execute(f"PRAGMA cache_size = -{CACHE_KB}")
             if not database.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (self.last,)).fetchone():
@@ -65,3 +66,37 @@ class File:
         if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
             return DamagedFile(f"{path} is not a file of {self.holds} ({error}); move it away, it is made anew")
         return Damaged(f"the {self.holds} in {path} cannot be used ({error}); check the disk and who may write there")
+
+
+def kept_out(error: BaseException | None) -> bool:
+    """Whether SQLite could open or write no file, or not those that it wants beside it, as on a read-only disk."""
+    return "unable to open" in str(error) or "readonly" in str(error)
+
+
+def lies_still(file: Path) -> bool:
+    """Whether all that a database holds is in its file: a writer that works, or was killed, leaves some beside it."""
+    beside = Path(f"{file}-wal")
+    return file.is_file() and not (beside.is_file() and beside.stat().st_size)
+
+
+def reading(file: Path) -> sqlite3.Connection:
+    """For one read where nothing may be written. SQLite takes what lies still for unchanging: another read opens it
+    anew, and sees what others wrote meanwhile.
+    """
+    how = "immutable=1" if lies_still(file) else "mode=ro"
+    return sqlite3.connect(f"{file.absolute().as_uri()}?{how}", uri=True, timeout=BUSY_SECONDS)
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    database = sqlite3.connect(path, timeout=BUSY_SECONDS)
+    try:
+        database.execute("PRAGMA journal_mode = WAL")
+    except sqlite3.OperationalError as error:
+        database.close()
+        if kept_out(error) and lies_still(path):
+            return reading(path)
+        raise
+    except sqlite3.Error:
+        database.close()
+        raise
+    return database

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import NullPool, create_engine, event, func, insert, inspect, select, update
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
 
+from modelkeep.data import sqlite
+from modelkeep.data.sqlite import BUSY_SECONDS
 from modelkeep.errors import BadSettings, Busy, Damaged, ModelkeepError, StorageFull
 from modelkeep.registry.schema import SCHEMA, about, tables
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Engine
 
-BUSY_SECONDS = 10.0
-"""How long a writer waits for another before it gives up."""
 SHARED_BYTES = 32 * 1024
 """What SQLite needs beside a database in WAL mode for its readers, too (the -shm file)."""
 _LAYOUT_LOCK = 0x6D6F64656C6B  # any number that other programs in the same PostgreSQL are unlikely to lock
@@ -57,8 +57,7 @@ class Database:
             try:
                 self._lay_out()
             except OperationalError as error:
-                kept_out = "unable to open" in str(error.orig) or "readonly" in str(error.orig)
-                if not (file and kept_out and _lies_still(Path(file))):
+                if not (file and sqlite.kept_out(error.orig) and sqlite.lies_still(Path(file))):
                     raise
                 self._engine.dispose()
                 self._engine = _reading(Path(file))
@@ -182,23 +181,9 @@ class Database:
             time.sleep(0.01)
 
 
-def _lies_still(file: Path) -> bool:
-    """Whether all that a database holds is in its file: a writer that works, or was killed, leaves some beside it."""
-    beside = Path(f"{file}-wal")
-    return file.is_file() and not (beside.is_file() and beside.stat().st_size)
-
-
 def _reading(file: Path) -> Engine:
-    """Reads a file where SQLite can make none of those that it wants beside it, as on a read-only disk.
-
-    SQLite takes what lies still for unchanging, so each read opens it anew and sees what others wrote meanwhile.
-    """
-
-    def opened() -> sqlite3.Connection:
-        how = "immutable=1" if _lies_still(file) else "mode=ro"
-        return sqlite3.connect(f"{file.absolute().as_uri()}?{how}", uri=True, timeout=BUSY_SECONDS)
-
-    engine = create_engine("sqlite://", creator=opened, poolclass=NullPool)
+    """Reads a file, opened anew each time (sqlite.reading)."""
+    engine = create_engine("sqlite://", creator=lambda: sqlite.reading(file), poolclass=NullPool)
     _as_sqlite(engine)
     return engine
 

@@ -5,9 +5,12 @@ result is written.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modelkeep.tune import benchmark, machine
+from modelkeep.errors import Busy, Damaged, Wrong
+from modelkeep.tune import benchmark, machine, plots
 from modelkeep.tune.kept import Kept
 from modelkeep.types import Ref, Report, Version
 
@@ -81,3 +84,24 @@ def subject(registry: Registry, version: Version, setting: Mapping[str, Any]) ->
     tuned = registry.config(version, machine.fingerprint(version.model.format))
     model = registry.checkout(version)
     return benchmark.Subject(version.ref, model, benchmark.setting(model, tuned, setting))
+
+
+def kept(registry: Registry, version: Version, report: Report, who: str = "person") -> Report:
+    """The report, which is now the version's; where the registry cannot be written to, it says so."""
+    try:
+        registry.add_report(version, report, who=who)
+    except (Damaged, Busy) as error:  # minutes went into measuring: what came of it is told all the same
+        return _saying(report, f"this is not kept with {version.ref}: {error}")
+    return report
+
+
+def saved(report: Report, folder: Path) -> tuple[Report, list[Path]]:
+    """The report and its files in a folder that nobody asked for; where it cannot be written to, it says so."""
+    try:
+        return report, plots.save(report, folder)
+    except (OSError, Wrong) as error:
+        return _saying(report, f"there is no file of this: {error}"), []
+
+
+def _saying(report: Report, sentence: str) -> Report:
+    return replace(report, numbers={**report.numbers, "sentences": [*report.numbers["sentences"], sentence]})

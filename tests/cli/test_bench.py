@@ -12,7 +12,7 @@ import pytest
 
 from modelkeep import Keep
 from modelkeep.cli import main
-from modelkeep.errors import ModelkeepError
+from modelkeep.errors import Damaged, ModelkeepError
 from modelkeep.registry import Registry
 from modelkeep.settings import Settings
 from modelkeep.tune import machine
@@ -137,15 +137,33 @@ def test_a_model_that_cannot_answer_stores_nothing(keep: Keep, monkeypatch: pyte
     assert not keep.registry.journal("m", kind="report")
 
 
-def test_the_report_outlives_a_full_disk(keep: Keep, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_report_outlives_a_full_disk(keep: Keep, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from modelkeep.tune import plots
 
     def full(*_: Any) -> list[Path]:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(plots, "save", full)
-    monkeypatch.setattr(Benchmark, "run", lambda *_, **__: Report("bench", True, "fine", {"scenarios": {}}))
+    numbers = {"scenarios": {}, "sentences": ["fine"]}
+    monkeypatch.setattr(Benchmark, "run", lambda *_, **__: Report("bench", True, "fine", numbers))
+    report, files = keep.bench("m", Benchmark())
+    assert files == []
+    assert report.numbers["sentences"] == ["fine", "there is no file of this: [Errno 28] No space left on device"]
     with pytest.raises(OSError, match="No space left"):
-        keep.bench("m", Benchmark())
+        keep.bench("m", Benchmark(), folder=tmp_path / "asked")
     with Registry.open(Settings(home=keep.settings.home)) as again:
-        assert [r.why for r in again.reports(again.get("m"))] == ["fine"]
+        assert [r.why for r in again.reports(again.get("m"))] == ["fine", "fine"]
+
+
+def test_what_was_measured_is_told_where_it_cannot_be_kept(
+    keep: Keep, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise Damaged("the registry can only be read here")
+
+    monkeypatch.setattr(Registry, "add_report", refuse)
+    code, out, err = call("bench", "m", "--scenario", "single", *QUICK)
+    assert (code, err) == (0, "")
+    assert "answers under load are the answers alone" in out
+    assert "\nthis is not kept with m@1: the registry can only be read here\n" in out
+    assert "bench-" in out

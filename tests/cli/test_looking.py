@@ -6,12 +6,14 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from modelkeep.cli.output import place, say_reports
+from modelkeep.data.traffic import Exchange, TrafficLog
 from modelkeep.keep import Keep
 from modelkeep.settings import Settings
 from modelkeep.types import Report, Route
@@ -72,18 +74,25 @@ def test_a_read_only_disk_can_be_looked_at(home: Path) -> None:
     mounted = ["unshare", "--mount", "--map-root-user", "sh", "-c", MOUNT, "sh", str(home)]
     if not shutil.which("unshare") or subprocess.run([*mounted, "true"], capture_output=True).returncode:
         pytest.skip("this system lets nobody mount a folder read-only")
-    verbs = ["list", "show digits@3", "journal --last 1", "score digits --data rows.npz", "promote digits@3"]
+    with Keep(Settings(home=home / ".modelkeep")) as keep:
+        log = TrafficLog(keep.traffic)
+    log.offer(Exchange("r", time.time() - 60, "digits", 2, "live", "ok", 0.3))
+    log.close()
+    looks = ["list", "show digits@3", "journal --last 1", "score digits --data rows.npz", "monitor digits --silence 1s"]
+    verbs = [*looks, "promote digits@3"]
     command = [*mounted, sys.executable, "-c", VERBS]
     given = "\n".join([*verbs, "add digits m.onnx"])
     done = subprocess.run(command, input=given, capture_output=True, text=True, timeout=60)
     said = done.stderr.splitlines()
     assert said[:4] == [f"{verb} ended with 0" for verb in ("list", "show", "journal", "score")]
-    assert "registry.db can only be read here, and nothing was stored; get the right to write to it" in said[4]
-    assert "nothing can be made in " in said[6]
-    assert "(Read-only file system), and nothing was stored" in said[6]
-    assert [said[5], said[7]] == ["promote ended with 1", "add ended with 1"]
-    for told in ("digits@2 │ live", "digits@3  onnx  sha256", "digits@3 was made by", "accuracy"):
+    assert said[4] == "monitor ended with 1", "for what it found"
+    assert "registry.db can only be read here, and nothing was stored; get the right to write to it" in said[5]
+    assert "nothing can be made in " in said[7]
+    assert "(Read-only file system), and nothing was stored" in said[7]
+    assert [said[6], said[8]] == ["promote ended with 1", "add ended with 1"]
+    for told in ("digits@2 │ live", "digits@3  onnx  sha256", "digits@3 was made by", "accuracy", "where 1 s may pass"):
         assert told in done.stdout
+    assert "  this look is not kept in the journal: " in done.stdout
 
 
 class TestJournal:

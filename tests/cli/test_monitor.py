@@ -6,6 +6,7 @@ import json
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,11 +14,15 @@ import pytest
 from modelkeep.cli import main
 from modelkeep.cli.monitor import _show
 from modelkeep.data.traffic import Exchange, TrafficLog
+from modelkeep.errors import Damaged
 from modelkeep.keep import Keep
 from modelkeep.model import folder
 from modelkeep.monitor.watch import Checked
+from modelkeep.registry import Registry
 from modelkeep.settings import Settings
 from modelkeep.types import Finding, Model, Signature, TensorSpec
+
+TOLD = ("--webhook", "http://127.0.0.1:9/")
 
 
 @pytest.fixture(autouse=True)
@@ -84,6 +89,20 @@ def test_findings_are_a_table_and_1(capsys: pytest.CaptureFixture[str]) -> None:
     assert "latency" in out
     assert "what was found" in out
     assert "of the answers took longer than 0.1 s" in " ".join(out.split())
+
+
+@pytest.mark.parametrize(("words", "told"), [((), "this look is not kept in the journal: "), (TOLD, ", nor told: ")])
+def test_what_was_found_is_told_where_it_cannot_be_kept(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], told: str
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise Damaged("the registry can only be read here")
+
+    monkeypatch.setattr(Registry, "note", refuse)
+    code, out, err = call(capsys, "--p99", "100ms", *words)
+    assert (code, err) == (1, "")
+    assert "of the answers took longer than 0.1 s" in " ".join(out.split())
+    assert out.endswith(f"{told}the registry can only be read here\n")
 
 
 @pytest.mark.parametrize("file", ["traffic.db", "profiles.db", "pulses.db", "registry.db"])

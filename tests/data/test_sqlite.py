@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from modelkeep.data.sqlite import File
+from modelkeep.data.sqlite import File, lies_still, reading
 from modelkeep.errors import BadData, Damaged, DamagedFile
 
 FILE = File("things", "CREATE TABLE things (name TEXT)", last="things")
@@ -23,6 +24,26 @@ def test_it_is_made_once_and_read_while_it_is_written(tmp_path: Path) -> None:
     assert FILE.number(path, "SELECT COUNT(*) FROM things") == 1
     assert FILE.number(path, "SELECT COUNT(*) FROM things WHERE name = 'b'") == 0
     writer.close()
+
+
+def test_what_others_write_is_seen_where_this_one_may_only_read(tmp_path: Path) -> None:
+    path = tmp_path / "things.db"
+
+    def names() -> list[tuple[str]]:
+        with closing(reading(path)) as database:
+            return database.execute("SELECT name FROM things").fetchall()
+
+    FILE.connect(path).close()
+    assert names() == []
+    with closing(FILE.connect(path)) as writer:
+        with writer:
+            writer.execute("INSERT INTO things VALUES ('a')")
+        assert not lies_still(path)
+        assert names() == [("a",)]
+    assert lies_still(path)
+    assert names() == [("a",)]
+    with closing(reading(path)) as database, pytest.raises(sqlite3.OperationalError, match="readonly"):
+        database.execute("DELETE FROM things")
 
 
 def test_a_missing_file_holds_nothing_and_is_not_made(tmp_path: Path) -> None:
