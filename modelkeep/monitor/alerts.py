@@ -23,6 +23,8 @@ TIMEOUT = 3.0
 TAKEN = range(200, 300)
 LATER = (0, 408, 429)
 """Statuses that say nothing against the document: it may be sent again, as after 5xx."""
+HEARD = 1000
+"""Documents that are not sent again even where the journal could not be told that they were answered."""
 LASTS = 300.0
 """Seconds that Alertmanager takes a finding to go on for, unless it is told of it again or that it is over."""
 SETTLES = 60.0
@@ -54,7 +56,7 @@ class Alerts:
         self._stream = stream
         self.told = self.failed = 0
         self._heard: dict[int, bool] = {}
-        """Documents that the webhook has answered, and whether it took them."""
+        """The newest documents that the webhook has answered, and whether it took them."""
         self._trouble: dict[str, str] = {}
         """What went wrong last, by whom it was to be told; empty where nothing did."""
 
@@ -80,6 +82,8 @@ class Alerts:
             if status in LATER or status >= 500:
                 return None
             self._heard[number] = status in TAKEN
+            if len(self._heard) > HEARD:
+                del self._heard[next(iter(self._heard))]
         return self._heard.get(number)
 
     def _alert(self, alerts: list[dict[str, Any]]) -> bool:

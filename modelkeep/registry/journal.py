@@ -68,6 +68,7 @@ def read(
     kind: str | Collection[str] | None = None,
     limit: int | None = None,
     before: int | None = None,
+    since: float = 0.0,
 ) -> list[Entry]:
     """Entries whose id is above ``after``, the oldest first; with ``before`` the newest ``limit`` of those below it."""
     query = select(journal).where(journal.c.id > after)
@@ -78,6 +79,8 @@ def read(
         query = query.where(journal.c.name == name)
     if kind is not None:
         query = query.where(journal.c.kind.in_([kind] if isinstance(kind, str) else kind))
+    if since:
+        query = query.where(journal.c.at >= since)
     if limit is not None:
         query = query.limit(limit)
     found = [_entry(row) for row in connection.execute(query)]

@@ -203,12 +203,14 @@ class Registry:
         kind: str | Collection[str] | None = None,
         limit: int | None = None,
         before: int | None = None,
+        since: float = 0.0,
     ) -> list[Entry]:
-        """Entries whose id is above ``after``, the oldest first, of one model and of these kinds where given; with
-        ``before`` the newest ``limit`` of those below that id (sys.maxsize: the newest of all), still the oldest first.
+        """Entries whose id is above ``after``, the oldest first, of one model, of these kinds and ``since`` then (epoch
+        seconds) where given; with ``before`` the newest ``limit`` of those below that id (sys.maxsize: the newest of
+        all), still the oldest first.
         """
         with self._database.read() as connection:
-            return journal.read(connection, name, after=after, kind=kind, limit=limit, before=before)
+            return journal.read(connection, name, after=after, kind=kind, limit=limit, before=before, since=since)
 
     def revision(self) -> int:
         """Grows with every change of a version, route, alias or config; cheap to ask for."""

@@ -58,6 +58,14 @@ def test_what_it_answered_is_not_sent_again(hook: Any) -> None:
     assert len(hook.got) == 2
 
 
+def test_the_oldest_answers_are_forgotten(hook: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alerts, "HEARD", 2)
+    told = Alerts(hook.url, stream=io.StringIO())
+    for number in (1, 2, 3, 3, 2, 1):
+        told.hook(number, {"id": number})
+    assert [body["id"] for _, body in hook.got] == [1, 2, 3, 1]
+
+
 @pytest.mark.parametrize("status", [408, 429, 500, 503])
 def test_what_it_could_not_take_may_come_again(hook: Any, status: int) -> None:
     hook.status = status

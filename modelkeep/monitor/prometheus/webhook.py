@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,6 +21,8 @@ KINDS = (FOUND, OVER)
 """Of entries in the journal: for an alert, and for its end."""
 SERVICE = "service"
 """The name in the journal of what is about no model."""
+AMISS = 86_400.0
+"""Seconds by which the clock of Prometheus, which says when an alert began, may be wrong."""
 MOST = 1000
 """Alerts of one document; Alertmanager's default has no bound."""
 
@@ -40,14 +43,17 @@ class Told:
 def record(registry: Registry, document: Any) -> int:
     """Write each alert of a document once, and once more when it is over; how many are new. Raises BadInput."""
     told, new = read(document), 0
-    known = {kind: {e.data.get("alert") for e in registry.journal(kind=kind)} for kind in KINDS}
+    since = min([time.time(), *(one.finding.since or 0.0 for one in told)]) - AMISS
+    names = {one.model or SERVICE for one in told}
+    before = [entry for name in names for entry in registry.journal(name, kind=KINDS, since=since)]
+    known = {(entry.kind, entry.data.get("alert")) for entry in before}
     for one in told:
         kind = KINDS[one.over]
-        if one.key in known[kind] or (one.over and one.key not in known[FOUND]):
+        if (kind, one.key) in known or (one.over and (FOUND, one.key) not in known):
             continue
         data = {**one.finding.to_json(), "version": one.version, "alert": one.key}
         registry.note(one.model or SERVICE, kind, one.finding.why, data, who="alertmanager")
-        known[kind].add(one.key)
+        known.add((kind, one.key))
         new += not one.over
     return new
 

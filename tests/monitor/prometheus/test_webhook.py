@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from modelkeep.errors import BadInput
 from modelkeep.monitor.prometheus import webhook
+from modelkeep.registry import Registry
+from modelkeep.settings import Settings
 from modelkeep.types import Finding
 
 
@@ -58,6 +61,22 @@ def test_an_alert_of_somebody_elses_rules_is_taken_too() -> None:
 
 def test_what_modelkeep_found_itself_does_not_come_back() -> None:
     assert webhook.read({"alerts": [alert(labels={"alertname": "ModelkeepDrift", "origin": "modelkeep"})]}) == []
+
+
+def test_only_what_may_be_the_same_outbreak_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Findings of years, and of all models, came in between each alert and its entry."""
+    with Registry.open(Settings(home=tmp_path)) as registry:
+        for name, at in (("m", 1795514400.0 - 2 * webhook.AMISS), ("m", 1795514500.0), ("other", 1795514500.0)):
+            monkeypatch.setattr("time.time", lambda at=at: at)
+            registry.note(name, "finding", "drift", {})
+        read: list[Any] = []
+        journal = registry.journal
+        monkeypatch.setattr(registry, "journal", lambda *a, **k: (read.append(journal(*a, **k)), read[-1])[1])
+        assert webhook.record(registry, {"alerts": [alert()]}) == 1
+        assert [[entry.at for entry in entries] for entries in read] == [[1795514500.0]]
+        monkeypatch.setattr("time.time", lambda: 1795514400.0 - 1000.0)
+        assert webhook.record(registry, {"alerts": [alert()]}) == 0, "also where Prometheus is ahead of this clock"
+        assert webhook.record(registry, {"alerts": []}) == 0
 
 
 @pytest.mark.parametrize(
