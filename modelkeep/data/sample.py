@@ -279,12 +279,16 @@ def labelled(captured: Path, folder: str, model: str, *, since: float = 0.0, lim
     return from_exchanges(found[-limit:] if limit else found, source=f"labelled traffic of {model}")
 
 
-def count_labelled(captured: Path, folder: str, model: str, *, since: float = 0.0) -> int:
-    """How many rows ``labelled`` gives at most, counted without their inputs: a list is a label for each of some rows.
+def truth(captured: Path, folder: str, model: str, *, since: float = 0.0) -> dict[tuple[str, float], Any]:
+    """The label of each request that ``labelled`` reads, by its id and time, without reading its inputs.
 
     Raises BadData where a file is damaged, MissingExtra.
     """
-    truth = [e.label for part in _labelled(captured, folder, model, since) for e in part]
+    return {(e.id, e.at): e.label for part in _labelled(captured, folder, model, since) for e in part}
+
+
+def most_rows(truth: Iterable[Any]) -> int:
+    """How many rows these labels are for at most: a list is a label for each of some rows."""
     return sum(len(label) - label.count(None) if isinstance(label, list) else 1 for label in truth)
 
 

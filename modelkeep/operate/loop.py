@@ -7,7 +7,7 @@ goes on where it was. A person may promote, roll back or stop it at any time; th
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,15 @@ class Outcome:
         return self.promotions == self.cycles
 
 
+@dataclass(frozen=True)
+class Read:
+    """Labels whose inputs were read, by request: of so few rows they could be used, and ``why`` of none."""
+
+    truth: Mapping[tuple[str, float], Any] = field(default_factory=dict)
+    usable: int = 0
+    why: str = ""
+
+
 @dataclass
 class Loop:
     """One policy at work. ``tell`` gets a sentence for each step; ``sleep`` and ``now`` can be replaced in tests."""
@@ -52,6 +61,7 @@ class Loop:
     tell: Callable[[str], None] = lambda text: None
     sleep: Callable[[float], None] = time.sleep
     now: Callable[[], float] = time.time
+    _read: Read = field(default_factory=Read, init=False)
     _said: dict[str, str] = field(default_factory=dict, init=False)
     _last: str = field(default="", init=False)
 
@@ -137,22 +147,29 @@ class Loop:
         return actionable[0] if actionable else None
 
     def _labelled(self, finding: Finding) -> Dataset | None:
-        """The labelled requests since the change; None while they are too few."""
-        name, since, rules, why = self.policy.model, finding.since or 0.0, self.policy.update, ""
+        """The labelled requests since the change; None while they are too few. Their inputs, which may be pictures, are
+        read once the labels are enough; where too few could be used, not again before others came that may do.
+        """
+        name, since, rules, read = self.policy.model, finding.since or 0.0, self.policy.update, self._read
         rows: Dataset | None = None
         try:
-            have = sample.count_labelled(self.keep.traffic, self.keep.settings.sample, name, since=since)
-            if not 0 < have < rules.min_labels:  # their inputs may be pictures; where there are none, it says why
+            truth = sample.truth(self.keep.traffic, self.keep.settings.sample, name, since=since)
+            fresh = [label for request, label in truth.items() if read.truth.get(request) != label]
+            have, why = read.usable + sample.most_rows(fresh), read.why
+            if not truth or (fresh and (why or have >= rules.min_labels)):
+                self._read = Read(truth)
                 rows = self.keep.labelled(name, since=since, limit=rules.max_labels)
-                have = len(rows)
-        except BadData as error:
+                have, why = len(rows), ""
+                self._read = Read(truth, have)
+        except BadData as error:  # where there are no labels, it says why
             have, why = 0, f"; {error}"
-        if rows is None or have < rules.min_labels:
-            tenths = 10 * have // max(rules.min_labels, 1)
-            said = f"waiting for labels: {have} of {rules.min_labels} since the change{why}"
-            self._say(said, about="labels", as_of=f"{tenths}{why}")
-            return None
-        return rows
+            self._read = Read(self._read.truth, why=why)
+        if rows is not None and have >= rules.min_labels:
+            self._read = Read()
+            return rows
+        said = f"waiting for labels: {have} of {rules.min_labels} since the change{why}"
+        self._say(said, about="labels", as_of=f"{10 * have // max(rules.min_labels, 1)}{why}")
+        return None
 
     def _update(self, finding: Finding, rows: Dataset) -> Version | None:
         """The new version; None where modelkeep refuses, which ends the cycle with the old version live."""

@@ -128,6 +128,62 @@ def test_while_it_waits_it_counts_and_reads_no_inputs(tmp_path: Path) -> None:
     assert said[-1] == "waiting for labels: 79 of 100 since the change"
 
 
+class TestInputs:
+    """Of labelled requests that are pictures, gigabytes were read every few seconds while too few could be used."""
+
+    @pytest.fixture
+    def keep(self, tmp_path: Path) -> PlayedKeep:
+        """200 labels of requests of one row, of which it finds but 10 to be of use."""
+        keep = PlayedKeep(findings=[DRIFT], labels=10)
+        keep.traffic = tmp_path / "traffic.db"
+        log = traffic.TrafficLog(keep.traffic)
+        row = {"x": np.zeros((1, 2), np.float32)}
+        for at in range(300):
+            log.offer(traffic.Exchange(f"r{at}", 50.0 + at, "m", 1, "live", "ok", 0.01, row, row))
+        log.close()
+        labels.record(keep.traffic, "m", {f"r{at}": [1, 1] for at in range(200)})
+        return keep
+
+    @pytest.fixture
+    def reads(self, keep: PlayedKeep, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+        found: list[int] = []
+        labelled = keep.labelled
+        monkeypatch.setattr(keep, "labelled", lambda *a, **k: (found.append(keep.labels), labelled(*a, **k))[1])
+        return found
+
+    def test_they_are_read_again_once_labels_came_that_may_do(self, keep: PlayedKeep, reads: list[int]) -> None:
+        waits, said = loop(keep), []
+        waits.tell = said.append
+        assert [waits.turn() for _ in range(3)] == [None] * 3
+        assert reads == [10]
+        labels.record(keep.traffic, "m", {f"r{at}": 1 for at in range(200, 289)})
+        assert waits.turn() is None
+        assert reads == [10]
+        assert said[-1] == "waiting for labels: 99 of 100 since the change"
+        keep.labels = 100
+        labels.record(keep.traffic, "m", {"r0": 1})  # it was of two rows
+        assert waits.turn() is True
+        assert reads == [10, 100]
+        assert keep.done[0] == "finetune on 100"
+
+    def test_those_that_make_no_rows_are_read_again_once_any_came(self, keep: PlayedKeep, reads: list[int]) -> None:
+        keep.labels = 0
+        waits, said = loop(keep), []
+        waits.tell = said.append
+        assert [waits.turn() for _ in range(3)] == [None] * 3
+        assert reads == [0]
+        assert said[-1] == "waiting for labels: 0 of 100 since the change; no labels"
+        labels.record(keep.traffic, "m", {"r200": 1})
+        assert waits.turn() is None
+        assert reads == [0, 0]
+
+    def test_what_was_not_learned_is_read_for_the_next_try(self, keep: PlayedKeep, reads: list[int]) -> None:
+        keep.labels, keep.refuse = 100, Regressed("worse")
+        waits = loop(keep, cooldown=0.0)
+        assert [waits.turn() for _ in range(2)] == [False, False]
+        assert reads == [100, 100]
+
+
 def test_labels_that_come_one_by_one_are_told_by_tenths() -> None:
     keep, said = PlayedKeep(findings=[DRIFT], labels=0), []
     waiting = loop(keep)
