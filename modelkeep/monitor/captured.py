@@ -13,8 +13,8 @@ from modelkeep.monitor.drift import thin
 from modelkeep.monitor.estimated import Calibration, Estimated
 from modelkeep.monitor.health import Health
 from modelkeep.monitor.labelled import chances
+from modelkeep.monitor.place import Place
 from modelkeep.monitor.profiled import drifts
-from modelkeep.monitor.watched import Place
 
 if TYPE_CHECKING:
     from modelkeep.data.traffic import Exchange

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from modelkeep.data import profiles
 from modelkeep.monitor.drift import Drift, Tolerance
-from modelkeep.monitor.watched import Place, stride
+from modelkeep.monitor.place import Place, stride
 
 if TYPE_CHECKING:
     from modelkeep.data.profiles import Chunk

@@ -12,8 +12,8 @@ from modelkeep.data import labels, traffic
 from modelkeep.errors import brief
 from modelkeep.monitor.estimated import Calibrated, Calibration
 from modelkeep.monitor.labelled import Labelled, Slices, answer
+from modelkeep.monitor.place import Place, stride
 from modelkeep.monitor.quality import are_classes
-from modelkeep.monitor.watched import Place, stride
 from modelkeep.quantities import counted
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from modelkeep.data import pulses
 from modelkeep.metrics import SECONDS
 from modelkeep.monitor.burn import Minute
 from modelkeep.monitor.health import Health
-from modelkeep.monitor.watched import Place
+from modelkeep.monitor.place import Place
 
 if TYPE_CHECKING:
     from modelkeep.monitor.watched import Watched

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from modelkeep.monitor.watched import Place, stride
+from modelkeep.monitor.place import Place, stride
 
 
 class File:
