@@ -32,7 +32,7 @@ from modelkeep.console.rollouts import Runs
 from modelkeep.console.templates import Templates
 from modelkeep.errors import BadInput, Forbidden, ModelkeepError, Overloaded, Unauthenticated
 from modelkeep.serve.connection import GONE
-from modelkeep.serve.numbers import NUMBER
+from modelkeep.serve.convertors import VERSION
 
 if TYPE_CHECKING:
     from starlette.types import Message, Receive, Scope, Send
@@ -117,14 +117,14 @@ class Console:
             "/journal": self._journal,
             model: self._model,
             f"{model}/versions": self._versions,
-            f"{model}/versions/{{number:{NUMBER}}}": self._version,
+            f"{model}/versions/{{number:{VERSION}}}": self._version,
             f"{model}/monitor": self._monitor,
             f"{model}/rollouts": self._rollouts,
             "/live": self._watch,
         }
         changing: dict[str, tuple[str, Action]] = {
-            f"{model}/versions/{{number:{NUMBER}}}/promote": ("promote", self.actions.promote),
-            f"{model}/versions/{{number:{NUMBER}}}/rollout": ("rollout", self.actions.rollout),
+            f"{model}/versions/{{number:{VERSION}}}/promote": ("promote", self.actions.promote),
+            f"{model}/versions/{{number:{VERSION}}}/rollout": ("rollout", self.actions.rollout),
             f"{model}/rollback": ("rollback", self.actions.rollback),
         }
         routes: list[Route | Mount] = [

@@ -18,8 +18,8 @@ from starlette.routing import Route
 from modelkeep import __version__, metrics
 from modelkeep.errors import BadInput, ModelkeepError, NotReady, Unsupported, brief
 from modelkeep.serve import body, codec, describe, openapi, packing, statistics, v1
+from modelkeep.serve.convertors import VERSION
 from modelkeep.serve.infer import TIMEOUT, TRACE, Infer, new_id, retry_after, timing, told
-from modelkeep.serve.numbers import NUMBER
 from modelkeep.serve.plane import Plane
 from modelkeep.serve.repository import READY, Repository
 from modelkeep.serve.router import STICKY
@@ -45,7 +45,7 @@ def app(
     """
     handlers, infer = _Handlers(plane, label, repository or Repository(), alerted, pages), Infer(plane)
     model = "/v2/models/{model}"
-    version = f"{model}/versions/{{version:{NUMBER}}}"
+    version = f"{model}/versions/{{version:{VERSION}}}"
     table: tuple[tuple[str, str, Any], ...] = (
         ("POST", f"{model}/infer", infer),
         ("POST", f"{version}/infer", infer),

@@ -17,9 +17,9 @@ import uvicorn
 from modelkeep.errors import BadSettings, PortInUse
 from modelkeep.serve.connection import Connection, bounded
 from modelkeep.serve.direct import Direct
-from modelkeep.serve.files import connections
 from modelkeep.serve.handshake import Doorstep
 from modelkeep.serve.keys import Gate, Ring
+from modelkeep.serve.open_files import connections
 from modelkeep.serve.plane import Plane
 from modelkeep.settings import Settings
 

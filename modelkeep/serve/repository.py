@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from modelkeep.errors import NotFound, Unsupported
-from modelkeep.serve import describe, live, overrides
+from modelkeep.serve import adjustable, describe, overrides
 from modelkeep.serve.loaded import Loaded
 from modelkeep.serve.plane import Plane
 
@@ -68,7 +68,7 @@ class Repository:
 
         Raises NotFound, BadInput, Unsupported, and why it cannot be loaded so; nothing has changed then.
         """
-        fields = live.changes(given)
+        fields = adjustable.changes(given)
         if self._change is None:
             raise Unsupported(f"this server was given '{name}' as it is, so that it stays so")
         task = asyncio.ensure_future(self._change(name, fields))

@@ -24,7 +24,7 @@ from modelkeep.data import labels
 from modelkeep.data.traffic import TrafficLog
 from modelkeep.errors import BadModel, ModelkeepError, Untrusted
 from modelkeep.model import engines, formats
-from modelkeep.serve import collect, http, live, sampling, usage
+from modelkeep.serve import adjustable, collect, http, sampling, usage
 from modelkeep.serve.access import AccessLog
 from modelkeep.serve.direct import Direct
 from modelkeep.serve.door import Door, Mount
@@ -71,7 +71,7 @@ def serve_file(
     reread: Reread | None = None,
 ) -> None:
     """Answer for one bare model file, without a registry, until a signal. ``options`` are ServeConfig fields; SIGHUP
-    takes the bounds (live.BOUNDS) that ``reread`` gives then.
+    takes the bounds (adjustable.BOUNDS) that ``reread`` gives then.
 
     Raises PortInUse, NotFound, BadModel, Untrusted, MissingExtra, Unsupported; KeyboardInterrupt at a second signal.
     """
@@ -109,7 +109,7 @@ def serve_registry(
     """Answer for models of a registry, following its routes, until a signal; traffic is kept in ``home/traffic.db``.
 
     ``configs`` are settings by model name, before what tune stored for ``machine``; ``options`` are single fields,
-    before both. SIGHUP takes the bounds (live.BOUNDS) that ``reread`` gives then, and reads the registry anew.
+    before both. SIGHUP takes the bounds (adjustable.BOUNDS) that ``reread`` gives then, and reads the registry anew.
     ``alerted`` takes what Alertmanager tells.
     ``mounts`` are applications of others, by the path that they begin with; ``beside`` is what works beside the plane.
     Raises PortInUse, NotFound, NotReady, or why no version can be loaded.
@@ -230,9 +230,9 @@ class Service:
             log.warning("not everything could be read anew, and what was in force stays: %s", said)
 
     def _adjust(self, fresh: Settings) -> None:
-        if names := live.fixed(self.settings, fresh):
+        if names := adjustable.fixed(self.settings, fresh):
             log.warning("these settings take effect at a start only: %s", ", ".join(names))
-        settings = replace(self.plane.settings, **live.bounds(fresh))
+        settings = replace(self.plane.settings, **adjustable.bounds(fresh))
         self._listener.adjust(settings)
         if self._grpc is not None:
             self._grpc.adjust(settings)

@@ -13,7 +13,7 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 from starlette.applications import Starlette
 
 from modelkeep.serve import http, openapi
-from modelkeep.serve.numbers import NUMBER
+from modelkeep.serve.convertors import VERSION
 from modelkeep.serve.server import Running
 
 EXAMPLES = 40
@@ -38,7 +38,7 @@ def server() -> Iterator[Running]:
 def test_every_route_is_documented(server: Running) -> None:
     app: Starlette = http.app(server.plane)
     routes = {
-        (method.lower(), route.path.replace(f":{NUMBER}", ""))  # type: ignore[attr-defined]
+        (method.lower(), route.path.replace(f":{VERSION}", ""))  # type: ignore[attr-defined]
         for route in app.routes
         for method in route.methods - {"HEAD"}  # type: ignore[attr-defined]
     }

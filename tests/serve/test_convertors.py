@@ -9,7 +9,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from modelkeep.serve.numbers import NUMBER
+from modelkeep.serve.convertors import VERSION
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ def test_a_number_that_no_version_has_is_no_path(path: str, status: int, said: s
     def told(request: Request) -> PlainTextResponse:
         return PlainTextResponse(str(request.path_params["number"]))
 
-    client = TestClient(Starlette(routes=[Route(f"/{{number:{NUMBER}}}", told)]))
+    client = TestClient(Starlette(routes=[Route(f"/{{number:{VERSION}}}", told)]))
     reply = client.get(f"/{path}")
     assert reply.status_code == status
     assert not said or reply.text == said

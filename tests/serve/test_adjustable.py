@@ -22,7 +22,7 @@ import pytest
 import trustme
 
 from modelkeep.errors import BadInput, BadModel, NotFound, Unsupported
-from modelkeep.serve import live
+from modelkeep.serve import adjustable
 from modelkeep.serve.follow import Follower
 from modelkeep.serve.server import Running
 from modelkeep.serve.source import Fixed
@@ -130,10 +130,10 @@ def configure(url: str, **given: Any) -> httpx.Response:
 
 
 def test_every_field_of_a_config_has_its_bounds() -> None:
-    assert list(live.KINDS) == [f.name for f in fields(ServeConfig)]
+    assert list(adjustable.KINDS) == [f.name for f in fields(ServeConfig)]
     whole = {f.name: getattr(ServeConfig(), f.name) for f in fields(ServeConfig)}
-    assert replace(ServeConfig(), **live.changes(whole)) == ServeConfig()
-    assert set(live.BOUNDS) <= {f.name for f in fields(Settings)}
+    assert replace(ServeConfig(), **adjustable.changes(whole)) == ServeConfig()
+    assert set(adjustable.BOUNDS) <= {f.name for f in fields(Settings)}
 
 
 @pytest.mark.parametrize(
@@ -158,11 +158,11 @@ def test_what_no_config_can_hold_is_refused_with_what_it_can(
     given: dict[str, Any], error: type[Exception], said: str
 ) -> None:
     with pytest.raises(error, match=said):
-        live.changes(given)
+        adjustable.changes(given)
 
 
 def test_numbers_are_of_the_kind_that_a_config_has() -> None:
-    made = live.changes({"max_wait": 1, "p99": None, "run_timeout": 2, "workers": 3})
+    made = adjustable.changes({"max_wait": 1, "p99": None, "run_timeout": 2, "workers": 3})
     assert [type(value) for value in made.values()] == [float, type(None), float, int]
 
 

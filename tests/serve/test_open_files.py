@@ -12,7 +12,7 @@ CODE = """
 import resource, sys
 soft, hard, wanted = map(int, sys.argv[1:])
 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-from modelkeep.serve.files import connections
+from modelkeep.serve.open_files import connections
 print(connections(wanted), resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 """
 
