@@ -15,7 +15,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from modelkeep.errors import ModelkeepError
 from modelkeep.serve import body, packing
-from modelkeep.serve.infer import CLOSE, LONGEST_PATH, Headers, Infer, Where, failed, target
+from modelkeep.serve.infer import LONGEST_PATH, Infer, Where, target
+from modelkeep.serve.replies import CLOSE, Headers, failed
 from modelkeep.types import Reply
 
 if TYPE_CHECKING:

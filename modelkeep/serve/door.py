@@ -11,9 +11,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from modelkeep.errors import ModelkeepError, Overloaded, Unauthenticated
 from modelkeep.serve.connection import GONE
-from modelkeep.serve.infer import LONGEST_PATH, Infer, retry_after, target, told
+from modelkeep.serve.infer import LONGEST_PATH, Infer, target
 from modelkeep.serve.keys import Gate
 from modelkeep.serve.plane import Plane
+from modelkeep.serve.replies import retry_after, told
 
 ASKING = re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?/(infer|labels)|/v1/models/[^/]+:predict")
 LOOKING = "/v2/repository/index"

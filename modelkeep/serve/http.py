@@ -19,8 +19,9 @@ from modelkeep import __version__, metrics
 from modelkeep.errors import BadInput, ModelkeepError, NotReady, Unsupported, brief
 from modelkeep.serve import body, codec, describe, openapi, packing, statistics, v1
 from modelkeep.serve.convertors import VERSION
-from modelkeep.serve.infer import TIMEOUT, TRACE, Infer, new_id, retry_after, timing, told
+from modelkeep.serve.infer import TIMEOUT, TRACE, Infer, new_id
 from modelkeep.serve.plane import Plane
+from modelkeep.serve.replies import retry_after, timing, told
 from modelkeep.serve.repository import READY, Repository
 from modelkeep.serve.router import STICKY
 from modelkeep.types import Request

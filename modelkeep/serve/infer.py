@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import math
 import random
 import re
 import time
@@ -11,14 +9,12 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-import orjson
-from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
-from modelkeep.errors import Busy, ModelkeepError
 from modelkeep.serve import body, codec, packing
 from modelkeep.serve.classify import classified
 from modelkeep.serve.plane import Plane
+from modelkeep.serve.replies import CLOSE, JSON, Headers, failed, timing
 from modelkeep.serve.router import STICKY
 from modelkeep.types import Reply, Request
 
@@ -26,7 +22,7 @@ TIMEOUT = "x-modelkeep-timeout"
 """Header: seconds that the client waits."""
 TRACE = "traceparent"
 JSON_LENGTH = "inference-header-content-length"
-JSON, BINARY = b"application/json", b"application/octet-stream"
+BINARY = b"application/octet-stream"
 PATH = re.compile(r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[0-9]{1,9}))?/infer")
 LONGEST_PATH = 512
 """Bytes: what is longer goes by the table of routes, and is not remembered (4,096 of 30 kB would be 120 MB)."""
@@ -34,10 +30,6 @@ _IDS = random.Random()
 _VERSION = 4 << 76 | 2 << 62
 _RANDOM = ~(15 << 76 | 3 << 62)
 """Where a UUID has its version and its variant."""
-log = logging.getLogger(__name__)
-CLOSE = (b"connection", b"close")
-"""On every reply of a server that stops, so that a client with a kept connection turns elsewhere in time."""
-Headers = list[tuple[bytes, bytes]]
 Where = Mapping[str, Any]
 
 
@@ -118,34 +110,6 @@ class Infer:
         return answer, [(b"content-type", BINARY), (b"server-timing", timing(reply)), length]
 
 
-def failed(error: Exception) -> tuple[int, bytes, Headers]:
-    """Status, body and headers of an error: one sentence. The traceback of a defect of ours goes to the log."""
-    kind = (b"content-type", JSON)
-    if isinstance(error, ModelkeepError):
-        return error.status, told(str(error)), [kind, *retry_after(error)]
-    if isinstance(error, HTTPException):
-        return error.status_code, told(error.detail), [kind]
-    log.error("an infer request failed", exc_info=error)
-    return 500, told("the server failed on this request; its log says why"), [kind]
-
-
 def new_id() -> str:
     """A UUID of the random kind (RFC 9562), from a generator that asks the system once, not for each request."""
     return f"{_IDS.getrandbits(128) & _RANDOM | _VERSION:032x}"
-
-
-def timing(reply: Reply) -> bytes:
-    """Seconds by stage, as browsers and proxies read them (W3C Server Timing)."""
-    return ", ".join([f"{stage};dur={1000 * seconds:.3f}" for stage, seconds in reply.timings.items()]).encode()
-
-
-def told(why: str) -> bytes:
-    """The protocol's form of an error."""
-    return orjson.dumps({"error": why})
-
-
-def retry_after(error: ModelkeepError) -> Headers:
-    """When to come again, for what is only busy; in whole seconds (RFC 9110, 10.2.3)."""
-    if not isinstance(error, Busy):
-        return []
-    return [(b"retry-after", str(max(1, math.ceil(getattr(error, "retry_after", 1.0)))).encode())]

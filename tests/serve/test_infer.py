@@ -9,7 +9,6 @@ from types import SimpleNamespace
 import httpx
 import pytest
 
-from modelkeep.errors import NotFound, NotReady, Overloaded
 from modelkeep.serve import http, infer
 from modelkeep.serve.server import Running
 
@@ -86,10 +85,3 @@ def test_a_defect_is_logged_and_not_told(
     assert "secret" not in answer.text
     assert "its log says why" in answer.json()["error"]
     assert "a secret of the server" in caplog.text
-
-
-def test_when_to_come_again_is_in_whole_seconds_and_only_for_what_is_busy() -> None:
-    assert infer.retry_after(Overloaded("full", 0.2)) == [(b"retry-after", b"1")]
-    assert infer.retry_after(Overloaded("full", 2.1)) == [(b"retry-after", b"3")]
-    assert infer.retry_after(NotReady("loading")) == [(b"retry-after", b"1")]
-    assert infer.retry_after(NotFound("no")) == []
