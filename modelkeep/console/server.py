@@ -12,8 +12,9 @@ import uvicorn
 
 from modelkeep.console.app import Console
 from modelkeep.console.readings import Captured, Scraped, Served
+from modelkeep.serve.address import safely, url_of
 from modelkeep.serve.connection import bounded
-from modelkeep.serve.listener import gate, safely, url_of
+from modelkeep.serve.keys import gate
 
 if TYPE_CHECKING:
     import socket

@@ -27,9 +27,10 @@ from modelkeep.errors import (
     Unauthenticated,
     Wrong,
 )
+from modelkeep.serve.address import certificate
 from modelkeep.serve.grpc_handlers import ROOM, Handlers
 from modelkeep.serve.keys import Gate
-from modelkeep.serve.listener import KEEP_ALIVE, LAME_DUCK, PATIENCE, certificate
+from modelkeep.serve.listener import KEEP_ALIVE, LAME_DUCK, PATIENCE
 from modelkeep.serve.messages import HEALTH, METHODS, SERVICE, STREAM, classes, pool
 from modelkeep.serve.plane import Plane
 from modelkeep.serve.repository import Repository

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from modelkeep.errors import BadSettings, Conflict, Forbidden, NotFound, Overloaded, Unauthenticated
+from modelkeep.settings import Settings
 
 SCOPES = ("infer", "read", "admin")
 """Ask a model and hand in truth; see health, metadata and metrics; change what is served."""
@@ -191,6 +192,11 @@ class Gate:
             found = self._ring.path.stat() if self._ring else None
             return found and (found.st_mtime_ns, found.st_size, found.st_ino)
         return None
+
+
+def gate(settings: Settings) -> Gate:
+    """Open until there is a file of keys; never where settings name one. Raises BadSettings for one that is damaged."""
+    return Gate(Ring(settings.keys_file), until_there=not settings.keys)
 
 
 def _token(authorization: str | None) -> str:

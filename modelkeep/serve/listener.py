@@ -1,11 +1,9 @@
-"""The socket, and uvicorn with an end that loses no request."""
+"""uvicorn with an end that loses no request, and with bounds that may change while it runs."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import ipaddress
 import socket
 import ssl
 from collections.abc import Generator
@@ -14,11 +12,10 @@ from typing import Any
 
 import uvicorn
 
-from modelkeep.errors import BadSettings, PortInUse
+from modelkeep.serve.address import BACKLOG, certificate, show_certificate
 from modelkeep.serve.connection import Connection, bounded
 from modelkeep.serve.direct import Direct
 from modelkeep.serve.handshake import Doorstep
-from modelkeep.serve.keys import Gate, Ring
 from modelkeep.serve.open_files import connections
 from modelkeep.serve.plane import Plane
 from modelkeep.settings import Settings
@@ -29,88 +26,6 @@ LAME_DUCK = 0.3
 """Seconds between the last connection accepted and idle ones closed: replies say 'close' meanwhile."""
 PATIENCE = 5.0
 """Seconds that a request which is still coming in has at the end; whoever runs the server may kill it after 30."""
-BACKLOG = 2048
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 is any free one. Raises PortInUse, BadSettings."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except OSError as error:
-        raise BadSettings(f"'{host}' is no address to listen on ({error}); give another with --host") from None
-    sock = socket.socket(family, kind, protocol)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(address)
-        sock.listen(BACKLOG)  # two may bind the same port; listening is what the second cannot
-    except OSError as error:
-        sock.close()
-        if error.errno == errno.EADDRINUSE:
-            raise PortInUse(
-                f"port {port} of {host} is in use by another program; give another with --port (0: any free one)"
-            ) from None
-        raise BadSettings(
-            f"cannot listen on port {port} of {host} ({error.strerror}); give others with --host and --port"
-        ) from None
-    return sock
-
-
-def safely(settings: Settings) -> socket.socket:
-    """``listen`` where settings say, unless that would let strangers in.
-
-    Raises BadSettings for an address beyond this machine where there are no keys, and for TLS files that do not work.
-    """
-    if settings.tls_cert or settings.tls_key:
-        certificate(settings)
-    sock = listen(settings.host, settings.port)
-    beyond = not ipaddress.ip_address(sock.getsockname()[0].partition("%")[0]).is_loopback
-    if beyond and not settings.anonymous and not (settings.keys or settings.keys_file.exists()):
-        sock.close()
-        raise BadSettings(
-            f"{settings.host} can be reached from other machines and there is no API key; make one with: modelkeep "
-            "keys --add NAME --scope infer, or pass --anonymous to let everybody in"
-        )
-    return sock
-
-
-def gate(settings: Settings) -> Gate:
-    """Open until there is a file of keys; never where settings name one. Raises BadSettings for one that is damaged."""
-    return Gate(Ring(settings.keys_file), until_there=not settings.keys)
-
-
-def certificate(settings: Settings) -> tuple[bytes, bytes]:
-    """The chain and its key, as PEM. Raises BadSettings where they do not work together."""
-    try:
-        _show(settings, ssl.create_default_context(ssl.Purpose.CLIENT_AUTH))
-        with open(settings.tls_cert, "rb") as cert, open(settings.tls_key or settings.tls_cert, "rb") as key:
-            return cert.read(), key.read()
-    except (OSError, ValueError) as error:
-        raise BadSettings(
-            f"TLS cannot use certificate '{settings.tls_cert}' with key '{settings.tls_key}': {error}; give PEM files "
-            "that belong together with --tls-cert and --tls-key"
-        ) from error
-
-
-def _show(settings: Settings, context: ssl.SSLContext) -> None:
-    """Have new connections get the certificate that lies there now. Raises BadSettings, OSError, ValueError."""
-
-    def password() -> str:
-        key = settings.tls_key or settings.tls_cert
-        raise BadSettings(
-            f"the key in '{key}' is encrypted, and a server cannot ask for its password; give one that is not: openssl "
-            f"pkey -in {key} -out plain.pem"
-        )
-
-    context.load_cert_chain(settings.tls_cert, settings.tls_key or None, password)
-
-
-def url_of(sock: socket.socket, *, tls: bool = False) -> str:
-    """What a person on this machine types."""
-    host, port = sock.getsockname()[:2]
-    if host in ("0.0.0.0", "::"):
-        host = "127.0.0.1"
-    scheme = "https" if tls else "http"
-    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def _within(settings: Settings) -> Settings:
@@ -126,7 +41,7 @@ class Listener(uvicorn.Server):
         self._protocol = bounded(settings, plane.metrics.rejected, direct)
         self._tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH) if settings.tls_cert else None
         if self._tls is not None:
-            _show(settings, self._tls)
+            show_certificate(settings, self._tls)
         super().__init__(
             uvicorn.Config(
                 app,
@@ -174,7 +89,7 @@ class Listener(uvicorn.Server):
         """
         if self._tls is not None:
             certificate(settings)
-            _show(settings, self._tls)
+            show_certificate(settings, self._tls)
         self._protocol.settings = _within(settings)
 
     async def drain(self) -> None:

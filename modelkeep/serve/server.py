@@ -26,10 +26,12 @@ from modelkeep.errors import BadModel, ModelkeepError, Untrusted
 from modelkeep.model import engines, formats
 from modelkeep.serve import adjustable, collect, http, sampling, usage
 from modelkeep.serve.access import AccessLog
+from modelkeep.serve.address import listen, safely, url_of
 from modelkeep.serve.direct import Direct
 from modelkeep.serve.door import Door, Mount
 from modelkeep.serve.follow import Follower, Machine
-from modelkeep.serve.listener import Listener, gate, listen, safely, url_of
+from modelkeep.serve.keys import gate
+from modelkeep.serve.listener import Listener
 from modelkeep.serve.plane import SWITCH, Plane
 from modelkeep.serve.repository import Repository
 from modelkeep.serve.settled import settle, share_arenas, tidy

@@ -15,7 +15,7 @@ import pytest
 from modelkeep.console import server
 from modelkeep.errors import BadSettings, PortInUse
 from modelkeep.keep import Keep
-from modelkeep.serve.listener import listen
+from modelkeep.serve.address import listen
 
 Browse = Callable[[str], Any]
 Start = Callable[..., str]

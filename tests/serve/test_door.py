@@ -1,4 +1,4 @@
-"""Every route and every protocol behind keys, over real sockets; TLS; and no listening to strangers by accident."""
+"""Every route and every protocol behind keys, over real sockets; TLS."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ import httpx
 import pytest
 import trustme
 
-from modelkeep.errors import BadSettings
-from modelkeep.serve import keys, listener
+from modelkeep.serve import keys
 from modelkeep.serve.door import scope_of
 from modelkeep.serve.keys import Ring
 from modelkeep.serve.server import Running
@@ -202,27 +201,8 @@ def test_old_tls_is_refused(authority: trustme.CA, pem: tuple[str, str], fakes: 
             old.wrap_socket(sock, server_hostname="127.0.0.1")
 
 
-def test_tls_files_that_do_not_work_are_told_before_anything_listens(pem: tuple[str, str], tmp_path: Path) -> None:
-    (tmp_path / "no.pem").write_text("no")
-    for cert, key in ((pem[0], pem[0]), (str(tmp_path / "no.pem"), pem[1]), (str(tmp_path / "gone"), pem[1])):
-        with pytest.raises(BadSettings, match="--tls-cert and --tls-key"):
-            listener.safely(Settings(port=0, tls_cert=cert, tls_key=key))
-
-
-def test_beyond_this_machine_only_with_keys_or_on_purpose(ring: Ring, tmp_path: Path) -> None:
-    open_to_all = Settings(home=tmp_path, host="0.0.0.0", port=0)
-    with pytest.raises(BadSettings, match="modelkeep keys --add NAME --scope infer, or pass --anonymous"):
-        listener.safely(open_to_all)
-    listener.safely(Settings(home=tmp_path, host="0.0.0.0", port=0, anonymous=True)).close()
-    ring.add("web", ["infer"])  # ring is home's own file
-    listener.safely(open_to_all).close()
-    listener.safely(Settings(home=tmp_path / "other", host="localhost", port=0)).close()
-    with pytest.raises(BadSettings, match="no API key"):
-        listener.safely(Settings(home=tmp_path / "other", host="::", port=0))
-
-
 def test_keys_that_were_asked_for_and_are_not_there_let_nobody_in(tmp_path: Path) -> None:
-    gate = listener.gate(Settings(keys=str(tmp_path / "none.json")))
+    gate = keys.gate(Settings(keys=str(tmp_path / "none.json")))
     with pytest.raises(Exception, match="API key is missing"):
         gate.admit(None, "read")
 

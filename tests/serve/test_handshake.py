@@ -7,14 +7,12 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import trustme
 
-from modelkeep.errors import BadSettings
-from modelkeep.serve import connection, listener
+from modelkeep.serve import connection
 from modelkeep.serve.server import Running
 from modelkeep.settings import Settings
 
@@ -107,14 +105,3 @@ def test_a_server_ends_though_a_client_keeps_its_connection_and_does_not_read(
         began = time.monotonic()
         server.stop()
         assert time.monotonic() - began < 15  # 30 without
-
-
-def test_an_encrypted_key_is_told_before_anything_listens(pem: tuple[str, str], tmp_path: Path) -> None:
-    from cryptography.hazmat.primitives import serialization
-
-    key = serialization.load_pem_private_key(Path(pem[1]).read_bytes(), None)
-    form, kind = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
-    locked = tmp_path / "locked.pem"
-    locked.write_bytes(key.private_bytes(form, kind, serialization.BestAvailableEncryption(b"x")))
-    with pytest.raises(BadSettings, match=r"is encrypted.*openssl pkey -in"):
-        listener.safely(Settings(port=0, tls_cert=pem[0], tls_key=str(locked)))

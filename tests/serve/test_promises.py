@@ -36,7 +36,7 @@ import json, sys
 from modelkeep.model import engines
 from modelkeep.serve import server
 from modelkeep.serve.source import Fixed
-from modelkeep.serve.listener import listen
+from modelkeep.serve.address import listen
 from modelkeep.serve.worker import model_from
 from modelkeep.settings import Settings
 from modelkeep.types import ServeConfig

@@ -25,8 +25,8 @@ from modelkeep.data.dataset import Dataset
 from modelkeep.errors import BadModel, BadSettings, NotFound, PortInUse
 from modelkeep.model import engines, formats
 from modelkeep.registry import Registry
+from modelkeep.serve.address import listen, url_of
 from modelkeep.serve.follow import Follower
-from modelkeep.serve.listener import listen, url_of
 from modelkeep.serve.server import Running, serve_file, serve_registry
 from modelkeep.serve.source import Fixed
 from modelkeep.settings import Settings
@@ -95,7 +95,7 @@ SLOW = """
 import time
 import numpy as np
 from modelkeep.serve import server, source
-from modelkeep.serve.listener import listen
+from modelkeep.serve.address import listen
 from modelkeep.settings import Settings
 from modelkeep.types import ServeConfig, Signature, TensorSpec
 

@@ -1,0 +1,90 @@
+"""Where a server listens: a socket that strangers may reach only on purpose, and its TLS certificate."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket
+import ssl
+
+from modelkeep.errors import BadSettings, PortInUse
+from modelkeep.settings import Settings
+
+BACKLOG = 2048
+"""Connections that wait to be accepted."""
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 is any free one. Raises PortInUse, BadSettings."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except OSError as error:
+        raise BadSettings(f"'{host}' is no address to listen on ({error}); give another with --host") from None
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+        sock.listen(BACKLOG)  # two may bind the same port; listening is what the second cannot
+    except OSError as error:
+        sock.close()
+        if error.errno == errno.EADDRINUSE:
+            raise PortInUse(
+                f"port {port} of {host} is in use by another program; give another with --port (0: any free one)"
+            ) from None
+        raise BadSettings(
+            f"cannot listen on port {port} of {host} ({error.strerror}); give others with --host and --port"
+        ) from None
+    return sock
+
+
+def safely(settings: Settings) -> socket.socket:
+    """``listen`` where settings say, unless that would let strangers in.
+
+    Raises BadSettings for an address beyond this machine where there are no keys, and for TLS files that do not work.
+    """
+    if settings.tls_cert or settings.tls_key:
+        certificate(settings)
+    sock = listen(settings.host, settings.port)
+    beyond = not ipaddress.ip_address(sock.getsockname()[0].partition("%")[0]).is_loopback
+    if beyond and not settings.anonymous and not (settings.keys or settings.keys_file.exists()):
+        sock.close()
+        raise BadSettings(
+            f"{settings.host} can be reached from other machines and there is no API key; make one with: modelkeep "
+            "keys --add NAME --scope infer, or pass --anonymous to let everybody in"
+        )
+    return sock
+
+
+def certificate(settings: Settings) -> tuple[bytes, bytes]:
+    """The chain and its key, as PEM. Raises BadSettings where they do not work together."""
+    try:
+        show_certificate(settings, ssl.create_default_context(ssl.Purpose.CLIENT_AUTH))
+        with open(settings.tls_cert, "rb") as cert, open(settings.tls_key or settings.tls_cert, "rb") as key:
+            return cert.read(), key.read()
+    except (OSError, ValueError) as error:
+        raise BadSettings(
+            f"TLS cannot use certificate '{settings.tls_cert}' with key '{settings.tls_key}': {error}; give PEM files "
+            "that belong together with --tls-cert and --tls-key"
+        ) from error
+
+
+def show_certificate(settings: Settings, context: ssl.SSLContext) -> None:
+    """Have new connections get the certificate that lies there now. Raises BadSettings, OSError, ValueError."""
+
+    def password() -> str:
+        key = settings.tls_key or settings.tls_cert
+        raise BadSettings(
+            f"the key in '{key}' is encrypted, and a server cannot ask for its password; give one that is not: openssl "
+            f"pkey -in {key} -out plain.pem"
+        )
+
+    context.load_cert_chain(settings.tls_cert, settings.tls_key or None, password)
+
+
+def url_of(sock: socket.socket, *, tls: bool = False) -> str:
+    """What a person on this machine types."""
+    host, port = sock.getsockname()[:2]
+    if host in ("0.0.0.0", "::"):
+        host = "127.0.0.1"
+    scheme = "https" if tls else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
