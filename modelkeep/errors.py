@@ -55,6 +55,11 @@ def brief(given: object) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
+def first_line(error: BaseException) -> str:
+    """What an error of some library says, for a sentence: the first line of it that has words, else its name."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), repr(error))
+
+
 class ModelkeepError(Exception):
     """The root: catch it to catch all of them."""
 

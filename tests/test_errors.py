@@ -7,7 +7,7 @@ import inspect
 import pytest
 
 from modelkeep import errors
-from modelkeep.errors import ModelkeepError, Overloaded
+from modelkeep.errors import ModelkeepError, Overloaded, first_line
 
 CLASSES = {
     name: kind
@@ -81,3 +81,16 @@ def test_the_drawing_tells_the_codes() -> None:
 def test_overloaded_says_when_to_come_back() -> None:
     assert Overloaded("full").retry_after == 1.0
     assert Overloaded("full", retry_after=2.5).retry_after == 2.5
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ValueError("one\ntwo"), "one"),
+        (RuntimeError("\n\n  the third line \n"), "the third line"),
+        (KeyError(), "KeyError()"),
+        (ValueError(" \n"), "ValueError(' \\n')"),
+    ],
+)
+def test_a_library_is_quoted_in_one_line(error: Exception, said: str) -> None:
+    assert first_line(error) == said

@@ -25,7 +25,7 @@ from modelkeep import extras
 from modelkeep.convert.proof import Progress, difference, noted, prove
 from modelkeep.convert.rename import Names, keep_reference, rename_file, renamed_signature
 from modelkeep.data.dataset import Dataset
-from modelkeep.errors import BadModel, Differs, ModelkeepError, Undecided, Unsupported
+from modelkeep.errors import BadModel, Differs, ModelkeepError, Undecided, Unsupported, first_line
 from modelkeep.model import folder
 from modelkeep.model.formats import onnx as onnx_format
 from modelkeep.model.formats import sklearn as sklearn_format
@@ -102,7 +102,7 @@ class SklearnToOnnx:
             try:
                 graph = _convert(estimator, floating, model.signature, domains)
             except Exception as error:  # skl2onnx's and onnxmltools' errors have no parent below Exception
-                raise Unsupported(f"it cannot be written: {sklearn_format.reason(error)}") from error
+                raise Unsupported(f"it cannot be written: {first_line(error)}") from error
         _finish(graph, model.signature)
         file = into / onnx_format.MAIN
         onnx.save(graph, file)

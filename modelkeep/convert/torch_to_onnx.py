@@ -18,7 +18,7 @@ from modelkeep.convert.exporters import EXPORTERS, Exporter, Flat, exportable, q
 from modelkeep.convert.rename import Names, keep_reference, renamed_signature
 from modelkeep.data import dataset
 from modelkeep.data.dataset import Dataset
-from modelkeep.errors import BadInput, BadModel, Differs, ModelkeepError, Undecided, Unsupported
+from modelkeep.errors import BadInput, BadModel, Differs, ModelkeepError, Undecided, Unsupported, first_line
 from modelkeep.model import folder, free_dimensions
 from modelkeep.model import signature as signatures
 from modelkeep.model.formats import onnx as onnx_format
@@ -326,7 +326,7 @@ def _reason(error: BaseException) -> str:
     """The first line of what lies at the bottom of the exporter's error."""
     while error.__cause__ is not None:
         error = error.__cause__
-    line = next((line.strip() for line in str(error).splitlines() if line.strip()), repr(error))
+    line = first_line(error)
     return line if len(line) <= LONGEST_REASON else f"{line[:LONGEST_REASON]}…"
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from modelkeep import extras
 from modelkeep.data.dataset import Dataset
-from modelkeep.errors import BadData, BadModel
+from modelkeep.errors import BadData, BadModel, first_line
 from modelkeep.model import engines, folder
 from modelkeep.model.whole import whole
 from modelkeep.optimize.answers import agreement, answers, fitted
@@ -88,9 +88,8 @@ class Distill:
         try:
             found = torch_format.forward(student, model.signature, rows.take(np.arange(2) % len(rows)).inputs)
         except (RuntimeError, TypeError, ValueError, IndexError) as error:
-            line = (str(error).strip() or repr(error)).splitlines()[0]
             raise BadModel(
-                f"the student {self.student} does not take the model's inputs or give its outputs: {line}"
+                f"the student {self.student} does not take the model's inputs or give its outputs: {first_line(error)}"
             ) from error
         for spec in model.signature.outputs:
             if not spec.accepts(found[spec.name].shape):

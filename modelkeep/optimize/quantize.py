@@ -13,7 +13,7 @@ from typing import Any
 
 from modelkeep import extras
 from modelkeep.data.dataset import Dataset
-from modelkeep.errors import BadData, BadModel, Unsupported
+from modelkeep.errors import BadData, BadModel, Unsupported, first_line
 from modelkeep.model import engines, folder
 from modelkeep.model.whole import whole
 from modelkeep.optimize.answers import agreement, answers, batches, fitted, fixed_batch
@@ -62,8 +62,7 @@ class Quantize:
             try:
                 self._quantize(model, into / onnx_format.MAIN, rows)
             except Exception as error:  # the errors of onnx and onnxruntime share no class below Exception
-                line = (str(error).strip() or repr(error)).splitlines()[0]
-                raise BadModel(f"ONNX Runtime cannot quantize this model: {line}") from error
+                raise BadModel(f"ONNX Runtime cannot quantize this model: {first_line(error)}") from error
             files = (onnx_format.MAIN, *onnx_format.external_files(into / onnx_format.MAIN))
             made = replace(model, path=into, files=files)
             report = self._report(model, made, rows)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from modelkeep.data.dataset import Dataset
-from modelkeep.errors import BadData, BadModel, BadSettings
+from modelkeep.errors import BadData, BadModel, BadSettings, first_line
 from modelkeep.train.losses import Loss, Targets, cross_entropy
 from modelkeep.types import Signature
 
@@ -167,8 +167,7 @@ def _epoch(
             value = loss(first(module(*inputs)), {key: t[chosen] for key, t in targets.items()})
             value.backward()  # type: ignore[no-untyped-call]
         except (RuntimeError, IndexError, TypeError, ValueError) as error:  # what torch raises for shapes and dtypes
-            line = (str(error).strip() or repr(error)).splitlines()[0]
-            raise BadModel(f"the module cannot be trained on these rows: {line}") from error
+            raise BadModel(f"the module cannot be trained on these rows: {first_line(error)}") from error
         optimiser.step()
         total += float(value.detach()) * len(chosen)
     return total / sum(map(len, batches))

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from modelkeep import extras, stages
-from modelkeep.errors import ModelkeepError
+from modelkeep.errors import ModelkeepError, first_line
 from modelkeep.model import compare, engines
 from modelkeep.model.tally import TOLERANCES
 from modelkeep.serve.plane import SWITCH, Plane
@@ -251,8 +251,7 @@ def _answer(do: Callable[[], Any]) -> tuple[str, Any]:
     except ModelkeepError as error:
         return type(error).__name__, str(error)
     except Exception as error:  # noqa: BLE001 - an engine may raise anything; the other end says it in one sentence
-        text = (str(error).strip() or repr(error)).splitlines()[0]
-        return "ModelkeepError", f"{type(error).__name__}: {text[:300]}"
+        return "ModelkeepError", f"{type(error).__name__}: {first_line(error)[:300]}"
 
 
 def _listen(orders: queue.SimpleQueue[Any]) -> None:

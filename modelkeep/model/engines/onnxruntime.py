@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnxruntime
 
-from modelkeep.errors import BadInput, BadModel, ModelkeepError, NotReady, Unsupported
+from modelkeep.errors import BadInput, BadModel, ModelkeepError, NotReady, Unsupported, first_line
 from modelkeep.model import folder
 from modelkeep.model.engines import ROOM
 from modelkeep.model.signature import example
@@ -175,8 +175,8 @@ def open_session(file: Path, options: Any, providers: list[Any], told: Path | No
 
 def reason(error: Exception) -> str:
     """onnxruntime's words without its codes, the file's name and the lines that follow."""
-    line = (str(error).strip() or repr(error)).splitlines()[0]
-    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .* failed: ?)?", "", line).rstrip(".")
+    said = first_line(error)
+    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .* failed: ?)?", "", said).rstrip(".")
 
 
 def _feed(array: Array) -> Array:

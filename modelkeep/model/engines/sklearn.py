@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from modelkeep.errors import BadInput, ModelkeepError, NotReady, Unsupported
+from modelkeep.errors import BadInput, ModelkeepError, NotReady, Unsupported, first_line
 from modelkeep.model.formats import sklearn as sklearn_format
 from modelkeep.types import Model, ServeConfig
 
@@ -33,7 +33,7 @@ class SklearnRunner:
         except (ModelkeepError, MemoryError):
             raise
         except Exception as error:  # an estimator is made of many libraries, which share no error
-            raise BadInput(f"the model cannot run these inputs: {sklearn_format.reason(error)}") from error
+            raise BadInput(f"the model cannot run these inputs: {first_line(error)}") from error
 
     def close(self) -> None:
         """See Runner."""

@@ -18,7 +18,7 @@ from torch import nn
 
 from modelkeep import extras
 from modelkeep.data.dataset import Dataset
-from modelkeep.errors import BadModel, Untrusted
+from modelkeep.errors import BadModel, Untrusted, first_line
 from modelkeep.model.copying import copied
 from modelkeep.model.formats import huggingface_signature as signatures
 from modelkeep.types import Model, Signature
@@ -175,7 +175,7 @@ def _load(folder: Path, name: str, *, own_code: bool) -> Any:
         )
     except Exception as error:  # transformers has no error of its own
         raise BadModel(
-            f"{folder / CONFIG} and its weights are not a model that can be read: {_reason(error)}"
+            f"{folder / CONFIG} and its weights are not a model that can be read: {first_line(error)}"
         ) from error
     lacking = sorted(told["missing_keys"]) + [str(each[0]) for each in told.get("mismatched_keys", ())]
     if lacking:
@@ -214,7 +214,7 @@ def _saved(built: Any, into: Path) -> None:
     try:
         built.save_pretrained(into)
     except (RuntimeError, ValueError) as error:
-        raise BadModel(f"transformers cannot write this model: {_reason(error)}") from error
+        raise BadModel(f"transformers cannot write this model: {first_line(error)}") from error
 
 
 def _copy(source: Path, into: Path, *, code: bool) -> None:
@@ -243,7 +243,3 @@ def _labels(built: Any) -> tuple[str, ...]:
     named = getattr(built.config, "id2label", None) or {}
     names = tuple(str(named[number]) for number in sorted(named))
     return () if all(re.fullmatch(r"LABEL_\d+", name) for name in names) else names
-
-
-def _reason(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), repr(error))

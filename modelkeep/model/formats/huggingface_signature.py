@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from modelkeep.errors import BadModel
+from modelkeep.errors import BadModel, first_line
 from modelkeep.model import signature as signatures
 from modelkeep.types import BATCH, Bounds, Signature, TensorSpec
 
@@ -127,9 +127,8 @@ def _run(module: Any, bare: Signature, shift: int, source: Path) -> Run:
         with torch.inference_mode():
             return sizes, module(*(torch.from_numpy(array) for array in arrays))
     except Exception as error:  # a model's forward may raise anything
-        line = next((line.strip() for line in str(error).splitlines() if line.strip()), repr(error))
         took = ", ".join(t.describe() for t in bare.inputs)
-        raise BadModel(f"{source} does not run on {took}: {line}") from error
+        raise BadModel(f"{source} does not run on {took}: {first_line(error)}") from error
 
 
 def _size(bare: Signature, name: str, size: int) -> int:

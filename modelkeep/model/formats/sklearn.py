@@ -18,7 +18,7 @@ import numpy as np
 from modelkeep import extras
 from modelkeep.data import dataset
 from modelkeep.data.dataset import Dataset
-from modelkeep.errors import BadData, BadModel, Untrusted
+from modelkeep.errors import BadData, BadModel, Untrusted, first_line
 from modelkeep.model import trees
 from modelkeep.model.formats import factories
 from modelkeep.types import Model, Signature, TensorSpec
@@ -225,7 +225,7 @@ def _outputs(estimator: Any, model: Model, data: Dataset | None, source: Path) -
         found = answers(without_names(estimator, model), rows, model)
     except Exception as error:  # an estimator is made of many libraries, which share no error
         given = data.source if data else "three rows of zeros"
-        raise BadModel(f"{source} cannot run {given}: {reason(error)}") from error
+        raise BadModel(f"{source} cannot run {given}: {first_line(error)}") from error
     for name, array in found.items():
         if array.shape[:1] != (3,):
             raise BadModel(f"{source} answers 3 rows with '{name}' of shape {list(array.shape)}")
@@ -241,11 +241,6 @@ def _three_rows(signature: Signature, data: Dataset | None) -> Arrays:
         return {spec.name: np.zeros((3, *(size or 1 for size in spec.shape[1:])), spec.dtype)}
     rows = dataset.fit(data, signature)
     return rows.take(np.arange(3) % len(rows)).inputs
-
-
-def reason(error: BaseException) -> str:
-    """The first line of the error's words."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), repr(error))
 
 
 # ── files ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -307,7 +302,7 @@ def _write_skops(skops: Any, estimator: Any, file: Path, source: Path) -> None:
     try:
         skops.dump(estimator, file)
     except Exception as error:  # skops has no error of its own for what it cannot write
-        raise BadModel(f"{source} cannot be kept without pickle: {reason(error)}") from error
+        raise BadModel(f"{source} cannot be kept without pickle: {first_line(error)}") from error
 
 
 def _adopt_xgboost(source: Path, into: Path) -> tuple[str, ...]:
@@ -342,7 +337,7 @@ def _read(reader: Any, told: Path) -> Any:
     except ModuleNotFoundError as error:
         raise BadModel(f"{told} needs the module '{error.name}', which is not installed here") from error
     except Exception as error:  # skops, joblib and the boosters raise whatever damaged bytes lead them to
-        raise BadModel(f"{told} is damaged, or was saved by another version: {reason(error)}") from error
+        raise BadModel(f"{told} is damaged, or was saved by another version: {first_line(error)}") from error
 
 
 def all_estimators(estimator: Any) -> Iterator[Any]:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from modelkeep.data.dataset import Dataset
-from modelkeep.errors import BadModel, Untrusted
+from modelkeep.errors import BadModel, Untrusted, first_line
 from modelkeep.model.copying import copied
 from modelkeep.types import Model
 
@@ -72,6 +72,5 @@ def _open(file: Path, told: Path | None = None) -> torch.nn.Module:
             warnings.simplefilter("ignore")  # that TorchScript is deprecated is for whoever saved it
             built: torch.nn.Module = torch.jit.load(str(file), map_location="cpu")  # type: ignore[no-untyped-call]
     except (RuntimeError, ValueError, OSError) as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [repr(error)]
-        raise BadModel(f"{told or file} is not a TorchScript archive that can be read: {lines[0]}") from error
+        raise BadModel(f"{told or file} is not a TorchScript archive that can be read: {first_line(error)}") from error
     return built.eval()
