@@ -206,7 +206,6 @@ class Service:
             tidying.cancel()
             for page in mounted.values():
                 page.stop()
-            self.plane.stopping = True
             ending = [] if grpc is None else [grpc.stop(settings.request_timeout)]
             await asyncio.gather(self._listener.drain(), *ending)
             await serving

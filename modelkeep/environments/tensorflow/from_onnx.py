@@ -22,8 +22,6 @@ from modelkeep.errors import ModelkeepError, Unsupported
 
 MAX_FLOATS = 64
 """Constants of more numbers than this are weights: variables of the SavedModel, kept outside its graph."""
-LITE_BYTES = 1_900_000_000
-"""A flatbuffer ends at 2 GiB."""
 
 
 class Converted(tf.Module):  # type: ignore[misc]  # TensorFlow has no types
