@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from modelkeep.types import Array, TensorSpec
 
 MASK = "mask"
+"""In the name of an input of whole numbers that says which places of a sequence count."""
 
 
 def mask_of(spec: TensorSpec, specs: Sequence[TensorSpec]) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from modelkeep.data.dataset import Dataset
+from modelkeep.data.lengths import MASK
 from modelkeep.errors import BadInput
 from modelkeep.model import signature as signatures
 from modelkeep.model.tally import TOLERANCES, Tally, Tolerance, noisy
@@ -31,8 +32,6 @@ MAX_ROWS = 4096
 MAX_SECONDS = 120.0
 """After this no further rows are run, once SEEDED_ROWS have been."""
 SEEDED_ROWS = 32
-MASK = "mask"
-"""An input of whole numbers with this in its name says which places of a sequence count."""
 
 
 @dataclass(frozen=True)

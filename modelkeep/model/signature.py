@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from modelkeep.data.lengths import MASK
 from modelkeep.types import BATCH, Bounds, Signature, TensorSpec, added
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def _draw(spec: TensorSpec, shape: tuple[int, ...], rng: np.random.Generator) ->
         text = np.array([f"text {n}" for n in rng.integers(0, 10, math.prod(shape))], dtype=object)
         return text.reshape(shape)
     dtype = np.dtype(spec.dtype)
-    if dtype.kind in "biu" and "mask" in spec.name and len(shape) > 1:
+    if dtype.kind in "biu" and MASK in spec.name and len(shape) > 1:
         lengths = rng.integers(max(1, shape[-1] // 2), shape[-1] + 1, (*shape[:-1], 1)) if shape[-1] else 0
         return (np.arange(shape[-1]) < lengths).astype(dtype)
     if dtype.kind in "iu" and "position" in spec.name and shape:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from modelkeep.data.lengths import MASK
 from modelkeep.errors import ModelkeepError
 from modelkeep.model import compare, folder
 from modelkeep.model.signature import example, resized
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
     from modelkeep.types import Array, Arrays
 
-MASK = "mask"
-"""In the name of an input that says which positions count."""
 SMALLEST, HALVED = 8, 16
 """The first bucket; and the one after which there are two to a power of two."""
 TRIED = 64

@@ -23,8 +23,8 @@ def warm(model: Model, runner: Runner, config: ServeConfig) -> tuple[Paces, str]
     """Run it at batch 1 and at max_batch, twice each, and give the second runs' seconds: a first idea of its pace; and
     which answer the rows of a batch change for each other (company.py), empty where they do not.
 
-    On the model's own reference rows, where it has any: a model that fails on these must not be served, and the
-    engine's error is passed on. Made-up rows may be refused by a sound model, so that such a failure is let pass.
+    On the model's own reference rows, where it has any: a model that fails on these must not be served, and so raises
+    ModelkeepError with the engine's words. Made-up rows may be refused by a sound model: such a failure is let pass.
     """
     own = folder.reference(model.path)
     most = config.max_batch if runner.signature.batched else 1

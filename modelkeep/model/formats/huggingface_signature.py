@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from modelkeep.data.lengths import MASK
 from modelkeep.errors import BadModel, first_line
 from modelkeep.model import signature as signatures
 from modelkeep.types import BATCH, Bounds, Signature, TensorSpec
@@ -122,7 +123,7 @@ def _run(module: Any, bare: Signature, shift: int, source: Path) -> Run:
     """One run at sizes that no two free dimensions share: 2, 3, …, each time others."""
     sizes = {name: _size(bare, name, 2 + number + shift * (1 + number)) for number, name in enumerate(bare.free)}
     given = signatures.example(bare, seed=shift, sizes=sizes)
-    arrays = [_ones(given[t.name]) if "mask" in t.name else given[t.name] for t in bare.inputs]
+    arrays = [_ones(given[t.name]) if MASK in t.name else given[t.name] for t in bare.inputs]
     try:
         with torch.inference_mode():
             return sizes, module(*(torch.from_numpy(array) for array in arrays))
