@@ -71,7 +71,8 @@ class Database:
 
     @contextmanager
     def write(self, *, changes: bool = True) -> Iterator[Connection]:
-        """The one transaction that may write now; all of it is stored on leaving, or nothing.
+        """The one transaction that may write now; all of it is stored on leaving, or nothing. As each waits for the one
+        before, ids are seen in the order in which they were given: who reads on from the last one passes over none.
 
         ``changes`` says that servers should look again: it makes the revision grow.
         """

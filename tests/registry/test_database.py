@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from modelkeep.errors import BadSettings, Busy, Damaged, StorageFull
 from modelkeep.registry import Registry, database
 from modelkeep.registry.database import Database
+from modelkeep.registry.journal import write as written
 from modelkeep.registry.schema import SCHEMA, about, journal, plain, reports, tables, versions
 from modelkeep.settings import Settings
 
@@ -119,6 +120,20 @@ def test_the_layout_is_written_down_and_left_alone_when_opened_again(url: str) -
     with Database(url).read() as connection:
         assert connection.execute(select(about.c.revision)).scalar_one() == 2
         assert set(inspect(connection).get_table_names()) == set(tables.tables)
+
+
+def test_who_reads_on_from_the_last_entry_passes_over_none(settings: Settings) -> None:
+    """In PostgreSQL an id is given before the commit: a later one that was seen earlier would hide it for good."""
+    with Registry.open(settings) as one, Registry.open(settings) as other:
+        noting = threading.Thread(target=other.note, args=("m", "second", "", {}))
+        with one._database.write(changes=False) as connection:
+            written(connection, "m", "first", "", {}, "test")
+            noting.start()
+            noting.join(0.2)
+            seen = one.journal()
+        noting.join()
+        seen += one.journal(after=seen[-1].id if seen else 0)
+        assert [entry.kind for entry in seen] == ["first", "second"]
 
 
 def test_sqlite_commits_reach_the_disk_and_readers_do_not_wait(tmp_path: Path) -> None:
