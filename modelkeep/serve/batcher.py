@@ -19,7 +19,7 @@ from modelkeep import stages
 from modelkeep.errors import ModelkeepError, TooLate
 from modelkeep.serve.crew import Answer, Batch, Crew, Pending
 from modelkeep.serve.deadlines import Deadlines
-from modelkeep.serve.limits import Pace
+from modelkeep.serve.pace import Pace
 from modelkeep.serve.ragged import bucket
 from modelkeep.serve.refill import Refill
 from modelkeep.serve.runs import Part, Seen

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from modelkeep.serve.limits import Pace
+from modelkeep.serve.pace import Pace
 from modelkeep.serve.ragged import Ragged
 from modelkeep.serve.runs import Part
 from modelkeep.types import Signature
