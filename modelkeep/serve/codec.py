@@ -16,6 +16,7 @@ import numpy as np
 import orjson
 
 from modelkeep.errors import BadInput, brief
+from modelkeep.serve import lists
 from modelkeep.types import Reply, Signature
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def decode(body: bytes, header_length: int | None = None) -> Asked:
     """Read an infer request, whose JSON is the first ``header_length`` bytes (None: all). Raises BadInput."""
     if header_length is not None and not 0 < header_length <= len(body):
         raise BadInput(f"Inference-Header-Content-Length is {header_length} and the body has {len(body)} bytes")
-    head = parse(body if header_length is None else body[:header_length])
+    head = (lists.read(body) or parse(body)) if header_length is None else parse(body[:header_length])
     tail = memoryview(b"" if header_length is None else body)[header_length or 0 :]
     tensors = head.get("inputs")
     if not isinstance(tensors, list) or not tensors:
@@ -213,14 +214,14 @@ def _tensor(tensor: Any, tail: memoryview) -> tuple[str, Array, memoryview]:
 
 
 def from_json(name: str, datatype: str, shape: list[int], data: Any) -> Array:
-    """Nested as the shape says, or flat and row-major. Raises BadInput."""
+    """A list, nested as the shape says, or flat and row-major; or an array as lists.read makes it. Raises BadInput."""
     if datatype in ONLY_BINARY:
         raise BadInput(f"input '{name}' is {datatype}, which JSON cannot carry; send it as a binary tensor")
-    if not isinstance(data, list):
+    if not isinstance(data, list | np.ndarray):
         raise BadInput(f"the data of input '{name}' is {brief(data)}; give a list")
     try:
         # numpy would make floats of whole numbers on both sides of 2**63
-        array = np.array(data, dtype=object if datatype in ("BYTES", "UINT64") else None)
+        array = np.asarray(data, dtype=object if datatype in ("BYTES", "UINT64") else None)
         if array.size != math.prod(shape) or (array.size and array.ndim > 1 and list(array.shape) != shape):
             raise BadInput(
                 f"input '{name}' has shape {brief(shape)} and data of shape {brief(list(array.shape))}; make them agree"
