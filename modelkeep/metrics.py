@@ -41,6 +41,7 @@ REASONS = (
     "malformed",
     "key",
     "rate",
+    "streams",
 )
 SECONDS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Bounds of every duration. Frozen: a dashboard that asks for a bound that is gone shows nothing."""

@@ -19,6 +19,7 @@ MOST = {"port": 65535, "grpc_port": 65535} | dict.fromkeys(("slo", "min_accuracy
 ABOVE_ZERO = frozenset(
     (
         *("max_queue_requests", "max_queue_bytes", "max_body_bytes", "max_head_bytes", "max_connections"),
+        "max_streams",
         *("request_timeout", "head_timeout"),
     )
 )
@@ -63,6 +64,7 @@ class Settings:
     max_body_bytes: int = 64 * 1024**2
     max_head_bytes: int = 32 * 1024
     max_connections: int = 4096
+    max_streams: int = 64
     request_timeout: float = 30.0
     head_timeout: float = 10.0
     collect: bool = True

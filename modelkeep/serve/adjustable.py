@@ -16,6 +16,7 @@ BOUNDS = (
     "max_body_bytes",
     "max_head_bytes",
     "max_connections",
+    "max_streams",
     "request_timeout",
     "head_timeout",
     "capture_share",

@@ -29,6 +29,7 @@ from modelkeep.errors import (
 )
 from modelkeep.serve.address import certificate
 from modelkeep.serve.grpc_handlers import ROOM, Handlers
+from modelkeep.serve.grpc_incoming import STOPPING, Incoming
 from modelkeep.serve.keys import Gate
 from modelkeep.serve.listener import KEEP_ALIVE, LAME_DUCK, PATIENCE
 from modelkeep.serve.messages import HEALTH, METHODS, SERVICE, STREAM, classes, pool
@@ -54,11 +55,11 @@ DESCRIBE = "ServerReflectionInfo"
 READING = frozenset({*METHODS, "HealthCheck", DESCRIBE}) - {"RepositoryModelLoad", "RepositoryModelUnload"}
 LONGEST = 4096
 """Characters of a sentence: it travels as a header, and clients drop an answer with one that is too large."""
-STOPPING = "the server is stopping, and takes no more questions; ask again later"
 PUSHBACK = "grpc-retry-pushback-ms"
 """Trailer: when to try again (gRPC proposal A6)."""
 _log = logging.getLogger(__name__)
 Handler = Callable[[Any, Any], Awaitable[Any]]
+Trailer = tuple[tuple[str, str], ...]
 Streamed = Callable[[AsyncIterator[Any], Any], AsyncIterator[Any]]
 
 
@@ -68,9 +69,7 @@ class Endpoint:
     def __init__(self, plane: Plane, keys: Gate | None = None, repository: Repository | None = None) -> None:
         self._plane, self._keys = plane, keys or Gate(None)
         self._settings, self._metrics = plane.settings, plane.metrics
-        self._waiting: set[asyncio.Timeout] = set()
-        self._coming: set[asyncio.Timeout] = set()
-        self._stopping = False
+        self._incoming = Incoming(plane)
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own lines about a busy port say nothing that we do not
         self._grpc: Any = extras.need("grpc", extra="grpc")
         aio: Any = extras.need("grpc.aio", extra="grpc")
@@ -80,6 +79,7 @@ class Endpoint:
                 ("grpc.max_receive_message_length", plane.settings.max_body_bytes + ROOM),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.so_reuseport", 0),  # or two servers would share a port, and each get some of the requests
+                ("grpc.http2.bdp_probe", 0),  # or more than 64 kB of a message would come in before anybody reads it
                 ("grpc.keepalive_time_ms", KEEP_ALIVE * 1000),  # who has gone without a word holds no stream
             ],
             maximum_concurrent_rpcs=plane.settings.max_connections,
@@ -140,12 +140,7 @@ class Endpoint:
         A stream that is between its questions, be it for hours, ends now; one that still gets answers, after them; a
         message that is still coming in has PATIENCE.
         """
-        self._stopping = True
-        until = asyncio.get_running_loop().time() + PATIENCE
-        for waited, most in ((self._waiting, 0.0), (self._coming, until)):
-            for one in waited:
-                if not one.expired():
-                    one.reschedule(min(most, one.when() or most))
+        self._incoming.stop(PATIENCE)
         # gRPC's own stop ends calls that it has not handed over yet as CANCELLED, which no client takes for "try again"
         await asyncio.sleep(min(LAME_DUCK, grace))
         await self._server.stop(max(0.0, grace - LAME_DUCK))
@@ -154,69 +149,45 @@ class Endpoint:
         made = classes()
         kind = made[f"{name}Request"]
 
-        async def guarded(messages: AsyncIterator[bytes], context: Any) -> Any:
+        async def guarded(_: object, context: Any) -> Any:
             try:
-                self._admit(context, scope_of(name))
-                if self._stopping and name == "ModelInfer":
+                key = self._admit(context, scope_of(name))
+                if self._incoming.stopping and name == "ModelInfer":
                     self._metrics.rejected("not_ready")
                     raise NotReady(STOPPING)
-                return await handler(_read(kind, await self._only(messages)), context)
+                return await handler(_read(kind, await self._incoming.only(context, key)), context)
             except Exception as error:  # noqa: BLE001 - a defect of modelkeep, and the server must outlive it
-                await self._refuse(context, error)
+                refused = self._refusal(error)
+            return await context.abort(*refused)
 
         serialize = made[f"{name}Response"].SerializeToString
         # to gRPC a stream of one message, or it would take the whole of a stranger's before anybody is asked
         return self._grpc.stream_unary_rpc_method_handler(guarded, response_serializer=serialize)
 
-    async def _only(self, messages: AsyncIterator[bytes]) -> bytes:
-        """The message of a call, which is read from here on. Raises TooLate for one that is slow, BadInput for none."""
-        seconds = self._plane.settings.request_timeout
-        try:
-            async with asyncio.timeout(seconds) as coming:
-                self._coming.add(coming)
-                message = await anext(messages, None)
-        except TimeoutError:
-            if self._stopping:
-                raise NotReady(STOPPING) from None
-            raise TooLate(f"the message took longer than {seconds:g} s (request_timeout); send less") from None
-        finally:
-            self._coming.discard(coming)
-        if message is None:
-            raise BadInput("the call ended without a message; send one")
-        return message
-
     def _stream(self, name: str, handler: Streamed, asked: Any, answered: Any) -> Any:
-        async def guarded(messages: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
+        async def guarded(_: object, context: Any) -> AsyncIterator[Any]:
             try:
                 self._admit(context, scope_of(name))
-                async for answer in handler(self._each(name, asked, messages, context), context):
-                    yield answer
+                with self._incoming.stream():
+                    async for answer in handler(self._each(name, asked, context), context):
+                        yield answer
+                return
             except Exception as error:  # noqa: BLE001 - a defect of modelkeep, and the server must outlive it
-                await self._refuse(context, error)
+                refused = self._refusal(error)
+            await context.abort(*refused)
 
         return self._grpc.stream_stream_rpc_method_handler(guarded, response_serializer=answered.SerializeToString)
 
-    async def _each(self, name: str, kind: Any, messages: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
+    async def _each(self, name: str, kind: Any, context: Any) -> AsyncIterator[Any]:
         """The messages of a stream. Each but the first, for which the stream was let in, is let in by itself: a key
         may have been revoked meanwhile, and its rate counts questions.
         """
         first = True
-        while (message := await self._next(messages)) is not None:
+        while (message := await self._incoming.next(context)) is not None:
             if not first:
                 self._admit(context, scope_of(name))
             first = False
             yield _read(kind, message)
-
-    async def _next(self, messages: AsyncIterator[bytes]) -> bytes | None:
-        """The next message of a stream, however late; None after the last. Raises NotReady once the server stops."""
-        try:
-            async with asyncio.timeout(0.0 if self._stopping else None) as waiting:
-                self._waiting.add(waiting)
-                return await anext(messages, None)
-        except TimeoutError:
-            raise NotReady(STOPPING) from None
-        finally:
-            self._waiting.discard(waiting)
 
     def _reflection(self) -> dict[str, Any]:
         """What the services are, for a client that has no .proto file."""
@@ -226,23 +197,30 @@ class Endpoint:
         asked, answered = messages.ServerReflectionRequest, messages.ServerReflectionResponse
         return {DESCRIBE: self._stream(DESCRIBE, servicer.ServerReflectionInfo, asked, answered)}
 
-    async def _refuse(self, context: Any, error: Exception) -> None:
-        """A status code with one sentence; a defect's traceback goes to the log, never to a client."""
-        if isinstance(error, ModelkeepError):
-            later = math.ceil(error.retry_after * 1000) if isinstance(error, Overloaded) else None
-            trailer = () if later is None else ((PUSHBACK, str(later)),)
-            code = next(code for kind, code in STATUS if isinstance(error, kind))
-            await context.abort(getattr(self._grpc.StatusCode, code), str(error)[:LONGEST], trailer)
+    def _refusal(self, error: Exception) -> tuple[Any, str, Trailer]:
+        """What abort takes: a status code and one sentence; a defect's traceback goes to the log, never to a client.
+
+        The error forgets where it was raised: in a cycle with those frames it would keep messages of many megabytes.
+        """
+        status, trailer = self._grpc.StatusCode, Trailer()
         if isinstance(error, self._grpc.aio.AbortError):
             raise error
-        _log.error("a gRPC request failed", exc_info=error)
-        said = "the server failed on this request; its log says why"
-        await context.abort(self._grpc.StatusCode.INTERNAL, said)
+        if isinstance(error, ModelkeepError):
+            if isinstance(error, Overloaded):
+                trailer = ((PUSHBACK, str(math.ceil(error.retry_after * 1000))),)
+            code = next(code for kind, code in STATUS if isinstance(error, kind))
+            refused = getattr(status, code), str(error)[:LONGEST], trailer
+        else:
+            _log.error("a gRPC request failed", exc_info=error)
+            refused = status.INTERNAL, "the server failed on this request; its log says why", trailer
+        error.__traceback__ = error.__context__ = error.__cause__ = None
+        return refused
 
-    def _admit(self, context: Any, scope: str) -> None:
+    def _admit(self, context: Any, scope: str) -> str:
+        """The name of the caller's key. Raises what Gate.admit does."""
         given = dict(context.invocation_metadata() or ()).get("authorization")
         try:
-            self._keys.admit(given, scope)
+            return self._keys.admit(given, scope)
         except ModelkeepError as error:
             self._metrics.rejected("rate" if isinstance(error, Overloaded) else "key")
             raise

@@ -116,11 +116,13 @@ class Handlers:
             version=_version(message.model_version),
             trace=str(given.get(TRACE, "")),
         )
+        raw = bool(message.raw_input_contents) or not message.inputs
+        del message  # the inputs are a copy, and a request may wait for long
         reply = await self.plane.infer(request)
         if asked.classes:
             answered = self.plane.router(reply.model).loaded.get(reply.version)
             reply = classified(reply, asked.classes, answered)
-        return encode(reply, raw=bool(message.raw_input_contents) or not message.inputs)
+        return encode(reply, raw=raw)
 
     async def model_stream_infer(self, messages: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
         """Answers in the order of the questions, AHEAD of them at work at a time; an error ends its question only."""

@@ -1,23 +1,31 @@
-"""Callers over gRPC whose message does not come, or not whole: strangers are told so before it, others are not awaited
-for ever.
+"""Callers over gRPC whose message does not come, or not whole, or who send too many large ones at a time: strangers are
+told so before it, others are not awaited for ever, and none keeps the small ones of others from being answered.
 """
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from modelkeep.serve import grpc_incoming
 from modelkeep.serve.grpc_handlers import AHEAD
+from modelkeep.serve.grpc_incoming import AT_ONCE
 from modelkeep.serve.keys import Ring
 from modelkeep.serve.messages import METHODS, SERVICE, STREAM
 from modelkeep.settings import Settings
-from tests.serve.grpc.client import WAIT, Connect, grpc, question
+from modelkeep.types import Model, Request
+from tests.serve.grpc.client import WAIT, Client, Connect, grpc, question
+from tests.serve.test_promises import serving
 from tests.waiting import until
 
 
@@ -78,3 +86,143 @@ def test_a_stream_that_its_client_leaves_costs_no_place(connect: Connect, fakes:
         until(lambda: limits.requests == 0)
     finally:
         fake.gate.set()
+
+
+CROWDED = (
+    "2 messages that take their time are coming in already, as many as fit in max_queue_bytes; send it again later"
+)
+TWO = Settings(max_body_bytes=1_000_000, max_queue_bytes=2_000_000)
+
+
+class Late:
+    """Messages that come once ``over`` is set; each call of it is another one."""
+
+    def __init__(self) -> None:
+        self.over = threading.Event()
+
+    def __call__(self) -> Iterator[bytes]:
+        self.over.wait(2 * WAIT)
+        yield question(id="late").SerializeToString()
+
+    def call(self, channel: Any, **options: Any) -> Any:
+        return channel.stream_unary(f"/{SERVICE}/ModelInfer").future(self(), timeout=WAIT, **options)
+
+
+@pytest.fixture
+def late(monkeypatch: pytest.MonkeyPatch) -> Iterator[Late]:
+    monkeypatch.setattr(grpc_incoming, "LOOK", 0.01)
+    made = Late()
+    yield made
+    made.over.set()
+
+
+def told(asked: Any) -> tuple[str, str]:
+    return asked.code().name, asked.details()
+
+
+def test_messages_that_do_not_come_leave_room_for_small_ones(connect: Connect, late: Late) -> None:
+    channel, running = connect(TWO)
+    slow = [late.call(channel) for _ in range(AT_ONCE + 8)]
+    client = Client(channel)
+    assert [client.ask(question(id=str(n))).id for n in range(20)] == [str(n) for n in range(20)]
+    ended = [one for one in slow if one.done()]
+    assert {told(one) for one in ended} == {("RESOURCE_EXHAUSTED", CROWDED)}
+    assert dict(ended[0].trailing_metadata()) == {"grpc-retry-pushback-ms": "1000"}
+    assert f'rejections_total{{reason="queue_bytes"}} {len(ended)}.0' in running.plane.metrics.render().decode()
+    late.over.set()
+    assert sum(one.exception() is None for one in slow) >= 2, "those that came first had a place"
+
+
+def test_who_sends_the_most_gives_way(connect: Connect, late: Late, tmp_path: Path) -> None:
+    ring = Ring(tmp_path / "keys.json")
+    greedy, other = ([("authorization", f"Bearer {ring.add(name, ['infer'])}")] for name in ("greedy", "other"))
+    channel, _ = connect(TWO, ring)
+    many = [late.call(channel, metadata=greedy) for _ in range(AT_ONCE)]
+    time.sleep(0.1)
+    assert not any(one.done() for one in many), "nobody else waits"
+    one = late.call(channel, metadata=other)
+    many += [late.call(channel, metadata=greedy) for _ in range(2 * AT_ONCE)]
+    until(lambda: sum(one.done() for one in many) >= 2 * AT_ONCE)
+    assert {told(one) for one in many if one.done()} == {("RESOURCE_EXHAUSTED", CROWDED)}
+    late.over.set()
+    assert one.result()
+
+
+def test_who_is_slow_gives_way_to_who_is_not(connect: Connect, late: Late, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grpc_incoming, "SLOW", 20)
+    channel, _ = connect(TWO)
+    first = [late.call(channel) for _ in range(2)]
+    rest = []
+    while not all(one.done() for one in first):
+        rest.append(late.call(channel))
+        time.sleep(0.005)
+        assert len(rest) < 2000
+    assert {told(one) for one in first} == {("RESOURCE_EXHAUSTED", CROWDED)}
+
+
+def test_streams_are_bounded(connect: Connect, late: Late) -> None:
+    channel, running = connect(Settings(max_streams=1))
+    stream, one = channel.stream_stream(f"/{SERVICE}/{STREAM}"), [question().SerializeToString()]
+    first = stream(iter(one), timeout=WAIT)
+    next(first)  # and it may go on as long as it likes
+    waiting = stream(late(), timeout=WAIT)
+    with pytest.raises(grpc.RpcError) as caught:
+        [list(stream(iter(one), timeout=WAIT)) for _ in range(1000)]
+    said = "1 streams are open, the most this server takes (max_streams); try again later"
+    assert told(caught.value) == ("RESOURCE_EXHAUSTED", said)
+    assert 'rejections_total{reason="streams"} 1.0' in running.plane.metrics.render().decode()
+    waiting.cancel()
+
+    def answers() -> bool:
+        with contextlib.suppress(grpc.RpcError):
+            return bool(list(stream(iter(one), timeout=WAIT)))
+        return False
+
+    until(answers)
+
+
+def test_a_refused_message_is_gone_before_anybody_looks_for_garbage(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error is in a cycle with the frames that it was raised in, which know the message."""
+
+    def requests() -> int:
+        return sum(isinstance(one, Request) for one in gc.get_objects())
+
+    channel, running = connect()
+    monkeypatch.setattr(running.plane.limits, "max_requests", 0)
+    ask, one = channel.unary_unary(f"/{SERVICE}/ModelInfer").future, question().SerializeToString()
+    gc.collect()
+    gc.disable()
+    try:
+        before = requests()
+        assert {ask(one, timeout=WAIT).code().name for _ in range(8)} == {"RESOURCE_EXHAUSTED"}
+        until(lambda: requests() == before, 5.0)
+    finally:
+        gc.enable()
+
+
+def test_many_large_messages_at_a_time_take_little_memory(tricky: Callable[..., Model]) -> None:
+    """Sixty of 8 MB, where two fit: all would be read at a time, and be kept with the error that they met."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    settings = {"grpc_port": port, "max_body_bytes": 8_000_000, "max_queue_bytes": 16_000_000, "collect": False}
+    large = question(*[1.0] * 1_990_000, raw=True).SerializeToString()
+    found: Counter[str] = Counter()
+
+    def send() -> None:
+        with grpc.insecure_channel(f"127.0.0.1:{port}", options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+            found[refused(channel, "ModelInfer", iter([large]))[0]] += 1
+
+    with serving(tricky(), settings) as server:
+        before, peak = server.memory(), 0
+        senders = [threading.Thread(target=send) for _ in range(60)]
+        for sender in senders:
+            sender.start()
+        while any(sender.is_alive() for sender in senders):
+            peak = max(peak, server.memory())
+            time.sleep(0.002)
+    assert set(found) <= {"INVALID_ARGUMENT", "RESOURCE_EXHAUSTED"}, found
+    assert found.total() == 60
+    assert peak - before < 3 * (2 + AT_ONCE) * 8_000_000, "each as it came, as a message and as what gRPC has freed"

@@ -130,7 +130,7 @@ def test_a_message_that_is_still_coming_in_is_not_awaited_for_long(
     with both.running, both.channel() as channel:
         caller = threading.Thread(target=call, args=(channel,))
         caller.start()
-        while not both.running.service._grpc._coming:  # type: ignore[union-attr]
+        while not both.running.service._grpc._incoming._coming:  # type: ignore[union-attr]
             time.sleep(0.005)
         began = time.monotonic()
         both.running.stop()
