@@ -36,9 +36,11 @@ class Pace:
         return start + slope * rows
 
     def wait(self, rows: int, requests: int, max_batch: int, workers: int) -> float:
-        """Seconds until so many rows, waiting in so many requests, have run in batches on so many workers."""
+        """Seconds until one more would run, where so many rows wait in so many requests for so many workers: it shares
+        the last run, where that has room.
+        """
         if not requests:
             return 0.0
         each = max(rows / requests, 1.0)
         batch = max(int(max_batch // each), 1) * each
-        return (rows / batch) * self.run(round(batch)) / workers
+        return (rows // batch) * self.run(round(batch)) / workers

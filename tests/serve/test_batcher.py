@@ -390,7 +390,9 @@ def test_what_an_answer_is_expected_to_take(fakes: SimpleNamespace, row: Any) ->
         first = submit(batcher, row(0))
         await entered(runner)
         assert batcher.expected() == pytest.approx(2, abs=0.5)
-        rest = [submit(batcher, row(i)) for i in range(4)]
+        rest = [submit(batcher, row(0))]
+        assert batcher.expected() <= 2, "it shares the run of the one that waits"
+        rest += [submit(batcher, row(i)) for i in range(1, 4)]
         assert batcher.expected() == pytest.approx(4, abs=0.5)
         runner.gate.set()
         await asyncio.gather(first.answer, *(p.answer for p in rest))

@@ -40,6 +40,12 @@ def test_pace_forgets() -> None:
     assert pace.run(4) == pytest.approx(0.1, rel=0.1)
 
 
+def test_who_shares_the_last_run_waits_for_those_before_it_only() -> None:
+    pace = Pace()
+    pace.observe(4, 0.2)
+    assert [round(pace.wait(n, n, 4, 1), 6) for n in (1, 3, 4, 7, 8)] == [0.0, 0.0, 0.2, 0.2, 0.4]
+
+
 def test_the_wait_counts_batches_and_workers() -> None:
     pace = Pace()
     pace.observe(4, 0.2)
