@@ -244,6 +244,22 @@ def test_only_who_is_refused_for_the_promise_says_that_others_will_be(
     run(main())
 
 
+@pytest.mark.parametrize(("p99", "seconds"), [(0.5, 2.0), (None, 1.0)])
+def test_a_promise_goes_by_twice_the_time_of_the_warm_up_until_runs_are_measured(
+    fakes: SimpleNamespace, p99: float | None, seconds: float
+) -> None:
+    async def main() -> None:
+        live = serve(Plane(Settings()), 1, fakes.Fake(), p99=p99, paces=[(1, 1.0), (32, 1.0)])
+        assert live.batcher.expected() == 0, "an idle server refuses nobody"
+        assert live.batcher.pace.run(32) == pytest.approx(seconds)
+        for _ in range(60):
+            live.batcher.pace.observe(32, 1.0)
+        assert live.batcher.pace.run(32) == pytest.approx(1.0, rel=0.1)
+        await live.close()
+
+    run(main())
+
+
 def test_cancelled_requests_leave_no_trace_but_a_count(fakes: SimpleNamespace) -> None:
     async def main() -> None:
         log = Log()
