@@ -21,7 +21,6 @@ from modelkeep.data.views import View
 from modelkeep.errors import BadData, NotFound
 
 if TYPE_CHECKING:
-    from modelkeep.data.traffic import Exchange
     from modelkeep.types import Array, Signature, TensorSpec
 
 TRUTH = ("labels", "label", "y")
@@ -135,39 +134,6 @@ def _stacked(a: Dataset, b: Dataset) -> dict[str, Any]:
     return {name: View([array, b.inputs[name]], every) for name, array in a.inputs.items()}
 
 
-def from_exchanges(exchanges: Sequence[Exchange], source: str = "captured traffic") -> Dataset:
-    """Captured requests as rows, in their order; labelled where every one of them is.
-
-    A request whose inputs were not kept, or whose labels are not one a row, is left out, and so is a row whose label is
-    None, empty or NaN. Sequences are padded to the longest where they have a mask (``lengths.joined``). BadData when
-    none is left, or they differ in other ways.
-    """
-    kept = [e for e in exchanges if e.inputs]
-    labelled = bool(kept) and all(e.label is not None for e in kept)
-    if labelled:
-        kept = [e for e in kept if _one_a_row(e.label, len(next(iter(e.inputs.values()))))]  # type: ignore[union-attr]
-    if not kept:
-        raise BadData(f"{source} has no rows")
-    try:
-        inputs = lengths.joined([e.inputs for e in kept if e.inputs])
-    except (KeyError, ValueError) as error:
-        raise BadData(
-            f"the requests of {source} differ in their inputs, so they cannot be rows of one set: {error}"
-        ) from error
-    if not labelled:
-        return Dataset(inputs, None, source)
-    labels = np.concatenate([np.reshape(e.label, -1) for e in kept])
-    known = np.array([label is not None and str(label).lower() not in ("", "nan") for label in labels.tolist()])
-    if not known.all():  # else they would be copied, and pictures are large
-        inputs = {name: array[known] for name, array in inputs.items()}
-    return Dataset(inputs, _truth(labels[known], source), source)
-
-
-def _one_a_row(label: object, rows: int) -> bool:
-    each = label if isinstance(label, list) else [label]
-    return len(each) == rows and not any(isinstance(one, list) for one in each)
-
-
 def read(path: Path, signature: Signature | None = None, *, mapped: bool = False) -> Dataset:
     """Rows of an .npz or a .csv file, or of a folder of sampled traffic, fitted to ``signature`` where one is given.
 
@@ -278,7 +244,7 @@ def _read_npz(path: Path, signature: Signature | None, *, mapped: bool) -> Datas
         raise BadData(f"{path} cannot be read as an .npz file{hint or f': {error}'}") from error
     taken = {t.name for t in signature.inputs} if signature else set()
     truth = next((name for name in TRUTH if name in arrays and name not in taken), None)
-    labels = None if truth is None else _truth(arrays.pop(truth), str(path))
+    labels = None if truth is None else truth_of(arrays.pop(truth), str(path))
     return Dataset(arrays, labels, str(path))
 
 
@@ -302,7 +268,7 @@ def _read_csv(path: Path, signature: Signature | None) -> Dataset:
             cells = list(_columns(path, wanted, np.float64).T)
         except ValueError:  # some hold text, or nothing
             cells = [_column(column) for column in _columns(path, wanted, str).T]
-        labels = _truth(_columns(path, at, str)[:, 0], str(path)) if at else None
+        labels = truth_of(_columns(path, at, str)[:, 0], str(path)) if at else None
     except (UnicodeDecodeError, ValueError, csv.Error) as error:
         raise BadData(f"{path} cannot be read as a .csv file with a header: {error}") from error
     return _shaped({header[i]: column for i, column in zip(wanted, cells, strict=True)}, labels, path, signature)
@@ -344,7 +310,7 @@ def _columns(path: Path, columns: Sequence[int], dtype: type) -> Array:
     return found
 
 
-def _truth(labels: Array, source: str) -> Array:
+def truth_of(labels: Array, source: str) -> Array:
     """Class numbers as int64 wherever they are whole numbers, in text and floats too; one column is flattened."""
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
@@ -352,7 +318,7 @@ def _truth(labels: Array, source: str) -> Array:
         if np.any(labels == "") or np.any(np.char.lower(labels.astype(str)) == "nan"):
             raise BadData(f"{source} has rows without a label; remove them")
         try:
-            return _truth(labels.astype(np.float64), source)
+            return truth_of(labels.astype(np.float64), source)
         except ValueError:
             return labels.astype(str)
     if labels.dtype.kind == "f":

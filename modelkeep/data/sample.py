@@ -7,14 +7,16 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelkeep.data import labels, sample_files, traffic
-from modelkeep.data.dataset import Dataset, from_exchanges
+from modelkeep.data.dataset import Dataset
+from modelkeep.data.exchanged import Labelled, from_exchanges
 from modelkeep.data.masks import Masks
 from modelkeep.data.packed import size_of
 from modelkeep.data.sample_files import Group
@@ -37,6 +39,8 @@ WINDOW, CPU = 2.0, 0.02
 LEAST = 1e-5
 NEWEST = 50_000
 """Requests that ``read`` gives at most."""
+PART_BYTES = 16 * 1024**2
+"""Of captured requests that are read at a time, to be rows."""
 
 _log = logging.getLogger(__name__)
 
@@ -238,15 +242,25 @@ def read(
     requests only; without ``arrays``, inputs and outputs are None. Raises NotFound, BadData, MissingExtra.
     """
     found: list[Exchange] = []
-    for path in reversed(sample_files.files(folder, model)):
-        if len(found) >= limit or not sample_files.since(path, since):
+    for path in _paths(folder, model, since):
+        if len(found) >= limit:
             break
-        with suppress(FileNotFoundError):  # a server that trims meanwhile
-            if ids is not None and not any(one in ids for one in sample_files.ids(path)):
-                continue
-            exchanges = sample_files.decode(path, arrays=arrays)
-            found[:0] = [e for e in exchanges if e.at >= since and (ids is None or e.id in ids)]
+        found[:0] = _of(path, since, arrays=arrays, ids=ids)
     return sorted(found, key=lambda exchange: exchange.at)[-limit:]
+
+
+def _paths(folder: Path, model: str | None, since: float) -> Iterator[Path]:
+    """The files with requests from then on, the newest first. Raises NotFound, BadData."""
+    return takewhile(lambda path: sample_files.since(path, since), reversed(sample_files.files(folder, model)))
+
+
+def _of(path: Path, since: float, *, arrays: bool = True, ids: Collection[str] | None = None) -> list[Exchange]:
+    """Those of one file; none where a server has trimmed it meanwhile."""
+    with suppress(FileNotFoundError):
+        if ids is None or any(one in ids for one in sample_files.ids(path)):
+            exchanges = sample_files.decode(path, arrays=arrays)
+            return [e for e in exchanges if e.at >= since and (ids is None or e.id in ids)]
+    return []
 
 
 def rows(folder: Path, model: str | None = None, truth: Mapping[str, Any] | None = None) -> Dataset:
@@ -267,16 +281,20 @@ def labelled(captured: Path, folder: str, model: str, *, since: float = 0.0, lim
     is none or a file is damaged, MissingExtra.
     """
     known, sampled = _labelled(captured, folder, model, since)
-    if limit and len(known) + len(sampled) > limit:
-        since = sorted(e.at for e in (*known, *sampled))[-limit]
-    found = traffic.read(captured, model, since=since, labelled=True)
-    truth = {e.id: e.label for e in sampled if e.at >= since}
-    with suppress(NotFound):
-        found += _joined(_answered(read(Path(folder), model, since=since, ids=truth)), truth) if truth else []
-    if not found:
+    chosen = sorted((*known, *sampled), key=lambda exchange: exchange.at)[-limit if limit else 0 :]
+    if not chosen:
         raise BadData(_unlabelled(captured, model, since))
-    found.sort(key=lambda exchange: exchange.at)
-    return from_exchanges(found[-limit:] if limit else found, source=f"labelled traffic of {model}")
+    if len(chosen) < len(known) + len(sampled):
+        since = chosen[0].at
+    wanted = {(e.id, e.at) for e in chosen}
+    rows = Labelled(most_rows(e.label for e in chosen), f"labelled traffic of {model}")
+    for part in traffic.parts(captured, model, since=since, max_bytes=PART_BYTES):
+        rows.take([e for e in part if (e.id, e.at) in wanted])
+    kept = {e.id: e.label for e in sampled if (e.id, e.at) in wanted}
+    with suppress(NotFound):
+        for path in reversed(list(_paths(Path(folder), model, since))) if kept else ():
+            rows.take(_joined(_answered(_of(path, since, ids=kept)), kept))
+    return rows.dataset()
 
 
 def truth(captured: Path, folder: str, model: str, *, since: float = 0.0) -> dict[tuple[str, float], Any]:

@@ -6,7 +6,7 @@ import json
 import queue
 import sqlite3
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
@@ -297,6 +297,14 @@ def read(
         except sqlite3.Error as error:
             raise trouble(path, error) from error
     return [_exchange(row) for row in (reversed(rows) if newest else rows)]
+
+
+def parts(path: Path, model: str, *, since: float, max_bytes: int) -> Iterator[list[Exchange]]:
+    """What ``read`` gives of labelled ones since then, a part at a time: one is read when the one before was taken."""
+    after = 0
+    while part := read(path, model, after=after, since=since, labelled=True, max_bytes=max_bytes):
+        after = part[-1].row
+        yield part
 
 
 def _within(found: Iterable[Any], max_bytes: int) -> list[Any]:

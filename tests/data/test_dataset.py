@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from modelkeep.data.dataset import Dataset, columns, concat, fit, from_exchanges, read, write
-from modelkeep.data.traffic import Exchange
+from modelkeep.data.dataset import Dataset, columns, concat, fit, read, write
 from modelkeep.errors import BadData, NotFound
 from modelkeep.types import Signature, TensorSpec
 
@@ -261,64 +259,3 @@ class TestFit:
         given = Dataset({"a": np.zeros((2, 4), np.float32), "b": np.array([0.5, 1.0])}, None, "x")
         with pytest.raises(BadData, match="'b' of x is float64, which cannot become int64"):
             fit(given, TWO)
-
-
-class TestTraffic:
-    def exchange(self, inputs: dict | None, label: object = None) -> Exchange:
-        return Exchange("id", 0.0, "m", 1, "live", "ok", 0.01, inputs, None, label=label)
-
-    def test_requests_of_several_rows_become_rows_with_their_labels(self) -> None:
-        one = self.exchange({"x": np.zeros((1, 4))}, 3)
-        two = self.exchange({"x": np.ones((2, 4))}, [4, 5])
-        found = from_exchanges([one, two], source="captured")
-        assert found.inputs["x"][:, 0].tolist() == [0.0, 1.0, 1.0]
-        assert found.labels is not None
-        assert found.labels.tolist() == [3, 4, 5]
-        assert found.source == "captured"
-
-    def test_large_inputs_are_copied_once(self) -> None:
-        given = [self.exchange({"x": np.zeros((1, 3, 224, 224), np.float32)}, at) for at in range(20)]
-        tracemalloc.start()
-        found = from_exchanges(given)
-        _, peak = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
-        assert peak < 1.2 * found.inputs["x"].nbytes
-
-    def test_requests_without_inputs_or_with_labels_for_other_rows_are_left_out(self) -> None:
-        kept = self.exchange({"x": np.zeros((1, 4))}, 3)
-        several = [self.exchange({"x": np.ones((2, 4))}, label) for label in ([[1, 2], None], [[1], [2]])]
-        found = from_exchanges([kept, self.exchange(None, 1), self.exchange({"x": np.ones((2, 4))}, 9), *several])
-        assert len(found) == 1
-
-    @pytest.mark.parametrize("empty", ["", "nan", float("nan")])
-    def test_a_label_that_says_nothing_leaves_its_row_out(self, empty: object) -> None:
-        given = [self.exchange({"x": np.full((1, 4), at)}, label) for at, label in enumerate((3, empty, 1))]
-        found = from_exchanges(given)
-        assert found.labels is not None
-        assert found.labels.tolist() == [3, 1]
-        assert found.inputs["x"][:, 0].tolist() == [0, 2]
-
-    def test_rows_whose_truth_is_not_known_are_left_out(self) -> None:
-        two = self.exchange({"x": np.arange(12.0).reshape(3, 4)}, [4, None, 5])
-        found = from_exchanges([self.exchange({"x": np.zeros((1, 4))}, 3), two])
-        assert found.inputs["x"][:, 0].tolist() == [0.0, 0.0, 8.0]
-        assert found.labels is not None
-        assert found.labels.dtype == np.int64
-        assert found.labels.tolist() == [3, 4, 5]
-
-    def test_no_labels_where_one_is_missing(self) -> None:
-        exchanges = [self.exchange({"x": np.zeros((1, 4))}, 3), self.exchange({"x": np.zeros((1, 4))})]
-        assert from_exchanges(exchanges).labels is None
-
-    def test_texts_of_different_lengths_are_rows_of_one_set(self) -> None:
-        requests = [{"ids": np.ones((1, n), np.int64), "attention_mask": np.ones((1, n), np.int64)} for n in (2, 4)]
-        found = from_exchanges([self.exchange(one, 1) for one in requests])
-        assert found.inputs["ids"].tolist() == [[1, 1, 0, 0], [1, 1, 1, 1]]
-        long = Dataset({name: np.ones((1, 6), np.int64) for name in requests[0]}, np.array([0]), "long")
-        assert concat(found, long).inputs["attention_mask"].sum(1).tolist() == [2, 4, 6]
-
-    def test_nothing_left_and_requests_that_do_not_match_are_refused(self) -> None:
-        with pytest.raises(BadData, match="captured has no rows"):
-            from_exchanges([], source="captured")
-        with pytest.raises(BadData, match="differ in their inputs"):
-            from_exchanges([self.exchange({"x": np.zeros((1, 4))}), self.exchange({"x": np.zeros((1, 5))})])

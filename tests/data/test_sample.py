@@ -100,6 +100,24 @@ class TestRows:
         assert counting < 100_000
         assert reading < 5 * 400_000
 
+    def test_they_are_in_memory_once(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sample, "PART_BYTES", 1_000_000)
+        captured = tmp_path / "traffic.db"
+        log = TrafficLog(captured, span=0)
+        for at in range(30):
+            log.offer(exchange(at, inputs={"x": np.full((1, 100_000), at, "float32")}))
+            log.flush()
+        log.close()
+        labels.record(captured, "digits", {f"r{at}": at for at in range(30)})
+        sample.labelled(captured, "", "digits", limit=1)
+        tracemalloc.start()
+        rows = sample.labelled(captured, "", "digits")
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert rows.labels is not None
+        assert rows.labels.tolist() == list(range(30)) == rows.inputs["x"][:, 7].tolist()
+        assert peak < 1.4 * rows.inputs["x"].nbytes
+
     def test_of_a_sample_the_newest_files_that_are_needed(
         self, opened: Open, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -120,7 +138,7 @@ class TestRows:
         assert rows.labels is not None
         assert rows.labels.tolist() == [1, 3]
         files = sample_files.files(folder)
-        assert read == [files[3], files[1]], "nor is one between them, in which nobody is labelled"
+        assert read == [files[1], files[3]], "nor is one between them, in which nobody is labelled"
 
     def test_labels_of_requests_without_their_inputs_are_told(self, tmp_path: Path) -> None:
         captured = tmp_path / "traffic.db"
