@@ -240,6 +240,7 @@ class Keep:
         from modelkeep.tune import machine
         from modelkeep.tune.elsewhere import tuned, untuned
 
+        names = list(dict.fromkeys(names))
         for name in names:
             if "@" in name:
                 raise Wrong(f"serve takes a model's name and follows its route; first: modelkeep promote {name}")

@@ -195,6 +195,15 @@ def test_a_rollout_is_held_to_the_promise_of_the_settings_or_to_its_own(
     assert [plan.min_accuracy for plan in plans] == [held, None]
 
 
+def test_a_model_that_is_named_twice_is_served_once(keep: Keep, added: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    served: list[list[str]] = []
+    monkeypatch.setattr("modelkeep.serve.server.serve_registry", lambda registry, names, *_, **__: served.append(names))
+    said: list[str] = []
+    keep.serve(["digits", "digits"], on_setting=said.append)
+    assert served == [["digits"]]
+    assert len(said) == 1
+
+
 def test_a_damaged_file_is_refused_by_name(keep: Keep, added: str, digits: tuple[Dataset, Dataset]) -> None:
     model: Model = keep.model(added)
     model.main.chmod(0o644)

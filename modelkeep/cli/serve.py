@@ -110,6 +110,7 @@ def serve(
 
     settings = read()
     options = {key: value for key, value in given.items() if value is not None}
+    what = tuple(dict.fromkeys(what))
 
     def ready(url: str) -> None:
         page = f", {url}/console" if mounts else ""
