@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import shlex
 import socket
 import ssl
 
@@ -40,8 +41,14 @@ def listen(host: str, port: int) -> socket.socket:
 def safely(settings: Settings) -> socket.socket:
     """``listen`` where settings say, unless that would let strangers in.
 
-    Raises BadSettings for an address beyond this machine where there are no keys, and for TLS files that do not work.
+    Raises BadSettings for an address beyond this machine where there are no keys, for a file of keys that is not there,
+    and for TLS files that do not work.
     """
+    if settings.keys and not settings.keys_file.exists():
+        raise BadSettings(
+            f"there is no file {settings.keys}, so no key would be let in; make the first with: MODELKEEP_KEYS="
+            f"{shlex.quote(settings.keys)} modelkeep keys --add NAME --scope infer, or give another file with --keys"
+        )
     if settings.tls_cert or settings.tls_key:
         certificate(settings)
     sock = listen(settings.host, settings.port)

@@ -40,3 +40,13 @@ def test_an_encrypted_key_is_told_before_anything_listens(pem: tuple[str, str], 
     locked.write_bytes(key.private_bytes(form, kind, serialization.BestAvailableEncryption(b"x")))
     with pytest.raises(BadSettings, match=r"is encrypted.*openssl pkey -in"):
         address.safely(Settings(port=0, tls_cert=pem[0], tls_key=str(locked)))
+
+
+def test_a_file_of_keys_that_is_not_there_is_told_with_how_to_make_one(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, port=0, keys=str(tmp_path / "my keys.json"))
+    with pytest.raises(
+        BadSettings, match=r"MODELKEEP_KEYS='\S+/my keys\.json' modelkeep keys --add NAME --scope infer"
+    ):
+        address.safely(settings)
+    Ring(settings.keys_file).add("web", ["infer"])
+    address.safely(settings).close()
