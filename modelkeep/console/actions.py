@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from modelkeep.errors import BadInput, Conflict
@@ -14,8 +15,9 @@ from modelkeep.types import Ref
 if TYPE_CHECKING:
     from modelkeep.console.rollouts import Runs
     from modelkeep.settings import Settings
-    from modelkeep.types import Route
 
+MOST_CHANGES = 100
+"""Changes of a route that are looked through for the one that a person saw."""
 MOST_WHY = 200
 """Characters of a reason."""
 
@@ -44,29 +46,40 @@ class Actions:
     def promote(self, asked: Asked) -> None:
         """Live at once. Raises Conflict where the route is not what the person saw."""
         with Keep(self._settings, who=asked.who) as keep:
-            _unchanged(keep.registry.route(asked.name), asked)
+            _unchanged(keep, asked)
             keep.promote(Ref(asked.name, asked.number), why=asked.why)
 
     def rollback(self, asked: Asked) -> None:
-        """The canary ends or, where there is none, the previous version comes back. Raises Conflict, No."""
+        """The canary ends, whatever its share is by now, or, where there is none, the previous version comes back.
+
+        Raises Conflict, No.
+        """
         with Keep(self._settings, who=asked.who) as keep:
-            _unchanged(keep.registry.route(asked.name), asked)
+            _unchanged(keep, asked, but="weight")
             keep.rollback(asked.name, why=asked.why)
 
     def rollout(self, asked: Asked) -> None:
         """A canary begins. Raises BadInput, BadSettings for a plan that is none, and what Runs.start raises."""
         assert asked.number is not None
         with Keep(self._settings, who=asked.who) as keep:
-            _unchanged(keep.registry.route(asked.name), asked)
+            _unchanged(keep, asked)
         self._runs.start(asked.name, asked.number, plan(asked.form), who=asked.who)
 
 
-def _unchanged(route: Route, asked: Asked) -> None:
-    if asked.form.get("revision") != str(route.revision):
-        raise Conflict(
-            f"the route of {asked.name} was changed since you opened the page, so nothing was done; look at it again, "
-            "then decide"
-        )
+def _unchanged(keep: Keep, asked: Asked, but: str = "") -> None:
+    """Raises Conflict, with who changed what, where the route is not the one that the person saw, ``but`` a field."""
+    revision, route = asked.form.get("revision"), keep.registry.route(asked.name)
+    if revision == str(route.revision):
+        return
+    changes = keep.registry.journal(asked.name, kind="route", before=sys.maxsize, limit=MOST_CHANGES)
+    seen = next((e.data["after"] for e in changes if str(e.data["after"]["revision"]) == revision), None)
+    if but and seen is not None and {**seen, "revision": 0, but: 0} == {**asdict(route), "revision": 0, but: 0}:
+        return
+    said = "".join(f": {e.who} did ({e.why})" for e in changes[-1:])
+    raise Conflict(
+        f"the route of {asked.name} was changed since you opened the page{said}; nothing was done: look at it again, "
+        "then decide"
+    )
 
 
 def plan(form: Mapping[str, str]) -> Canary:

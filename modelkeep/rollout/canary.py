@@ -6,6 +6,7 @@ same version goes on at the weight it finds. Whoever changes the route meanwhile
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -144,8 +145,8 @@ class _Rollout:
         for at in range(min(first, len(steps) - 1), len(steps)):
             try:
                 self._enter(at, steps[at])
-            except Conflict as error:
-                return self._stopped(str(error))
+            except Conflict:
+                return self._stopped()
             decision = self._watch(at)
             if decision is not None:
                 return decision
@@ -166,7 +167,7 @@ class _Rollout:
         while True:
             now = self.registry.route(self.name)
             if (now.live, now.canary, now.weight) != (self.route.live, self.route.canary, self.route.weight):
-                return self._stopped(f"the route of {self.name} was changed by somebody else")
+                return self._stopped()
             self.route = now
             self.outcomes.tell(self.judge, self.slow)
             if harm := self.judge.harmful():
@@ -221,12 +222,15 @@ class _Rollout:
         """The one write that ends it. The route's revision guards it: a person who stepped in is not overruled."""
         try:
             self.route = self.registry.set_route(wanted, why=why, who=self.who)
-        except Conflict as error:
-            return self._stopped(str(error))
+        except Conflict:
+            return self._stopped()
         return self._decide(verdict, why)
 
-    def _stopped(self, reason: str) -> Decision:
-        return self._decide("stopped", f"the rollout of {self.name}@{self.number} stopped: {reason}")
+    def _stopped(self) -> Decision:
+        """Somebody changed the route: who, and why, says the journal."""
+        *_, change = self.registry.journal(self.name, kind="route", before=sys.maxsize, limit=1)
+        why = f"{change.who} changed the route of {self.name}: {change.why}"
+        return self._decide("stopped", f"the rollout of {self.name}@{self.number} stopped: {why}")
 
     def _decide(self, verdict: str, why: str) -> Decision:
         numbers = {"requests": self.judge.requests, "slow_over_seconds": self.slow, **self.judge.numbers()}

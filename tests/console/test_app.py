@@ -122,8 +122,20 @@ def test_a_change_of_what_has_changed_meanwhile_is_not_made(keep: Keep, serve: S
     keep.promote("digits@2")
     refused = browser.client.post("/models/digits/rollback", data=fields)
     assert refused.status_code == 409
-    assert "was changed since you opened the page" in refused.text
+    assert "was changed since you opened the page: console did (promoted by hand); nothing was done" in refused.text
     assert keep.registry.route("digits").live == 2
+
+
+def test_a_canary_ends_though_it_has_another_share_by_now(keep: Keep, serve: Serve, browse: Browse) -> None:
+    browser = browse(f"{serve().url}/console")
+    share, more = ({"canary": 2, "weight": weight} for weight in (0.1, 0.5))
+    keep.registry.set_route(replace(keep.registry.route("digits"), **share), why="step 1")
+    fields = browser.fields("/models/digits/rollback")
+    keep.registry.set_route(replace(keep.registry.route("digits"), **more), why="step 2")
+    refused = browser.client.post("/models/digits/versions/2/promote", data=fields)
+    assert (refused.status_code, "did (step 2)" in refused.text) == (409, True)
+    assert browser.client.post("/models/digits/rollback", data=fields).status_code == 303
+    assert (keep.registry.route("digits").live, keep.registry.route("digits").canary) == (1, None)
 
 
 def test_what_cannot_be_done_is_said(serve: Serve, browse: Browse) -> None:

@@ -55,7 +55,8 @@ def test_a_rollout_is_begun_and_rolled_back_by_a_person(keep: Keep, runs: Runs) 
     (one,) = told(entries_of(keep, "digits"))
     assert (one.verdict, one.why) == ("rollback", "I do not like it")
     assert [share for _, share in one.steps] == [0.5, 0.0]
-    assert "stopped" in run.said[-1][1]
+    said = "the rollout of digits@2 stopped: console changed the route of digits: I do not like it"
+    assert run.said[-1][1] == said
 
 
 def test_evidence_promotes_it(keep: Keep, runs: Runs) -> None:

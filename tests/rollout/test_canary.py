@@ -160,7 +160,7 @@ class TestOthersMayStepIn:
         world.then = step_in
         decision = run(LABELLED, world)
         assert decision.verdict == "stopped"
-        assert "the route of digits was changed by somebody else" in decision.why
+        assert decision.why == "the rollout of digits@2 stopped: person changed the route of digits: by hand"
         for field, value in change.items():
             assert getattr(registry.kept, field) == value
 
