@@ -58,6 +58,7 @@ class Connection(HttpToolsProtocol):
         if len(self.connections) > self.settings.max_connections:
             most = self.settings.max_connections
             self._refuse(503, f"{most} connections are open, the most this server takes (max_connections)")
+            self.connections.discard(self)  # over TLS it stays until the client says goodbye, and takes no place
             return
         self._expect_head()
 

@@ -12,9 +12,10 @@ from types import SimpleNamespace
 import pytest
 import trustme
 
-from modelkeep.serve import connection
+from modelkeep.serve import connection, handshake
 from modelkeep.serve.server import Running
 from modelkeep.settings import Settings
+from tests.waiting import until
 
 ALIVE = b"GET /v2/health/live HTTP/1.1\r\nhost: x\r\n\r\n"
 
@@ -45,7 +46,10 @@ def closed(sock: socket.socket) -> bool:
         return True
 
 
-def test_silent_clients_are_counted_and_let_go(server: Running, authority: trustme.CA) -> None:
+def test_silent_clients_are_counted_and_let_go(
+    server: Running, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handshake, "GUESTS", 0)
     silent = [connect(server) for _ in range(4)]
     time.sleep(0.1)
     began = time.monotonic()
@@ -55,15 +59,38 @@ def test_silent_clients_are_counted_and_let_go(server: Running, authority: trust
     for sock in silent:
         assert closed(sock)
         sock.close()
-    answer, until = b"", time.monotonic() + 20
-    while not answer and time.monotonic() < until:  # a moment passes before their places are free
-        with (
-            contextlib.suppress(OSError),
-            trusting(authority).wrap_socket(connect(server), server_hostname="127.0.0.1") as sock,
-        ):
-            sock.sendall(ALIVE)
-            answer = sock.recv(1000)
-    assert answer.startswith(b"HTTP/1.1 200")
+    # a moment passes before their places are free
+    until(lambda: answered(server, authority).startswith(b"HTTP/1.1 200"))
+
+
+def answered(server: Running, authority: trustme.CA) -> bytes:
+    """The begin of an answer to a client that comes now; none where it is cut off."""
+    with (
+        contextlib.suppress(OSError),
+        trusting(authority).wrap_socket(connect(server), server_hostname="127.0.0.1") as sock,
+    ):
+        sock.sendall(ALIVE)
+        return sock.recv(1000)
+    return b""
+
+
+def test_one_too_many_is_told_so_and_takes_no_place(
+    server: Running, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handshake, "GUESTS", 2)
+    monkeypatch.setattr(handshake, "STAY", 20.0)
+    with contextlib.ExitStack() as stack:
+        kept = [trusting(authority).wrap_socket(connect(server), server_hostname="127.0.0.1") for _ in range(4)]
+        for sock in kept:
+            stack.enter_context(sock).sendall(ALIVE)
+            assert sock.recv(1000).startswith(b"HTTP/1.1 200")
+        for _ in range(2):
+            told = answered(server, authority)
+            assert told.startswith(b"HTTP/1.1 503")
+            assert b"4 connections are open, the most this server takes (max_connections)" in told
+        assert answered(server, authority) == b"", "no more are told at a time"
+        kept[0].close()
+        until(lambda: answered(server, authority).startswith(b"HTTP/1.1 200"))
 
 
 def test_what_comes_with_the_last_words_of_the_handshake_is_answered(server: Running, authority: trustme.CA) -> None:
