@@ -80,6 +80,8 @@ class Endpoint:
                 ("grpc.max_send_message_length", -1),
                 ("grpc.so_reuseport", 0),  # or two servers would share a port, and each get some of the requests
                 ("grpc.http2.bdp_probe", 0),  # or more than 64 kB of a message would come in before anybody reads it
+                ("grpc.max_allowed_incoming_connections", plane.settings.max_connections),
+                ("grpc.server_handshake_timeout_ms", int(plane.settings.head_timeout * 1000)),
                 ("grpc.keepalive_time_ms", KEEP_ALIVE * 1000),  # who has gone without a word holds no stream
             ],
             maximum_concurrent_rpcs=plane.settings.max_connections,

@@ -28,16 +28,17 @@ PATIENCE = 5.0
 """Seconds that a request which is still coming in has at the end; whoever runs the server may kill it after 30."""
 
 
-def _within(settings: Settings) -> Settings:
-    """No more connections than the system has files for."""
-    return replace(settings, max_connections=connections(settings.max_connections))
+def within(settings: Settings) -> Settings:
+    """No more connections, of HTTP and of gRPC, than the system has files for."""
+    protocols = 2 if settings.grpc_port else 1
+    return replace(settings, max_connections=connections(protocols * settings.max_connections) // protocols)
 
 
 class Listener(uvicorn.Server):
     """uvicorn, with signals left to us, and an end in which a client with a kept connection loses nothing."""
 
     def __init__(self, plane: Plane, app: Any, direct: Direct | None = None) -> None:
-        self.plane, settings = plane, _within(plane.settings)
+        self.plane, settings = plane, plane.settings
         self._protocol = bounded(settings, plane.metrics.rejected, direct)
         self._tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH) if settings.tls_cert else None
         if self._tls is not None:
@@ -90,7 +91,7 @@ class Listener(uvicorn.Server):
         if self._tls is not None:
             certificate(settings)
             show_certificate(settings, self._tls)
-        self._protocol.settings = _within(settings)
+        self._protocol.settings = within(settings)
 
     async def drain(self) -> None:
         """Accept no more; let every reply say 'close'; then have idle connections closed."""

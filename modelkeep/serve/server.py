@@ -31,7 +31,7 @@ from modelkeep.serve.direct import Direct
 from modelkeep.serve.door import Door, Mount
 from modelkeep.serve.follow import Follower, Machine
 from modelkeep.serve.keys import gate
-from modelkeep.serve.listener import Listener
+from modelkeep.serve.listener import Listener, within
 from modelkeep.serve.plane import SWITCH, Plane
 from modelkeep.serve.repository import Repository
 from modelkeep.serve.settled import settle, share_arenas, tidy
@@ -165,7 +165,7 @@ class Service:
 
     async def run(self, stop: asyncio.Event, on_ready: OnReady | None = None) -> None:
         """Until ``stop`` is set; then answer what was accepted, and end. Raises what keeps the source from starting."""
-        settings = self.settings
+        settings = within(self.settings)
         kept = None
         if self.traffic is not None and settings.capture_share > 0:
             kept = TrafficLog(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from modelkeep.errors import BadSettings
-from modelkeep.serve import address
+from modelkeep.serve import address, listener
 from modelkeep.serve.keys import Ring
 from modelkeep.settings import Settings
 
@@ -50,3 +50,9 @@ def test_a_file_of_keys_that_is_not_there_is_told_with_how_to_make_one(tmp_path:
         address.safely(settings)
     Ring(settings.keys_file).add("web", ["infer"])
     address.safely(settings).close()
+
+
+def test_http_and_grpc_share_the_files_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener, "connections", lambda wanted: min(wanted, 12))
+    assert listener.within(Settings(max_connections=10)).max_connections == 10
+    assert listener.within(Settings(max_connections=10, grpc_port=1)).max_connections == 6

@@ -22,9 +22,10 @@ from modelkeep.serve.grpc_handlers import AHEAD
 from modelkeep.serve.grpc_incoming import AT_ONCE
 from modelkeep.serve.keys import Ring
 from modelkeep.serve.messages import METHODS, SERVICE, STREAM
+from modelkeep.serve.server import Running
 from modelkeep.settings import Settings
 from modelkeep.types import Model, Request
-from tests.serve.grpc.client import WAIT, Client, Connect, grpc, question
+from tests.serve.grpc.client import WAIT, Client, Connect, grpc, listen, question
 from tests.serve.test_promises import serving
 from tests.waiting import until
 
@@ -200,6 +201,22 @@ def test_a_refused_message_is_gone_before_anybody_looks_for_garbage(
         until(lambda: requests() == before, 5.0)
     finally:
         gc.enable()
+
+
+def test_connections_without_a_word_are_bounded_and_let_go(fakes: SimpleNamespace) -> None:
+    running = Running({"m": fakes.Fake()}, settings=Settings(max_connections=3, head_timeout=0.5))
+    with running, contextlib.ExitStack() as stack:
+        endpoint, port = listen(running)
+        stack.callback(lambda: running.call(endpoint.stop(0.0)))
+        silent = [stack.enter_context(socket.create_connection(("127.0.0.1", port), WAIT)) for _ in range(3)]
+        assert all(sock.recv(9) for sock in silent), "HTTP/2 begins with a word of the server"
+        with socket.create_connection(("127.0.0.1", port), WAIT) as extra:
+            assert extra.recv(9) == b""
+        for sock in silent:
+            while sock.recv(1000):
+                pass
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            assert Client(channel).ask(question()).id == "r1"
 
 
 def test_many_large_messages_at_a_time_take_little_memory(tricky: Callable[..., Model]) -> None:
