@@ -188,7 +188,7 @@ def test_a_refused_message_is_gone_before_anybody_looks_for_garbage(
     """An error is in a cycle with the frames that it was raised in, which know the message."""
 
     def requests() -> int:
-        return sum(isinstance(one, Request) for one in gc.get_objects())
+        return sum(type(one) is Request for one in gc.get_objects())
 
     channel, running = connect()
     monkeypatch.setattr(running.plane.limits, "max_requests", 0)
