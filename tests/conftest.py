@@ -143,6 +143,19 @@ def adopted(nets: Path, trained: Callable[[str], Any], digits: tuple[Any, Any], 
 
 
 @pytest.fixture
+def container(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, str], None]:
+    """Pretends to be in a container that may run on so many cores, with such a quota (cpu.max)."""
+
+    def enter(cores: int, quota: str) -> None:
+        found = {"/proc/self/cgroup": "0::/keep\n", "/sys/fs/cgroup/keep/cpu.max": quota}
+        real = Path.read_text
+        monkeypatch.setattr(Path, "read_text", lambda self, *a, **k: found.get(str(self)) or real(self, *a, **k))
+        monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)), raising=False)
+
+    return enter
+
+
+@pytest.fixture
 def home(tmp_path: Path) -> Path:
     """The folder of a registry that is not there yet."""
     return tmp_path / "home"

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from modelkeep import system
 from modelkeep.metrics import Metrics, VersionSeries
-from modelkeep.serve import ragged, system
+from modelkeep.serve import ragged
 from modelkeep.serve.batcher import Batcher
 from modelkeep.serve.crew import Crew
 from modelkeep.serve.runs import Seen

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+from modelkeep import system
 from modelkeep.errors import BadInput, NotReady
 from modelkeep.model import engines
 from modelkeep.serve import ragged
@@ -302,8 +303,6 @@ def _room(model: Model, config: ServeConfig) -> Path | None:
 
 def _of_one(config: ServeConfig) -> ServeConfig:
     """What each process is told: one run at a time, and where nobody set threads, its share of the cores."""
-    threads = config.threads
-    if threads is None and config.workers > 1:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        threads = max(1, cores // config.workers)
-    return replace(config, threads=threads, workers=1)
+    if config.threads is None and config.workers > 1:
+        config = replace(config, threads=max(1, system.cores() // config.workers))
+    return replace(engines.within_quota(config), workers=1)

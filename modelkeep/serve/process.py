@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, cast
 
-from modelkeep import errors, stages
+from modelkeep import errors, stages, system
 from modelkeep.errors import ModelkeepError
 from modelkeep.model import engines
-from modelkeep.serve import system, wire
+from modelkeep.serve import wire
 from modelkeep.serve.runs import Part, Seen
 from modelkeep.serve.warm import Paces
 from modelkeep.serve.worker import model_to

@@ -9,8 +9,8 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from modelkeep import system
 from modelkeep.errors import NotFound
-from modelkeep.serve import system
 from modelkeep.serve.nvml import Gpu, Gpus
 
 if TYPE_CHECKING:

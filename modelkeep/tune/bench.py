@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from modelkeep import extras
 from modelkeep.errors import ModelkeepError
+from modelkeep.model.engines import within_quota
 from modelkeep.quantities import counted
 from modelkeep.serve.crew import Crew
 from modelkeep.serve.loaded import Loaded, bring
@@ -153,8 +154,8 @@ def own_threads(config: ServeConfig) -> Iterator[None]:
         return
     torch = extras.need("torch", extra="torch")
     before = torch.get_num_threads()
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    if threads := within_quota(config).threads:
+        torch.set_num_threads(threads)
     try:
         yield
     finally:

@@ -17,8 +17,8 @@ from typing import Any
 from modelkeep import __version__, environments, settings
 from modelkeep.model.engines import ENGINES as ENGINE
 from modelkeep.model.engines import engines_for
-from modelkeep.serve.system import cores as cores
-from modelkeep.serve.system import memory as memory
+from modelkeep.system import cores as cores
+from modelkeep.system import memory as memory
 from modelkeep.tune import advice
 
 INSTRUCTION_SETS = {

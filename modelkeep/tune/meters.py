@@ -13,7 +13,7 @@ import sys
 import time
 from dataclasses import dataclass
 
-from modelkeep.serve import system
+from modelkeep import system
 
 RESET_PEAK = "5"
 """What clear_refs wants to hear to set VmHWM back to what is resident now (Linux 4.0)."""

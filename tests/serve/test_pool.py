@@ -350,6 +350,13 @@ def test_the_cores_are_shared_out() -> None:
     assert pools._of_one(ServeConfig(workers=10_000)) == ServeConfig(threads=1)
 
 
+def test_the_cores_of_a_quota_are_shared_out(container: Callable[[int, str], None]) -> None:
+    container(64, "200000 100000")
+    assert pools._of_one(ServeConfig()) == ServeConfig(threads=2)
+    assert pools._of_one(ServeConfig(workers=2)) == ServeConfig(threads=1)
+    assert pools._of_one(ServeConfig(engine="sklearn", workers=2)) == ServeConfig(engine="sklearn", threads=1)
+
+
 def test_processes_that_share_weights_have_a_folder_for_them_while_they_live(
     tricky: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

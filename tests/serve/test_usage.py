@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from modelkeep.serve import system, usage
+from modelkeep import system
+from modelkeep.serve import usage
 from modelkeep.serve.nvml import Gpu, Gpus
 from modelkeep.serve.server import Running
 from modelkeep.settings import Settings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -91,6 +92,15 @@ def test_each_setting_has_pytorchs_threads_to_itself(tiny: Model, monkeypatch: p
 
     asyncio.run(measure())
     assert seen == {None: {before}, before + 1: {before + 1}, before + 2: {before + 2}}
+    assert torch.get_num_threads() == before
+
+
+def test_pytorch_has_the_threads_of_a_quota_while_it_is_measured(container: Callable[[int, str], None]) -> None:
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    container(64, f"{before + 1}000 1000")
+    with bench_.own_threads(ServeConfig(engine="torch")):
+        assert torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before
 
 

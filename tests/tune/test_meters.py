@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from modelkeep.serve import system
+from modelkeep import system
 from modelkeep.tune import meters
 from modelkeep.tune.meters import Meter, Usage
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
-from modelkeep import environments, extras, settings
+from modelkeep import environments, extras, settings, system
 from modelkeep.errors import Unsupported
 from modelkeep.types import Model, Runner, ServeConfig
 
@@ -15,6 +15,7 @@ class Engine:
     """``target`` is a function load(model, config) → Runner; it imports ``library``, which the ``extra`` brings.
 
     One that ``shares`` has several processes hold one copy of the weights, made in the folder ``options[ROOM]``.
+    One that is ``modest`` takes no more cores by itself than the quota of its cgroups.
     Where ``environment`` is named, what it runs on lives there, in a process of its own.
     """
 
@@ -23,6 +24,7 @@ class Engine:
     library: str
     extra: str | None = None
     shares: bool = False
+    modest: bool = False
     environment: str | None = None
 
 
@@ -36,7 +38,7 @@ ENGINES: dict[str, Engine] = {
     "torch": Engine(
         "modelkeep.model.engines.torch:load", ("torch", "torch-export", "torchscript", "huggingface"), "torch", "torch"
     ),
-    "sklearn": Engine("modelkeep.model.engines.sklearn:load", ("sklearn",), "skops", "sklearn"),
+    "sklearn": Engine("modelkeep.model.engines.sklearn:load", ("sklearn",), "skops", "sklearn", modest=True),
     "openvino": Engine("modelkeep.model.engines.openvino:load", ("onnx", "openvino"), "openvino", "openvino"),
     "torch-compile": Engine("modelkeep.model.engines.torch:load_compiled", ("torch", "torch-export"), "torch", "torch"),
     "tensorflow": Engine("modelkeep.model.engines.tensorflow:load", _APART, "numpy", environment="tensorflow"),
@@ -65,7 +67,18 @@ def load(model: Model, config: ServeConfig | None = None) -> Runner:
     config = config or default_config(model.format)
     check(model, config)
     need(config.engine)
-    return cast(Runner, extras.load(ENGINES[config.engine].target)(model, config))
+    return cast(Runner, extras.load(ENGINES[config.engine].target)(model, within_quota(config)))
+
+
+def within_quota(config: ServeConfig) -> ServeConfig:
+    """With threads, where nobody set them and the engine would take every core, though a quota allows fewer.
+
+    A container's quota takes no core out of sight, and threads beyond it are halted for most of each period.
+    """
+    cores = system.cores()
+    if config.threads is not None or ENGINES[config.engine].modest or cores >= system.affinity():
+        return config
+    return replace(config, threads=max(1, cores // config.workers))
 
 
 def check(model: Model, config: ServeConfig) -> None:

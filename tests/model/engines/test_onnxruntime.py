@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,9 @@ def lookup(tmp_path: Path) -> Model:
     return formats.adopt(tmp_path / "m.onnx", tmp_path / "into")
 
 
-def test_threads_are_those_of_the_config(lookup: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_are_those_of_the_config_or_of_a_quota(
+    lookup: Model, monkeypatch: pytest.MonkeyPatch, container: Callable[[int, str], None]
+) -> None:
     seen: list[Any] = []
     real = engine.onnxruntime.InferenceSession
 
@@ -47,6 +50,9 @@ def test_threads_are_those_of_the_config(lookup: Model, monkeypatch: pytest.Monk
     engines.load(lookup, ServeConfig(threads=3))
     assert seen[0].intra_op_num_threads == 3
     assert seen[0].log_severity_level == engine.SILENT
+    container(64, "200000 100000")
+    engines.load(lookup)
+    assert seen[1].intra_op_num_threads == 2
 
 
 def test_threads_rest_between_runs(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from modelkeep.serve import system
+from modelkeep import system
 
 linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux")
 

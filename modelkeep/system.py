@@ -31,9 +31,14 @@ def cpu_seconds(pid: int) -> float | None:
     return None if found is None else sum(map(int, found[11:13])) / os.sysconf("SC_CLK_TCK")
 
 
+def affinity() -> int:
+    """Cores that this process may run on, which is what libraries count."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def cores() -> int:
     """Cores that this process may use: its affinity, and the quota of its cgroups; one at least."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    allowed = affinity()
     for text in _limits("cpu.max"):
         with contextlib.suppress(ValueError, ZeroDivisionError):  # the quota is "max"
             quota, period = text.split()
