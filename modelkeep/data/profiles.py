@@ -7,6 +7,7 @@ holds sketches of one minute (data.sketches); after two hours they are joined to
 from __future__ import annotations
 
 import json
+import logging
 import queue
 import sqlite3
 import threading
@@ -20,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from modelkeep.data.sqlite import File
-from modelkeep.errors import DamagedFile, ModelkeepError
+from modelkeep.data.sqlite import File, renewed
+from modelkeep.data.troubles import Troubles
+from modelkeep.errors import ModelkeepError
 
 if TYPE_CHECKING:
     from modelkeep.data.sketches import Sketches
@@ -50,6 +52,8 @@ FOLD = 600.0
 PLAIN = ("at", "until", "model", "version", "track", "subject", "form", "n")
 WHOSE = ("model", "version", "track", "subject")
 SELECT = "SELECT at, span, model, version, track, subject, names, n, sketches FROM buckets"
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,11 +106,12 @@ class ProfileLog:
         self.path, self.max_bytes = path, max_bytes
         self.written = self.dropped = 0
         """Requests."""
-        self.last_error = ""
+        self._troubles = Troubles(_log)
         self._waiting: queue.Queue[Gathered | threading.Event | None] = queue.Queue(WAITING)
         self._folded = time.time()
         self._closed = False
-        self._set_aside_if_damaged()
+        if why := renewed(path, FILE.connect):
+            self._troubles.tell(why)
         self._thread = threading.Thread(target=self._write_all, name="profiles", daemon=True)
         self._thread.start()
 
@@ -135,18 +140,6 @@ class ProfileLog:
             self._waiting.put(None, timeout=timeout / 2)
             self._thread.join(timeout / 2)
 
-    def _set_aside_if_damaged(self) -> None:
-        try:
-            FILE.connect(self.path).close()
-        except DamagedFile as error:
-            self.last_error = str(error)
-            for suffix in ("", "-wal", "-shm"):
-                with suppress(OSError):
-                    file = Path(f"{self.path}{suffix}")
-                    file.rename(f"{file}.damaged")
-        except ModelkeepError as error:
-            self.last_error = str(error)  # said again with each write that fails, and counted as dropped
-
     def _write_all(self) -> None:
         database: sqlite3.Connection | None = None
         while (item := self._waiting.get()) is not None:
@@ -160,7 +153,8 @@ class ProfileLog:
                 self.written += n
             except (sqlite3.Error, OSError, ValueError, ModelkeepError) as error:
                 # a full disk or a removed folder: count the loss, open the file anew for the next chunks
-                self.last_error, database = str(error), None
+                database = None
+                self._troubles.tell(f"counts of features are lost: {FILE.trouble(self.path, error)}")
                 self.dropped += n
         if database is not None:
             database.close()

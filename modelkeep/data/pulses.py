@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from modelkeep.data.sqlite import File
+from modelkeep.data.sqlite import File, set_aside
 from modelkeep.errors import DamagedFile
 
 SCHEMA = """
@@ -73,11 +73,9 @@ def write(path: Path, at: float, counts: Mapping[tuple[str, int], Counts], memor
         with closing(FILE.connect(path)) as database, database:
             _write(database, at, counts, memory)
     except (sqlite3.Error, DamagedFile) as error:
-        trouble = error if isinstance(error, DamagedFile) else FILE.trouble(path, error)
+        trouble = FILE.trouble(path, error)
         if isinstance(trouble, DamagedFile):
-            for suffix in ("", "-wal", "-shm"):
-                with suppress(OSError):
-                    Path(f"{path}{suffix}").rename(f"{path}{suffix}.damaged")
+            set_aside(path)
         raise trouble from error
 
 

@@ -21,6 +21,7 @@ from modelkeep.data.masks import Masks
 from modelkeep.data.packed import size_of
 from modelkeep.data.sample_files import Group
 from modelkeep.data.sampler import ALL, mark_of
+from modelkeep.data.troubles import Troubles
 from modelkeep.errors import BadData, BadSettings, NotFound
 from modelkeep.quantities import counted
 
@@ -33,7 +34,7 @@ FILE_ROWS, FILE_BYTES, FILE_SECONDS = 20_000, 16 * 1024**2, 300.0
 """A file is written once the requests of a version are so many, have so many bytes, or the first waited so long."""
 MAX_GROUPS = 32
 """Versions that gather at a time; the one that gathers for the longest is written when there are more."""
-TICK, TRIM_SECONDS, QUIET_SECONDS = 0.25, 60.0, 60.0
+TICK, TRIM_SECONDS = 0.25, 60.0
 WINDOW, CPU = 2.0, 0.02
 """Every WINDOW seconds the share is set anew, so that the writer takes CPU of one core at most."""
 LEAST = 1e-5
@@ -76,13 +77,12 @@ class Sample:
         self.folder, self.max_bytes, self.max_age = folder, max_bytes, max_age
         self.masks, self._private = masks or Masks(), frozenset(private)
         self.written = self.dropped = 0
-        self.last_error = ""
         self._share = share
         self._now = share
         self._waiting: deque[tuple[Exchange, float, int]] = deque()
         self._waiting_bytes = 0
         self._groups: dict[tuple[str, int], tuple[float, Group]] = {}
-        self._told: dict[str, float] = {}
+        self._troubles = Troubles(_log)
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._flushing: list[threading.Event] = []
@@ -211,20 +211,12 @@ class Sample:
 
     def _lost(self, rows: int, why: str) -> None:
         self.dropped += rows
-        self.last_error = why
-        self._say(why)
-
-    def _say(self, why: str) -> None:
-        """A line in the log, once a minute for what begins alike."""
-        head, now = why.partition(":")[0], time.monotonic()
-        if now - self._told.get(head, -QUIET_SECONDS) >= QUIET_SECONDS:
-            self._told[head] = now
-            _log.warning("%s", why)
+        self._troubles.tell(why)
 
     def _warn_of_idle_masks(self, model: str, group: Group) -> None:
         if idle := self.masks.idle(list(group.fields)):
             there = ", ".join(sorted(f"{kind}.{name}" for kind, name in group.fields)[:20])
-            self._say(f"sample_mask {', '.join(idle)} fits no field of {model}: it has {there}")
+            self._troubles.tell(f"sample_mask {', '.join(idle)} fits no field of {model}: it has {there}")
 
 
 def read(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
+from collections.abc import Callable
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,10 +63,35 @@ class File:
         return int(found[0][0] or 0) if found else 0
 
     def trouble(self, path: Path, error: Exception) -> ModelkeepError:
-        """What a failure of SQLite or of the disk means, as a sentence."""
+        """What a failure of SQLite or of the disk means, as a sentence; one that is a sentence stays as it is."""
+        if isinstance(error, ModelkeepError):
+            return error
         if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
             return DamagedFile(f"{path} is not a file of {self.holds} ({error}); move it away, it is made anew")
         return Damaged(f"the {self.holds} in {path} cannot be used ({error}); check the disk and who may write there")
+
+
+def renewed(path: Path, connect: Callable[[Path], sqlite3.Connection]) -> str:
+    """Set aside a file that ``connect`` finds damaged, so that the next one is made anew. Says what was wrong, if
+    anything was.
+    """
+    try:
+        connect(path).close()
+    except DamagedFile as error:
+        set_aside(path)
+        if path.exists():  # it could not be renamed
+            return str(error)
+        return f"what was in {path} is set aside (.damaged), and the file is made anew: {error.__cause__}"
+    except ModelkeepError as error:
+        return str(error)
+    return ""
+
+
+def set_aside(path: Path) -> None:
+    """Rename a file and what SQLite has beside it (.damaged)."""
+    for suffix in ("", "-wal", "-shm"):
+        with suppress(OSError):
+            Path(f"{path}{suffix}").rename(f"{path}{suffix}.damaged")
 
 
 def kept_out(error: BaseException | None) -> bool:

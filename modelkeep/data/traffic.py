@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import queue
 import sqlite3
 import threading
@@ -17,7 +18,9 @@ from modelkeep.data.allowance import Allowance
 from modelkeep.data.capture import connect, number, trouble
 from modelkeep.data.packed import pack, size_of, unpack
 from modelkeep.data.sampler import ALL, mark_of
-from modelkeep.errors import BadData, Damaged, ModelkeepError
+from modelkeep.data.sqlite import renewed
+from modelkeep.data.troubles import Troubles
+from modelkeep.errors import ModelkeepError
 
 if TYPE_CHECKING:
     from modelkeep.types import Arrays
@@ -40,6 +43,8 @@ plain = attrgetter(*PLAIN)
 INSERT = f"INSERT INTO exchanges ({', '.join(PLAIN)}, seq, inputs, outputs, bytes) VALUES ({', '.join('?' * 11)})"
 JOINED = "exchanges e LEFT JOIN labels l ON l.model = e.model AND l.id = e.id"
 NEWEST = "SELECT COALESCE(MAX(seq), 0) FROM exchanges WHERE model = ? AND version = ?"
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,7 @@ class TrafficLog:
     ) -> None:
         self.path, self.share, self.rate, self.max_rows, self.max_bytes = path, share, rate, max_rows, max_bytes
         self.written = self.dropped = self.bare = 0
-        self.last_error = ""
+        self._troubles = Troubles(_log)
         self._allowance = Allowance(max_bytes / span if span else 0.0)
         self._added: float = max_bytes  # so that the first batch counts what an earlier server left
         self._waiting: queue.Queue[tuple[Exchange, int] | threading.Event | None] = queue.Queue(WAITING_ROWS)
@@ -98,7 +103,8 @@ class TrafficLog:
         self._lock = threading.Lock()
         self._hurry = threading.Event()
         self._closed = False
-        self._set_aside_if_damaged()
+        if why := renewed(path, connect):
+            self._troubles.tell(why)
         self._thread = threading.Thread(target=self._write_all, name="traffic", daemon=True)
         self._thread.start()
 
@@ -157,18 +163,6 @@ class TrafficLog:
         self.bare += 1
         return replace(exchange, inputs=None, outputs=None if large else exchange.outputs), ROW_OVERHEAD + small
 
-    def _set_aside_if_damaged(self) -> None:
-        try:
-            connect(self.path).close()
-        except BadData as error:
-            self.last_error = str(error)
-            for suffix in ("", "-wal", "-shm"):
-                with suppress(FileNotFoundError):
-                    file = Path(f"{self.path}{suffix}")
-                    file.rename(f"{file}.damaged")
-        except (Damaged, OSError) as error:
-            self.last_error = str(error)  # said again with each write that fails, and counted as dropped
-
     def _write_all(self) -> None:
         database: sqlite3.Connection | None = None
         open_ = True
@@ -180,7 +174,8 @@ class TrafficLog:
                 self.written += len(batch)
             except (sqlite3.Error, OSError, ModelkeepError) as error:
                 # a full disk or a removed folder: count the loss, open the file anew for the next batch
-                self.last_error, database = str(error), None
+                database = None
+                self._troubles.tell(f"captured requests are lost: {trouble(self.path, error)}")
                 self.dropped += len(batch)
             batch.clear()  # or pictures would stay until the next ones come
             for waiter in waiters:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from modelkeep.data.sqlite import File, lies_still, reading
+from modelkeep.data.sqlite import File, lies_still, reading, renewed, set_aside
 from modelkeep.errors import BadData, Damaged, DamagedFile
 
 FILE = File("things", "CREATE TABLE things (name TEXT)", last="things")
@@ -74,7 +74,42 @@ def test_what_is_no_folder(tmp_path: Path) -> None:
         FILE.connect(tmp_path / "file" / "things.db")
 
 
+def test_a_damaged_file_is_set_aside(tmp_path: Path) -> None:
+    path = tmp_path / "things.db"
+    path.write_text("no database " * 500)
+    assert renewed(path, FILE.connect) == (
+        f"what was in {path} is set aside (.damaged), and the file is made anew: file is not a database"
+    )
+    assert [file.name for file in tmp_path.iterdir()] == ["things.db.damaged"]
+    assert renewed(path, FILE.connect) == ""
+
+
+def test_what_lies_beside_a_file_is_set_aside_with_it(tmp_path: Path) -> None:
+    for name in ("things.db", "things.db-wal", "other.db"):
+        (tmp_path / name).write_text("")
+    set_aside(tmp_path / "things.db")
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "other.db",
+        "things.db-wal.damaged",
+        "things.db.damaged",
+    ]
+
+
+def test_a_damaged_file_that_cannot_be_set_aside_is_left_to_a_person(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def held(self: Path, target: object) -> None:
+        raise PermissionError(self)
+
+    path = tmp_path / "things.db"
+    path.write_text("no database " * 500)
+    monkeypatch.setattr(Path, "rename", held)
+    assert renewed(path, FILE.connect).endswith("move it away, it is made anew")
+
+
 def test_trouble_is_told_apart() -> None:
+    known = Damaged("a sentence")
+    assert FILE.trouble(Path("x"), known) is known
     assert isinstance(FILE.trouble(Path("x"), sqlite3.OperationalError("database is locked")), Damaged)
     assert isinstance(FILE.trouble(Path("x"), sqlite3.DatabaseError("file is not a database")), BadData)
     assert isinstance(FILE.trouble(Path("x"), OSError("no space")), Damaged)

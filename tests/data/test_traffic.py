@@ -320,12 +320,12 @@ class TestBounds:
 
 
 class TestTrouble:
-    def test_a_damaged_file_is_set_aside(self, path: Path) -> None:
+    def test_a_damaged_file_is_set_aside(self, path: Path, caplog: pytest.LogCaptureFixture) -> None:
         path.write_text("no database " * 500)
         log = TrafficLog(path)
         fill(log, [exchange(0)])
         log.close()
-        assert "is not a file of captured traffic" in log.last_error
+        assert caplog.messages[0].startswith(f"what was in {path} is set aside (.damaged)")
         assert Path(f"{path}.damaged").read_text().startswith("no database")
         assert [e.id for e in traffic.read(path, "digits")] == ["r0"]
 
@@ -342,16 +342,21 @@ class TestTrouble:
         assert [e.id for e in traffic.read(path, "digits")] == ["r0", "r1"]
         assert not Path(f"{path}.damaged").exists()
 
-    def test_a_place_that_cannot_be_written_drops_and_says_so(self, tmp_path: Path) -> None:
+    def test_a_place_that_cannot_be_written_drops_and_says_so(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
         (tmp_path / "file").write_text("")
         log = TrafficLog(tmp_path / "file" / "traffic.db")
         log.offer(exchange(0))
         assert log.flush()
         assert (log.written, log.dropped) == (0, 1)
-        assert "check the disk and who may write there" in log.last_error
+        assert all("check the disk and who may write there" in said for said in caplog.messages)
+        assert len(caplog.messages) == 2  # at the start, and once something is lost
         log.close()
 
-    def test_a_full_disk_loses_rows_and_then_goes_on(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_full_disk_loses_rows_and_then_goes_on(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
         log = TrafficLog(path)
         with monkeypatch.context() as patch:
 
@@ -360,10 +365,15 @@ class TestTrouble:
 
             patch.setattr(TrafficLog, "_write", full)
             fill(log, [exchange(0)])
-        assert (log.dropped, log.last_error) == (1, "database or disk is full")
-        fill(log, [exchange(1)])
+            fill(log, [exchange(1)])
+        assert log.dropped == 2
+        assert caplog.messages == [
+            f"captured requests are lost: the captured traffic in {path} cannot be used (database or disk is full); "
+            "check the disk and who may write there"
+        ]
+        fill(log, [exchange(2)])
         log.close()
-        assert [e.id for e in traffic.read(path, "digits")] == ["r1"]
+        assert [e.id for e in traffic.read(path, "digits")] == ["r2"]
 
     def test_after_close_offers_are_dropped(self, path: Path) -> None:
         log = TrafficLog(path)
