@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 import zlib
+from collections.abc import Callable
 from math import log, log1p
 from random import random
+from time import thread_time
 
 ALL = 2**32
 BURST, REGAINED = 10.0, 0.1
@@ -13,8 +15,8 @@ BURST, REGAINED = 10.0, 0.1
 second's worth each second gives back of that.
 """
 HEAVY, FEWER = 1000.0, 0.1
-"""Requests a second from which fewer are kept, in the end so large a part of the rate: answering them takes so little
-that keeping others would show in how many are answered.
+"""Requests a second from which fewer are kept, in the end so large a part of the rate; as few where the thread that
+answers is busy all the time (from half of it on fewer), for keeping one takes about as long as a small model's answer.
 """
 NEVER = sys.maxsize
 
@@ -46,11 +48,14 @@ class Share:
         """One is kept."""
         self.kept += 1
 
-    def turn(self, load: float, seconds: float) -> None:
-        """``load`` requests a second came in the last ``seconds``; as many are expected from now on."""
+    def turn(self, load: float, seconds: float, busy: float) -> None:
+        """``load`` requests a second came in the last ``seconds``, of which the thread was ``busy`` for so large a
+        part; as many are expected from now on.
+        """
         over = max(self.kept - self._turned - self.rate, 0.0)
         self._spare = min(max(self._spare - over, 0.0) + REGAINED * self.rate * seconds, BURST * self.rate)
-        rate = self.rate * max(FEWER, HEAVY / load) if load > HEAVY else self.rate
+        spare = min(1.0, 2.0 * (1.0 - busy), HEAVY / load if load else 1.0)
+        rate = self.rate * max(FEWER, spare)
         self._turned, self._most = self.kept, rate + self._spare
         self._chance = min(rate / load, 1.0) if load else float(rate > 0)
 
@@ -60,14 +65,16 @@ class Sampler:
     of those kept holds for all. The chance of each reader's Share follows how many came in the second before.
 
     How many to pass over is drawn once for all of them (a geometric distribution), so that a request that nobody keeps
-    costs a subtraction. Who has the smaller chance keeps some of what the others keep.
+    costs a subtraction. Who has the smaller chance keeps some of what the others keep. ``ran`` is seconds of
+    processor time of the thread that asks, which is the one that answers.
     """
 
-    __slots__ = ("_before", "_due", "_gap", "_left", "_since", "_turned", "shares")
+    __slots__ = ("_before", "_due", "_gap", "_left", "_ran", "_running", "_since", "_turned", "shares")
 
-    def __init__(self, *rates: float) -> None:
+    def __init__(self, *rates: float, ran: Callable[[], float] = thread_time) -> None:
         self.shares = tuple(Share(rate) for rate in rates)
-        self._since = self._due = 0.0
+        self._running = ran
+        self._since = self._due = self._ran = 0.0
         self._before = self._turned = 0
         self._gap = self._left = 0
         self._draw()
@@ -111,8 +118,9 @@ class Sampler:
         self._left = self._gap
 
     def _turn(self, now: float) -> None:
-        seconds = now - self._since if self._since else 1.0
+        seconds, ran = (now - self._since if self._since else 1.0), self._running()
+        busy = min((ran - self._ran) / seconds, 1.0) if self._since else 0.0
         for share in self.shares:
-            share.turn((self.came - self._turned) / seconds, seconds)
-        self._since, self._due, self._turned = now, now + 1.0, self.came
+            share.turn((self.came - self._turned) / seconds, seconds, busy)
+        self._since, self._due, self._turned, self._ran = now, now + 1.0, self.came, ran
         self._draw()

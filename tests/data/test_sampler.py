@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import numpy as np
@@ -17,6 +18,11 @@ def seeded() -> None:
     random.seed(0)
 
 
+def sampler_of(*rates: float, busy: float = 0.0) -> Sampler:
+    """Of a thread that is busy for so large a part of the seconds, as each of which the sampler asks once."""
+    return Sampler(*rates, ran=map(busy.__mul__, itertools.count()).__next__)
+
+
 def came(sampler: Sampler, n: int, began: float, each: float) -> list[int]:
     """Who kept each of so many requests."""
     return [sampler.readers(began + i * each) for i in range(n)]
@@ -28,11 +34,11 @@ def kept(sampler: Sampler, n: int, began: float, each: float) -> list[bool]:
 
 
 def test_all_are_kept_up_to_the_rate() -> None:
-    assert all(kept(Sampler(100.0), 500, 1000, 1 / 100))
+    assert all(kept(sampler_of(100.0), 500, 1000, 1 / 100))
 
 
 def test_beyond_it_a_share_that_follows_the_load() -> None:
-    sampler = Sampler(100.0)
+    sampler = sampler_of(100.0)
     found = kept(sampler, 40_000, 1000, 1 / 4000)
     by_second = [sum(found[at : at + 4000]) for at in range(0, 40_000, 4000)]
     assert by_second[0] == 1100, "a first rush"
@@ -42,17 +48,27 @@ def test_beyond_it_a_share_that_follows_the_load() -> None:
 
 
 def test_up_to_a_heavy_load_the_rate_is_kept() -> None:
-    found = kept(Sampler(100.0), 9000, 1000, 1 / 900)
+    found = kept(sampler_of(100.0), 9000, 1000, 1 / 900)
     assert all(60 <= sum(found[at : at + 900]) <= 140 for at in range(1800, 9000, 900))
 
 
 def test_however_heavy_the_load_a_part_of_the_rate_is_kept() -> None:
-    found = kept(Sampler(1000.0), 60_000, 1000, 1 / 20_000)
-    assert sum(found[40_000:]) == pytest.approx(FEWER * 1000, rel=0.4)
+    found = kept(sampler_of(1000.0), 60_000, 1000, 1 / 20_000)
+    assert sum(found[40_000:]) == pytest.approx(FEWER * 1000, rel=0.5)
+
+
+@pytest.mark.parametrize(("busy", "part"), [(0.5, 1.0), (0.75, 0.5), (0.9, 0.2), (1.0, FEWER), (1.2, FEWER)])
+def test_the_busier_the_thread_the_fewer_are_kept(busy: float, part: float) -> None:
+    found = kept(sampler_of(400.0, busy=busy), 90_000, 1000, 1 / 900)
+    assert sum(found[9000:]) / 90 == pytest.approx(part * 400, rel=0.1, abs=4)
+
+
+def test_however_busy_what_comes_seldom_is_kept() -> None:
+    assert all(kept(sampler_of(400.0, busy=1.0), 100, 1000, 1 / (FEWER * 400)))
 
 
 def test_the_rushes_that_follow_soon_bring_fewer() -> None:
-    sampler = Sampler(100.0)
+    sampler = sampler_of(100.0)
     rushes = [sum(kept(sampler, 2000, 1000 + 10 * n, 1 / 4000)) for n in range(3)]
     assert rushes[0] == 1100
     assert all(100 <= n <= 350 for n in rushes[1:]), "ten calm seconds give one second's worth back"
@@ -60,7 +76,7 @@ def test_the_rushes_that_follow_soon_bring_fewer() -> None:
 
 
 def test_shares_are_nested_and_each_keeps_to_its_rate() -> None:
-    sampler = Sampler(800.0, 200.0)
+    sampler = sampler_of(800.0, 200.0)
     late = came(sampler, 40_000, 1000, 1 / 4000)[20_000:]
     assert 140 <= sum(bool(who & FIRST) for who in late) / 5 <= 260
     assert 30 <= sum(bool(who & SECOND) for who in late) / 5 <= 75
@@ -68,7 +84,7 @@ def test_shares_are_nested_and_each_keeps_to_its_rate() -> None:
 
 
 def test_each_request_has_the_same_chance() -> None:
-    sampler = Sampler(1000.0)
+    sampler = sampler_of(1000.0)
     came(sampler, 40_000, 1000, 1 / 20_000)
     found = np.flatnonzero(kept(sampler, 400_000, 1002, 1 / 20_000))
     gaps = np.diff(found)
@@ -78,7 +94,7 @@ def test_each_request_has_the_same_chance() -> None:
 
 
 def test_what_is_passed_over_is_counted() -> None:
-    sampler = Sampler(100.0, 0.0)
+    sampler = sampler_of(100.0, 0.0)
     found = came(sampler, 12_345, 1000, 1 / 4000)
     assert sampler.came == 12_345
     assert sampler.passed(0) == 12_345 - sum(bool(who & FIRST) for who in found)
@@ -87,7 +103,7 @@ def test_what_is_passed_over_is_counted() -> None:
 
 def test_no_rate_is_no_limit_and_none_is_none() -> None:
     for rate, n in ((float("inf"), 3000), (0.0, 0)):
-        assert sum(kept(Sampler(rate), 3000, 1000, 1 / 1000)) == n
+        assert sum(kept(sampler_of(rate), 3000, 1000, 1 / 1000)) == n
 
 
 def test_a_mark_is_the_same_everywhere() -> None:
