@@ -21,7 +21,7 @@ import numpy as np
 
 from modelkeep import errors
 from modelkeep.errors import BadInput, ModelkeepError, NotReady, Overloaded, TooLate
-from modelkeep.serve import codec
+from modelkeep.serve.protocol import codec
 from modelkeep.types import Reply
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from modelkeep.monitor.watch import Checked
     from modelkeep.monitor.watcher import Watcher
     from modelkeep.rollout.canary import Canary, Decision
-    from modelkeep.serve.plane import Plane
+    from modelkeep.serve.plane.plane import Plane
     from modelkeep.tune.benchmark import Benchmark
     from modelkeep.tune.search import Tune
 

@@ -17,7 +17,7 @@ import modelkeep
 from modelkeep import AsyncClient, Client
 from modelkeep.client import pack, unpack
 from modelkeep.errors import BadInput, ModelkeepError, NotFound, NotReady, Overloaded, TooLate, Unauthenticated
-from modelkeep.serve.keys import Ring
+from modelkeep.serve.protocol.keys import Ring
 from modelkeep.serve.server import Running
 from modelkeep.settings import Settings
 from modelkeep.types import Signature, TensorSpec

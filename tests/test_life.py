@@ -16,8 +16,8 @@ from modelkeep import Keep
 from modelkeep.data.dataset import Dataset
 from modelkeep.operate.loop import Loop
 from modelkeep.operate.policy import Policy, Rolling, Spending, Updating, Watching
-from modelkeep.serve.follow import Follower
 from modelkeep.serve.server import Running
+from modelkeep.serve.sources.follow import Follower
 from modelkeep.settings import Settings
 
 

@@ -33,7 +33,7 @@ from modelkeep.data.features import Columns
 from modelkeep.data.profiles import ProfileLog
 from modelkeep.metrics import Metrics
 from modelkeep.model.baseline import Baseline, Subject
-from modelkeep.serve.collect import Budget, Collector
+from modelkeep.serve.observers.collect import Budget, Collector
 from modelkeep.types import BATCH, Request, Signature, TensorSpec
 
 LOT = 5_000

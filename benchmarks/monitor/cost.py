@@ -55,7 +55,7 @@ LEAD = 10.0
 """Seconds of load before each form is measured."""
 QUIET = 20.0
 """Seconds after the load, in which what waits is written and looked at, and what was freed is given back to the system
-(modelkeep.serve.settled.TIDY), before memory is read: until then a server holds tens of MB by chance.
+(modelkeep.serve.workers.settled.TIDY), before memory is read: until then a server holds tens of MB by chance.
 """
 OFF = {
     "MODELKEEP_CAPTURE_SHARE": "0",

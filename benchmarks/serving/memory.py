@@ -19,7 +19,7 @@ import numpy as np
 
 from modelkeep.data.dataset import Dataset
 from modelkeep.model import formats
-from modelkeep.serve.pool import Pool
+from modelkeep.serve.workers.pool import Pool
 from modelkeep.types import Model, ServeConfig
 
 SIZES = (784, 2048, 4096, 2048, 512, 10)

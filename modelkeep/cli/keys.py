@@ -24,7 +24,7 @@ def keys(add: str | None, scopes: tuple[str, ...], rate: float, revoke: str | No
     (health, metadata, metrics), admin (change what is served). Running servers follow within a second.
     """
     from modelkeep import settings
-    from modelkeep.serve.keys import Ring, describe
+    from modelkeep.serve.protocol.keys import Ring, describe
 
     ring = Ring(settings.read().keys_file)
     if revoke:

@@ -21,7 +21,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
 from modelkeep.errors import Forbidden, Unauthenticated
-from modelkeep.serve.keys import Gate, digest
+from modelkeep.serve.protocol.keys import Gate, digest
 
 COOKIE = "modelkeep_console"
 IDLE, LONGEST = 3600.0, 12 * 3600.0

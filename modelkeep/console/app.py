@@ -31,15 +31,15 @@ from modelkeep.console.pages import Context, Pages
 from modelkeep.console.rollouts import Runs
 from modelkeep.console.templates import Templates
 from modelkeep.errors import BadInput, Forbidden, ModelkeepError, Overloaded, Unauthenticated
-from modelkeep.serve.connection import GONE
-from modelkeep.serve.convertors import VERSION
+from modelkeep.serve.http.connection import GONE
+from modelkeep.serve.http.convertors import VERSION
 
 if TYPE_CHECKING:
     from starlette.types import Message, Receive, Scope, Send
 
     from modelkeep.console.readings import Source
     from modelkeep.keep import Keep
-    from modelkeep.serve.keys import Gate
+    from modelkeep.serve.protocol.keys import Gate
 
 STATIC = Path(__file__).with_name("static")
 POLICY = (

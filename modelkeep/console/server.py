@@ -12,15 +12,15 @@ import uvicorn
 
 from modelkeep.console.app import Console
 from modelkeep.console.readings import Captured, Scraped, Served
-from modelkeep.serve.address import safely, url_of
-from modelkeep.serve.connection import bounded
-from modelkeep.serve.keys import gate
+from modelkeep.serve.http.connection import bounded
+from modelkeep.serve.protocol.address import safely, url_of
+from modelkeep.serve.protocol.keys import gate
 
 if TYPE_CHECKING:
     import socket
 
     from modelkeep.keep import Keep
-    from modelkeep.serve.door import Mount
+    from modelkeep.serve.http.door import Mount
     from modelkeep.settings import Settings
 
 ROOT = "/console"

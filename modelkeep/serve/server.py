@@ -24,27 +24,29 @@ from modelkeep.data import labels
 from modelkeep.data.traffic import TrafficLog
 from modelkeep.errors import BadModel, ModelkeepError, Untrusted
 from modelkeep.model import engines, formats
-from modelkeep.serve import adjustable, collect, http, sampling, usage
-from modelkeep.serve.access import AccessLog
-from modelkeep.serve.address import listen, safely, url_of
-from modelkeep.serve.direct import Direct
-from modelkeep.serve.door import Door, Mount
-from modelkeep.serve.follow import Follower, Machine
-from modelkeep.serve.keys import gate
-from modelkeep.serve.listener import Listener, within
-from modelkeep.serve.plane import SWITCH, Plane
-from modelkeep.serve.repository import Repository
-from modelkeep.serve.settled import settle, share_arenas, tidy
-from modelkeep.serve.source import Fixed, Source
+from modelkeep.serve.http import routes
+from modelkeep.serve.http.direct import Direct
+from modelkeep.serve.http.door import Door, Mount
+from modelkeep.serve.http.listener import Listener, within
+from modelkeep.serve.observers import collect, sampling, usage
+from modelkeep.serve.observers.access import AccessLog
+from modelkeep.serve.plane.plane import SWITCH, Plane
+from modelkeep.serve.protocol.address import listen, safely, url_of
+from modelkeep.serve.protocol.keys import gate
+from modelkeep.serve.sources import adjustable
+from modelkeep.serve.sources.follow import Follower, Machine
+from modelkeep.serve.sources.repository import Repository
+from modelkeep.serve.sources.source import Fixed, Source
+from modelkeep.serve.workers.settled import settle, share_arenas, tidy
 from modelkeep.settings import Settings
 from modelkeep.types import Model, Runner, ServeConfig
 
 if TYPE_CHECKING:
     from modelkeep.data.sample import Sample
     from modelkeep.registry import Registry
-    from modelkeep.serve.grpc import Endpoint
-    from modelkeep.serve.keys import Gate
-    from modelkeep.serve.tracing import Tracing
+    from modelkeep.serve.grpc.endpoint import Endpoint
+    from modelkeep.serve.observers.tracing import Tracing
+    from modelkeep.serve.protocol.keys import Gate
 
 OnReady = Callable[[str], None]
 Reread = Callable[[], Settings]
@@ -104,7 +106,7 @@ def serve_registry(
     machine: Machine,
     on_ready: OnReady | None = None,
     reread: Reread | None = None,
-    alerted: http.Alerted | None = None,
+    alerted: routes.Alerted | None = None,
     mounts: Mapping[str, Mount] | None = None,
     beside: Sequence[Beside] = (),
 ) -> None:
@@ -149,7 +151,7 @@ class Service:
         profiles: Path | None = None,
         find: collect.Find | None = None,
         reread: Reread | None = None,
-        alerted: http.Alerted | None = None,
+        alerted: routes.Alerted | None = None,
         mounts: Mapping[str, Mount] | None = None,
         beside: Sequence[Beside] = (),
     ) -> None:
@@ -186,7 +188,7 @@ class Service:
         watching = _observers(self.plane)
         self._grpc = grpc = await _grpc(self.plane, self.keys, self.repository)
         given: Any = {"repository": self.repository, "alerted": self.alerted, "pages": self.mounts}
-        app = http.app(self.plane, label=_labeller(kept), **given)
+        app = routes.app(self.plane, label=_labeller(kept), **given)
         mounted = {at: make(self.plane, self.keys) for at, make in self.mounts.items()}
         door = Door(app, self.keys, self.plane, mounted)
         self._listener = Listener(self.plane, door, Direct(self.plane, self.keys))
@@ -269,7 +271,7 @@ def _observers(plane: Plane) -> list[AccessLog | Tracing]:
         )
         found.append(lines)
     if settings.traces:
-        from modelkeep.serve.tracing import Tracing
+        from modelkeep.serve.observers.tracing import Tracing
 
         found.append(Tracing(settings.traces))
     plane.observers += found
@@ -281,14 +283,14 @@ async def _grpc(plane: Plane, keys: Gate, repository: Repository) -> Endpoint | 
     settings = plane.settings
     if not settings.grpc_port:
         return None
-    from modelkeep.serve.grpc import Endpoint
+    from modelkeep.serve.grpc.endpoint import Endpoint
 
     endpoint = Endpoint(plane, keys, repository)
     await endpoint.start(settings.host, settings.grpc_port)
     return endpoint
 
 
-def _labeller(kept: TrafficLog | None) -> http.Labeller | None:
+def _labeller(kept: TrafficLog | None) -> routes.Labeller | None:
     if kept is None:
         return None
 
@@ -363,7 +365,7 @@ class Running:
         profiles: Path | None = None,
         find: collect.Find | None = None,
         port: int = 0,
-        alerted: http.Alerted | None = None,
+        alerted: routes.Alerted | None = None,
         mounts: Mapping[str, Mount] | None = None,
         beside: Sequence[Beside] = (),
     ) -> None:

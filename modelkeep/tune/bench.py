@@ -13,10 +13,10 @@ from modelkeep import extras
 from modelkeep.errors import ModelkeepError
 from modelkeep.model.engines import within_quota
 from modelkeep.quantities import counted
-from modelkeep.serve.crew import Crew
-from modelkeep.serve.loaded import Loaded, bring
-from modelkeep.serve.plane import Plane
-from modelkeep.serve.router import Router
+from modelkeep.serve.plane.loaded import Loaded, bring
+from modelkeep.serve.plane.plane import Plane
+from modelkeep.serve.plane.router import Router
+from modelkeep.serve.workers.crew import Crew
 from modelkeep.settings import Settings
 from modelkeep.tune import claims, load
 from modelkeep.types import Model, Request, ServeConfig

@@ -14,7 +14,7 @@ from modelkeep.errors import ModelkeepError
 from modelkeep.types import Reply, Request
 
 if TYPE_CHECKING:
-    from modelkeep.serve.plane import Plane
+    from modelkeep.serve.plane.plane import Plane
     from modelkeep.types import Array, Arrays
 
 Seen = Callable[[int, Reply], None]

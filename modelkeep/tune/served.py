@@ -24,7 +24,7 @@ from modelkeep import extras, stages
 from modelkeep.errors import ModelkeepError, first_line
 from modelkeep.model import compare, engines
 from modelkeep.model.tally import TOLERANCES
-from modelkeep.serve.plane import SWITCH, Plane
+from modelkeep.serve.plane.plane import SWITCH, Plane
 from modelkeep.tune import claims, load, meters
 from modelkeep.tune.bench import NAME, Bench, own_threads
 from modelkeep.tune.gpu import GpuMeter
@@ -196,7 +196,7 @@ def _memory_before(config: ServeConfig) -> int:
         extras.load(engines.ENGINES[config.engine].target)
         gc.collect()
         return meters.memory()
-    from modelkeep.serve.process import Process
+    from modelkeep.serve.workers.process import Process
 
     empty = Process(config.engine)
     try:

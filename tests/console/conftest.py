@@ -16,9 +16,9 @@ from onnx import TensorProto, helper, numpy_helper
 from modelkeep.console.server import mounts
 from modelkeep.data.dataset import Dataset
 from modelkeep.keep import Keep
-from modelkeep.serve.follow import Follower
-from modelkeep.serve.keys import Ring
+from modelkeep.serve.protocol.keys import Ring
 from modelkeep.serve.server import Running
+from modelkeep.serve.sources.follow import Follower
 from modelkeep.settings import Settings
 from modelkeep.types import ServeConfig
 

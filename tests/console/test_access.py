@@ -12,8 +12,8 @@ import pytest
 from modelkeep.console import access as accesses
 from modelkeep.console.access import Access
 from modelkeep.keep import Keep
-from modelkeep.serve import keys
-from modelkeep.serve.keys import Gate, Ring
+from modelkeep.serve.protocol import keys
+from modelkeep.serve.protocol.keys import Gate, Ring
 
 Serve = Callable[[], Any]
 Browse = Callable[[str], Any]

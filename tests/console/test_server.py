@@ -15,7 +15,7 @@ import pytest
 from modelkeep.console import server
 from modelkeep.errors import BadSettings, PortInUse
 from modelkeep.keep import Keep
-from modelkeep.serve.address import listen
+from modelkeep.serve.protocol.address import listen
 
 Browse = Callable[[str], Any]
 Start = Callable[..., str]

@@ -19,8 +19,8 @@ from modelkeep import extras
 from modelkeep.errors import BadInput, BadModel, NotReady
 from modelkeep.model import engines, folder, formats
 from modelkeep.model.engines import ENGINES
-from modelkeep.serve.batcher import Batcher
-from modelkeep.serve.pool import Pool
+from modelkeep.serve.plane.batcher import Batcher
+from modelkeep.serve.workers.pool import Pool
 from modelkeep.types import Model, Runner, ServeConfig
 
 RNG = np.random.default_rng(0)

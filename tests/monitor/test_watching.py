@@ -24,9 +24,9 @@ from modelkeep.monitor.watch import Run
 from modelkeep.monitor.watcher import Watcher
 from modelkeep.monitor.watching import WHO, Looks
 from modelkeep.registry import Registry
-from modelkeep.serve import collect
-from modelkeep.serve.follow import Follower
+from modelkeep.serve.observers import collect
 from modelkeep.serve.server import Running
+from modelkeep.serve.sources.follow import Follower
 from modelkeep.settings import Settings
 from modelkeep.tune import machine
 from modelkeep.types import Model, Version

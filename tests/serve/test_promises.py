@@ -24,7 +24,7 @@ import httpx
 import pytest
 
 from modelkeep.metrics import Metrics
-from modelkeep.serve.worker import model_to
+from modelkeep.serve.workers.worker import model_to
 from modelkeep.types import Model, ServeConfig
 from tests.waiting import alive, until
 
@@ -35,9 +35,9 @@ PROGRAM = """
 import json, sys
 from modelkeep.model import engines
 from modelkeep.serve import server
-from modelkeep.serve.source import Fixed
-from modelkeep.serve.address import listen
-from modelkeep.serve.worker import model_from
+from modelkeep.serve.sources.source import Fixed
+from modelkeep.serve.protocol.address import listen
+from modelkeep.serve.workers.worker import model_from
 from modelkeep.settings import Settings
 from modelkeep.types import ServeConfig
 engines.ENGINES["tricky"] = engines.Engine("tricky:load", ("tricky",), "numpy")

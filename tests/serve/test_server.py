@@ -26,10 +26,10 @@ from modelkeep.data.dataset import Dataset
 from modelkeep.errors import BadModel, BadSettings, NotFound, PortInUse
 from modelkeep.model import engines, formats
 from modelkeep.registry import Registry
-from modelkeep.serve.address import listen, url_of
-from modelkeep.serve.follow import Follower
+from modelkeep.serve.protocol.address import listen, url_of
 from modelkeep.serve.server import Running, serve_file, serve_registry
-from modelkeep.serve.source import Fixed
+from modelkeep.serve.sources.follow import Follower
+from modelkeep.serve.sources.source import Fixed
 from modelkeep.settings import Settings
 from modelkeep.types import ServeConfig
 from tests.waiting import until
@@ -95,8 +95,9 @@ def child(tmp_path: Path) -> Iterator[Callable[[str], Child]]:
 SLOW = """
 import time
 import numpy as np
-from modelkeep.serve import server, source
-from modelkeep.serve.address import listen
+from modelkeep.serve import server
+from modelkeep.serve.sources import source
+from modelkeep.serve.protocol.address import listen
 from modelkeep.settings import Settings
 from modelkeep.types import ServeConfig, Signature, TensorSpec
 

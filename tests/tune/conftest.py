@@ -13,7 +13,7 @@ import pytest
 
 from modelkeep.data.dataset import Dataset
 from modelkeep.model import folder
-from modelkeep.serve.loaded import bring_here
+from modelkeep.serve.plane.loaded import bring_here
 from modelkeep.tune import bench, rounds
 from modelkeep.tune.load import Measured
 from modelkeep.tune.rounds import Rounds

@@ -133,7 +133,7 @@ def test_loading_on_a_thread_raises_what_it_raised() -> None:
 
 
 def test_the_worker_processes_memory_is_what_is_counted(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    from modelkeep.serve.loaded import bring
+    from modelkeep.serve.plane.loaded import bring
 
     monkeypatch.setattr(bench_, "bring", bring)
 

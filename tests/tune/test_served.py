@@ -14,7 +14,7 @@ import pytest
 from modelkeep import stages
 from modelkeep.errors import ModelkeepError
 from modelkeep.model import engines
-from modelkeep.serve import loaded
+from modelkeep.serve.plane import loaded
 from modelkeep.tune import bench, meters, served
 from modelkeep.tune.load import Measured
 from modelkeep.tune.served import Load, Opened, Round, Sample, Served

@@ -27,7 +27,7 @@ from modelkeep.client import Client
 from modelkeep.data.dataset import Dataset
 from modelkeep.monitor.prometheus import run, write
 from modelkeep.monitor.prometheus.plan import Plan
-from modelkeep.serve.keys import Ring
+from modelkeep.serve.protocol.keys import Ring
 from modelkeep.settings import Settings
 
 QUICK = {

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from modelkeep.serve.grpc import Endpoint
-from modelkeep.serve.keys import Gate, Ring
-from modelkeep.serve.messages import METHODS, SERVICE, classes
+from modelkeep.serve.grpc.endpoint import Endpoint
+from modelkeep.serve.grpc.messages import METHODS, SERVICE, classes
+from modelkeep.serve.protocol.keys import Gate, Ring
 from modelkeep.serve.server import Running
 
 grpc: Any = pytest.importorskip("grpc")

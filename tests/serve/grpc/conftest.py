@@ -14,7 +14,7 @@ from modelkeep.settings import Settings
 from modelkeep.types import ServeConfig
 
 if TYPE_CHECKING:
-    from modelkeep.serve.keys import Ring
+    from modelkeep.serve.protocol.keys import Ring
     from tests.serve.grpc.client import Client, Connect, Serve
 
 

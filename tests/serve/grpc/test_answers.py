@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from modelkeep.serve.router import STICKY
+from modelkeep.serve.plane.router import STICKY
 from modelkeep.types import Signature, TensorSpec
 from tests.serve.grpc.client import MADE, Client, Serve, question
 

@@ -16,7 +16,7 @@ import pytest
 import trustme
 
 from modelkeep.errors import PortInUse
-from modelkeep.serve.messages import SERVICE, classes
+from modelkeep.serve.grpc.messages import SERVICE, classes
 from modelkeep.serve.server import Running
 from modelkeep.settings import Settings
 

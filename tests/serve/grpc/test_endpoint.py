@@ -14,7 +14,7 @@ from tests.serve.grpc.client import Serve
 
 
 def test_a_port_that_is_taken(serve: Serve, fakes: SimpleNamespace) -> None:
-    from modelkeep.serve.grpc import Endpoint
+    from modelkeep.serve.grpc.endpoint import Endpoint
 
     _, running = serve(m=fakes.Fake())
     with socket.socket() as taken:
@@ -38,9 +38,9 @@ def test_without_grpcio_the_extra_is_named() -> None:
 import sys
 sys.modules["grpc"] = None
 from modelkeep.errors import MissingExtra
-from modelkeep.serve.grpc import Endpoint
+from modelkeep.serve.grpc.endpoint import Endpoint
 from modelkeep.settings import Settings
-from modelkeep.serve.plane import Plane
+from modelkeep.serve.plane.plane import Plane
 try:
     Endpoint(Plane(Settings()))
 except MissingExtra as error:

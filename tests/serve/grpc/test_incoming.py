@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 
-from modelkeep.serve import grpc_incoming
-from modelkeep.serve.grpc_handlers import AHEAD
-from modelkeep.serve.grpc_incoming import AT_ONCE
-from modelkeep.serve.keys import Ring
-from modelkeep.serve.messages import METHODS, SERVICE, STREAM
+from modelkeep.serve.grpc import incoming
+from modelkeep.serve.grpc.handlers import AHEAD
+from modelkeep.serve.grpc.incoming import AT_ONCE
+from modelkeep.serve.grpc.messages import METHODS, SERVICE, STREAM
+from modelkeep.serve.protocol.keys import Ring
 from modelkeep.serve.server import Running
 from modelkeep.settings import Settings
 from modelkeep.types import Model, Request
@@ -111,7 +111,7 @@ class Late:
 
 @pytest.fixture
 def late(monkeypatch: pytest.MonkeyPatch) -> Iterator[Late]:
-    monkeypatch.setattr(grpc_incoming, "LOOK", 0.01)
+    monkeypatch.setattr(incoming, "LOOK", 0.01)
     made = Late()
     yield made
     made.over.set()
@@ -150,7 +150,7 @@ def test_who_sends_the_most_gives_way(connect: Connect, late: Late, tmp_path: Pa
 
 
 def test_who_is_slow_gives_way_to_who_is_not(connect: Connect, late: Late, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grpc_incoming, "SLOW", 20)
+    monkeypatch.setattr(incoming, "SLOW", 20)
     channel, _ = connect(TWO)
     first = [late.call(channel) for _ in range(2)]
     rest = []

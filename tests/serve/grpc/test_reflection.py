@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from modelkeep.serve.keys import Ring
-from modelkeep.serve.messages import HEALTH, METHODS, SERVICE
+from modelkeep.serve.grpc.messages import HEALTH, METHODS, SERVICE
+from modelkeep.serve.protocol.keys import Ring
 from tests.serve.grpc.client import MADE, WAIT, Connect, grpc, question
 
 

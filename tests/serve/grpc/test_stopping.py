@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from modelkeep.serve.messages import SERVICE, STREAM
+from modelkeep.serve.grpc.messages import SERVICE, STREAM
 from modelkeep.serve.server import Running
 from modelkeep.settings import Settings
 from tests.serve.grpc.client import MADE, WAIT, Client, Serve, grpc, listen, question
@@ -112,9 +112,9 @@ def test_a_stream_whose_question_is_at_work_gets_its_answer_first(fakes: SimpleN
 def test_a_message_that_is_still_coming_in_is_not_awaited_for_long(
     fakes: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from modelkeep.serve import grpc as module
+    from modelkeep.serve.grpc import endpoint
 
-    monkeypatch.setattr(module, "PATIENCE", 0.5)
+    monkeypatch.setattr(endpoint, "PATIENCE", 0.5)
     both, over, found = Both(fakes.Fake()), threading.Event(), []
 
     def messages() -> Iterator[bytes]:

@@ -1,0 +1,45 @@
+"""The classification extension: of an output's scores, the best few classes as text.
+
+docs/protocol/extension_classification.md of triton-inference-server/server: ``value:index`` or ``value:index:label``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from modelkeep.errors import BadInput
+from modelkeep.types import Reply
+
+if TYPE_CHECKING:
+    from modelkeep.serve.plane.loaded import Loaded
+    from modelkeep.types import Array
+
+
+def classified(reply: Reply, wanted: Mapping[str, int], answered: Loaded | None) -> Reply:
+    """The reply with each output in ``wanted`` as its best classes, the best first: text [rows, count], or [count].
+
+    ``answered`` is the version that gave it, where it is still in memory: it knows the labels. Raises BadInput for an
+    output that holds no numbers.
+    """
+    labels, batched = (answered.labels, answered.signature.batched) if answered else ((), True)
+    outputs = {
+        name: _best(name, array, wanted[name], labels, batched) if name in wanted else array
+        for name, array in reply.outputs.items()
+    }
+    return replace(reply, outputs=outputs)
+
+
+def _best(name: str, array: Array, count: int, labels: Sequence[str], batched: bool) -> Array:
+    if array.dtype.kind not in "iuf":
+        raise BadInput(f"output '{name}' is {array.dtype.name}; classification needs scores")
+    rows = array.reshape(len(array) if batched else 1, -1)
+    order = np.argsort(-rows.astype(np.float64), axis=1, kind="stable")[:, :count]
+    found = np.empty(order.shape, dtype=object)
+    for (row, place), index in np.ndenumerate(order):
+        label = f":{labels[int(index)]}" if index < len(labels) else ""
+        found[row, place] = f"{rows[row, index]:f}:{index}{label}"
+    return found if batched else found[0]

@@ -1,0 +1,1 @@
+"""Which versions there are: bare models or a registry, and what may change while they are served."""

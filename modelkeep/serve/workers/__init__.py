@@ -1,0 +1,1 @@
+"""What runs a model: threads or processes, and what is sent to them. They know nothing of who asks."""
