@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from modelkeep.serve import codec, lists
+from modelkeep.serve.protocol import codec, lists
 
 BYTES = 2_000_000
 """Of bodies that each repeat reads."""
