@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,6 +45,17 @@ def cores() -> int:
             quota, period = text.split()
             allowed = min(allowed, max(1, int(quota) // int(period)))
     return allowed
+
+
+def ran() -> float:
+    """Seconds that the calling thread has run or, where the system tells (Linux does: sched-stats.rst), waited for a
+    core to run on.
+    """
+    try:
+        run, waited, _ = (PROC / "thread-self/schedstat").read_text().split()
+    except (OSError, ValueError):
+        return time.thread_time()
+    return (int(run) + int(waited)) / 1e9
 
 
 def memory() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -71,3 +72,18 @@ def test_the_disk_of_a_folder(tmp_path: Path) -> None:
     assert found[0] == shutil.disk_usage(tmp_path).total
     assert 0 < found[1] <= found[0]
     assert system.disk(tmp_path / "gone") is None
+
+
+def test_a_thread_ran_or_waited_for_a_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "thread-self").mkdir()
+    (tmp_path / "thread-self" / "schedstat").write_text("2000000000 500000000 17\n")
+    monkeypatch.setattr(system, "PROC", tmp_path)
+    assert system.ran() == 2.5
+
+
+def test_where_the_system_does_not_tell_it_is_the_time_of_the_processor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(system, "PROC", tmp_path)
+    before = time.thread_time()
+    assert before <= system.ran() <= time.thread_time()

@@ -7,7 +7,8 @@ import zlib
 from collections.abc import Callable
 from math import log, log1p
 from random import random
-from time import thread_time
+
+from modelkeep import system
 
 ALL = 2**32
 BURST, REGAINED = 10.0, 0.1
@@ -65,13 +66,13 @@ class Sampler:
     of those kept holds for all. The chance of each reader's Share follows how many came in the second before.
 
     How many to pass over is drawn once for all of them (a geometric distribution), so that a request that nobody keeps
-    costs a subtraction. Who has the smaller chance keeps some of what the others keep. ``ran`` is seconds of
-    processor time of the thread that asks, which is the one that answers.
+    costs a subtraction. Who has the smaller chance keeps some of what the others keep. ``ran`` is seconds that
+    the thread that asks, which is the one that answers, had to do something.
     """
 
     __slots__ = ("_before", "_due", "_gap", "_left", "_ran", "_running", "_since", "_turned", "shares")
 
-    def __init__(self, *rates: float, ran: Callable[[], float] = thread_time) -> None:
+    def __init__(self, *rates: float, ran: Callable[[], float] = system.ran) -> None:
         self.shares = tuple(Share(rate) for rate in rates)
         self._running = ran
         self._since = self._due = self._ran = 0.0
