@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,38 +14,14 @@ from hypothesis import strategies as st
 
 from modelkeep.errors import BadInput, ModelkeepError
 from modelkeep.serve.plane.cache import OVERHEAD, Cache, question
-from modelkeep.serve.plane.loaded import Loaded
 from modelkeep.serve.plane.plane import Plane
 from modelkeep.serve.plane.router import STICKY, Router
 from modelkeep.serve.server import Running
 from modelkeep.settings import Settings
-from modelkeep.types import Request, ServeConfig
+from modelkeep.types import Request
+from tests.serve.plane.asked import Log, ask, run, serve
 
 ROOM = Settings(cache_bytes=100_000)
-
-
-def run(work: Coroutine[Any, Any, Any]) -> Any:
-    return asyncio.run(asyncio.wait_for(work, 30))
-
-
-def ask(*values: float, **changes: Any) -> Request:
-    return replace(Request("r1", "m", {"x": np.array([values or (1.0,)], np.float32)}), **changes)
-
-
-def load(plane: Plane, number: int, runner: Any) -> Loaded:
-    return Loaded("m", number, runner, config=ServeConfig(), metrics=plane.metrics)
-
-
-class Log:
-    """A TrafficLog that keeps what it was offered."""
-
-    dropped, bare, rate = 0, 0, float("inf")
-
-    def __init__(self) -> None:
-        self.offered: list[Any] = []
-
-    def offer(self, exchange: Any) -> None:
-        self.offered.append(exchange)
 
 
 def test_who_asks_again_gets_the_answer_under_their_own_id_and_nothing_runs(fakes: SimpleNamespace) -> None:
@@ -55,7 +29,7 @@ def test_who_asks_again_gets_the_answer_under_their_own_id_and_nothing_runs(fake
         log, told, runner = Log(), [], fakes.Fake(add=1.0)
         plane = Plane(ROOM, traffic=log)
         plane.observers.append(told.append)
-        plane.swap(Router("m", load(plane, 3, runner)))
+        plane.swap(Router("m", serve(plane, 3, runner)))
         first, second = await plane.infer(ask(5.0, id="a")), await plane.infer(ask(5.0, id="b"))
         assert [(r.id, r.version, r.outputs["y"].tolist()) for r in (first, second)] == [
             ("a", 3, [[6.0]]),
@@ -81,7 +55,7 @@ def test_who_asks_again_gets_the_answer_under_their_own_id_and_nothing_runs(fake
 def test_off_it_keeps_nothing_and_counts_nothing(fakes: SimpleNamespace) -> None:
     async def main() -> None:
         plane, runner = Plane(Settings()), fakes.Fake()
-        plane.swap(Router("m", load(plane, 1, runner)))
+        plane.swap(Router("m", serve(plane, 1, runner)))
         assert [(await plane.infer(ask())).outputs["y"].tolist() for _ in range(2)] == [[[1.0]]] * 2
         assert (len(runner.runs), len(plane.cache)) == (2, 0)
         assert plane.metrics.value("modelkeep_cache_misses_total", model="m", version="1") == 0
@@ -105,7 +79,7 @@ OTHERS = [
 def test_another_question_is_another_answer(fakes: SimpleNamespace) -> None:
     async def main() -> None:
         plane, runner = Plane(ROOM), fakes.Fake()
-        plane.swap(Router("m", load(plane, 1, runner)))
+        plane.swap(Router("m", serve(plane, 1, runner)))
         for request in (ask(), *OTHERS):
             assert "queue" in (await plane.infer(request)).timings
         assert len(runner.runs) == 1 + len(OTHERS)
@@ -120,7 +94,7 @@ def test_no_answer_outlives_its_version_nor_its_loading(fakes: SimpleNamespace) 
     async def main() -> None:
         plane = Plane(ROOM)
         for number, add in ((1, 1.0), (2, 2.0), (1, 3.0)):  # the last: the same number, loaded with other settings
-            plane.swap(Router("m", load(plane, number, fakes.Fake(add=add))))
+            plane.swap(Router("m", serve(plane, number, fakes.Fake(add=add))))
             for _ in range(2):
                 reply = await plane.infer(ask(0.0))
                 assert (reply.version, reply.outputs["y"].tolist()) == (number, [[add]])
@@ -133,7 +107,7 @@ def test_a_shadow_sees_every_request_and_never_the_cache(fakes: SimpleNamespace)
     async def main() -> None:
         log, live, shadow = Log(), fakes.Fake(add=1.0), fakes.Fake(add=2.0)
         plane = Plane(ROOM, traffic=log)
-        plane.swap(Router("m", load(plane, 1, live), shadow=load(plane, 2, shadow)))
+        plane.swap(Router("m", serve(plane, 1, live), shadow=serve(plane, 2, shadow)))
         for number in range(3):
             await plane.infer(ask(id=str(number)))
         while len(log.offered) < 6:
@@ -149,7 +123,7 @@ def test_a_shadow_sees_every_request_and_never_the_cache(fakes: SimpleNamespace)
 def test_errors_are_not_kept_and_wrong_questions_stay_wrong(fakes: SimpleNamespace) -> None:
     async def main() -> None:
         plane, runner = Plane(ROOM), fakes.Fake()
-        plane.swap(Router("m", load(plane, 1, runner)))
+        plane.swap(Router("m", serve(plane, 1, runner)))
         for _ in range(2):
             with pytest.raises(ModelkeepError, match="poison"):
                 await plane.infer(ask(fakes.POISON))
@@ -164,7 +138,7 @@ def test_errors_are_not_kept_and_wrong_questions_stay_wrong(fakes: SimpleNamespa
 def test_what_is_kept_cannot_be_changed_by_who_got_it(fakes: SimpleNamespace) -> None:
     async def main() -> None:
         plane = Plane(ROOM)
-        plane.swap(Router("m", load(plane, 1, fakes.Fake())))
+        plane.swap(Router("m", serve(plane, 1, fakes.Fake())))
         first = await plane.infer(ask())
         np.asarray(first.outputs["y"])[:] = 9.0
         second = await plane.infer(ask())
@@ -202,7 +176,7 @@ def test_it_holds_what_it_may_and_drops_what_was_not_used_for_longest(puts: list
 
 def test_strings_are_told_apart_and_cost_what_they_hold(fakes: SimpleNamespace) -> None:
     async def main() -> None:
-        target = load(Plane(ROOM), 1, fakes.Fake())
+        target = serve(Plane(ROOM), 1, fakes.Fake())
 
         def of(*texts: object) -> bytes:
             return question(Request("r", "m", {"x": np.array(texts, dtype=object)}), target, {})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Coroutine
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -14,38 +13,11 @@ import numpy as np
 import pytest
 
 from modelkeep.errors import BadInput, ModelkeepError, NotFound, NotReady, Overloaded, TooLate
-from modelkeep.serve.plane.loaded import Loaded
 from modelkeep.serve.plane.plane import Plane
 from modelkeep.serve.plane.router import STICKY, Router
 from modelkeep.settings import Settings
-from modelkeep.types import Request, ServeConfig
-
-
-class Log:
-    """A TrafficLog that keeps what it was offered."""
-
-    dropped, bare, rate = 0, 0, float("inf")
-
-    def __init__(self) -> None:
-        self.offered: list[Any] = []
-
-    def offer(self, exchange: Any) -> None:
-        self.offered.append(exchange)
-
-    def of(self, what: str) -> list[Any]:
-        return [getattr(e, what) for e in self.offered]
-
-
-def run(work: Coroutine[Any, Any, Any]) -> Any:
-    return asyncio.run(asyncio.wait_for(work, 30))
-
-
-def ask(*values: float, **changes: Any) -> Request:
-    return replace(Request("r1", "m", {"x": np.array([values or (1.0,)], np.float32)}), **changes)
-
-
-def serve(plane: Plane, number: int, runner: Any, *, p99: float | None = None, **options: Any) -> Loaded:
-    return Loaded("m", number, runner, config=ServeConfig(p99=p99), metrics=plane.metrics, **options)
+from modelkeep.types import Request
+from tests.serve.plane.asked import Log, ask, run, serve
 
 
 def count(plane: Plane, outcome: str, version: int = 1, track: str = "live") -> float:
@@ -412,78 +384,3 @@ def test_close_gives_every_runner_back(fakes: SimpleNamespace) -> None:
         return [r.closed for r in runners]
 
     assert run(main()) == [1, 1, 1]
-
-
-class Gatherer:
-    """A Collector that keeps the ids of what it was offered."""
-
-    def __init__(self, rate: float) -> None:
-        self.rate = rate
-        self.ids: list[tuple[str, str]] = []
-
-    def offer(self, target: Loaded, track: str, request: Request, outputs: Any) -> None:
-        self.ids.append((track, request.id))
-
-
-async def crowd(plane: Plane, n: int, seed: int = 0) -> None:
-    for at in range(n):
-        await plane.infer(ask(1.0, id=f"{seed}-{at}"))
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """The time that the plane reads, where it stands still."""
-    told = SimpleNamespace(now=1000.0)
-    for module in ("plane", "asking"):
-        there = SimpleNamespace(monotonic=lambda: told.now, time=time.time)
-        monkeypatch.setattr(f"modelkeep.serve.plane.{module}.time", there)
-    return told
-
-
-def live_of(gatherer: Gatherer) -> list[str]:
-    return [i for track, i in gatherer.ids if track == "live"]
-
-
-def test_beyond_their_rates_readers_get_shares_live_and_shadow_the_same(
-    fakes: SimpleNamespace, clock: SimpleNamespace
-) -> None:
-    async def main() -> None:
-        log, gatherer = Log(), Gatherer(20.0)
-        log.rate = 10.0
-        plane = Plane(Settings(), traffic=log)
-        plane.collector = gatherer
-        plane.swap(Router("m", serve(plane, 1, fakes.Fake()), shadow=serve(plane, 2, fakes.Fake())))
-        await crowd(plane, 200)
-        clock.now += 1.0
-        log.offered.clear()
-        gatherer.ids.clear()
-        passed = plane.passed
-        await crowd(plane, 200, seed=1)
-        await plane.close()
-        for found in (gatherer.ids, [(e.track, e.id) for e in log.offered]):
-            live, shadow = ({i for track, i in found if track == wanted} for wanted in ("live", "shadow"))
-            assert live <= shadow
-            assert 0 < len(live) <= len(shadow) < 60
-        assert {e.id for e in log.offered} <= {i for _, i in gatherer.ids}
-        assert plane.passed - passed == 200 - len(live_of(gatherer))
-
-    run(main())
-
-
-def test_a_canary_has_a_rate_of_its_own(fakes: SimpleNamespace, clock: SimpleNamespace) -> None:
-    async def main() -> None:
-        log = Log()
-        log.rate = 5.0
-        plane = Plane(Settings(), traffic=log)
-        plane.swap(Router("m", serve(plane, 1, fakes.Fake()), serve(plane, 2, fakes.Fake()), weight=0.05))
-        await crowd(plane, 1000)
-        assert log.of("track").count("live") == 55, "a first rush"
-        assert log.of("track").count("canary") > 20
-        log.rate = 0.0
-        log.offered.clear()
-        plane.adjust(Settings())
-        await crowd(plane, 100)
-        assert log.offered == [], "a rate that was changed"
-        await plane.close()
-
-    run(main())
