@@ -124,9 +124,10 @@ class Follower:
         Raises NotFound for a name that the registry lacks, and why not where no model at all can answer.
         """
         self._plane = plane
+        for name in self.names:  # before anybody can ask: not ready yet is another answer than not there
+            plane.expect(name)
         for name in self.names:
             await asyncio.to_thread(self.registry.versions, name)
-            plane.expect(name)
         await self.look()
         while loading := [task for model in self.models.values() for task in model.loading.values()]:
             await asyncio.wait(loading)

@@ -404,3 +404,23 @@ def test_a_hundred_switches_under_load_lose_no_request(world: World, clients: li
     assert set.union(*(c.versions for c in clients)) == {"1", "2", "3", "4"}
     assert len(world.loaded) >= 100
     assert [runner.closed for _, runner, _ in world.loaded] == [1] * len(world.loaded)
+
+
+def test_who_asks_while_the_registry_is_read_is_told_to_wait(
+    fakes: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, read = World(fakes), threading.Event()
+    monkeypatch.setattr(world.registry, "versions", lambda name: read.wait(5))
+
+    async def main() -> None:
+        plane = Plane(Settings())
+        beginning = asyncio.create_task(world.follower().begin(plane))
+        await asyncio.sleep(0)
+        try:
+            with pytest.raises(NotReady):
+                plane.find("m")
+        finally:
+            beginning.cancel()
+            read.set()
+
+    asyncio.run(main())
