@@ -25,8 +25,8 @@ from modelkeep.types import Model, Ref, Report, Route, Version
 if TYPE_CHECKING:
     from modelkeep.making import OnStep
     from modelkeep.monitor.alerts import Alerts
-    from modelkeep.monitor.watch import Checked
-    from modelkeep.monitor.watcher import Watcher
+    from modelkeep.monitor.look import Checked
+    from modelkeep.monitor.thread import Watcher
     from modelkeep.rollout.canary import Canary, Decision
     from modelkeep.serve.plane.plane import Plane
     from modelkeep.tune.benchmark import Benchmark
@@ -269,12 +269,12 @@ class Keep:
         ``limits`` are the fields of monitor's Limits, before those of the settings. What a service or somebody else
         found by other ones, and is not over, is a note; so is that the journal cannot be written to now.
         """
-        from modelkeep.monitor import telling, watch
+        from modelkeep.monitor import look, telling
 
         version = self.get(ref)
         home, promised = self.settings.home, self.settings.promised
         held = {**promised, **limits}
-        checked = watch.check(version, self.model(version), home, plots=plots, **held)
+        checked = look.check(version, self.model(version), home, plots=plots, **held)
         try:
             with self.telling:
                 past = telling.Past(self.registry, version.name)
@@ -342,12 +342,12 @@ class Keep:
         settings = self.settings
         if not settings.monitor_every:
             return []
-        from modelkeep.monitor import watching
+        from modelkeep.monitor import service
 
         p99 = options.get("options", {}).get("p99")
         limits = settings.promised | ({} if p99 is None else {"p99": p99})
-        looks = watching.Looks(self.registry, settings, limits, self.telling)
-        return [lambda plane: watching.start(looks, plane.metrics, lambda: plane.names, settings)]
+        looks = service.Looks(self.registry, settings, limits, self.telling)
+        return [lambda plane: service.start(looks, plane.metrics, lambda: plane.names, settings)]
 
     def __enter__(self) -> Keep:
         return self

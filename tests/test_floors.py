@@ -36,7 +36,7 @@ def test_the_floors_hold() -> None:
     [
         ("data/dataset.py", "modelkeep.registry.registry"),  # three floors up
         ("errors.py", "modelkeep.cli"),  # from the ground to the roof
-        ("monitor/watch.py", "modelkeep.serve.plane.plane"),  # a sibling
+        ("monitor/look.py", "modelkeep.serve.plane.plane"),  # a sibling
         ("serve/grpc/endpoint.py", "modelkeep.serve.http.listener"),  # the other door
         ("serve/plane/plane.py", "modelkeep.serve.observers.collect"),  # nothing waits for an observer
         ("serve/workers/pool.py", "modelkeep.serve.plane.batcher"),  # from those who run to those who ask

@@ -16,7 +16,7 @@ from modelkeep.data.dataset import Dataset
 from modelkeep.data.sample import Sample
 from modelkeep.data.traffic import Exchange
 from modelkeep.errors import BadData, BadInput, Differs, DigestMismatch, No, NotFound, Regressed, Unsupported
-from modelkeep.monitor import watch
+from modelkeep.monitor import look
 from modelkeep.monitor.alerts import Alerts
 from modelkeep.rollout.canary import Canary
 from modelkeep.types import Finding, Model
@@ -287,7 +287,7 @@ def test_an_alert_is_written_once_and_once_more_when_it_is_over(keep: Keep) -> N
 
 def test_a_finding_is_written_and_told_once(keep: Keep, added: str, monkeypatch: pytest.MonkeyPatch) -> None:
     finding = Finding("drift", "inputs", "they moved", since=1.0)
-    monkeypatch.setattr(watch, "check", lambda *_, **__: watch.Checked("digits@1", 9, 1.0, (finding,)))
+    monkeypatch.setattr(look, "check", lambda *_, **__: look.Checked("digits@1", 9, 1.0, (finding,)))
     stream = io.StringIO()
     for _ in range(3):
         assert keep.monitor(added, alerts=Alerts(stream=stream)).findings == (finding,)

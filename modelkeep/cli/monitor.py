@@ -13,7 +13,7 @@ from modelkeep.cli.output import DURATION, FILE, SHARE, SOME_TIME, as_json, dump
 from modelkeep.extras import load
 
 if TYPE_CHECKING:
-    from modelkeep.monitor.watch import Checked
+    from modelkeep.monitor.look import Checked
 
 BESIDE: dict[str, tuple[str, str]] = {
     "setup": ("modelkeep.cli.prometheus:setup", "Write files for Prometheus, Alertmanager and Grafana."),

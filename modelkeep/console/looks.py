@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from modelkeep.monitor import watch
+from modelkeep.monitor import look
 
 if TYPE_CHECKING:
     from modelkeep.keep import Keep
-    from modelkeep.monitor.watch import Checked
+    from modelkeep.monitor.look import Checked
     from modelkeep.types import Version
 
 FRESH = 5.0
@@ -53,7 +53,7 @@ class Looks:
             known = self._known.get(version.ref)
             if known is None or time.monotonic() - known[0] > FRESH:
                 model, home = self._keep.model(version), self._keep.settings.home
-                checked = watch.check(version, model, home, plots=True, **self._held(version))
+                checked = look.check(version, model, home, plots=True, **self._held(version))
                 self._known[version.ref] = (time.monotonic(), checked)
                 self._known.move_to_end(version.ref)
                 while len(self._known) > KEPT:

@@ -18,7 +18,7 @@ from modelkeep.monitor.profiled import drifts
 
 if TYPE_CHECKING:
     from modelkeep.data.traffic import Exchange
-    from modelkeep.monitor.watched import Watched
+    from modelkeep.monitor.judged import Judged
     from modelkeep.types import Array, Arrays
 
 RUN = 5000
@@ -31,15 +31,15 @@ MAX_TIMES = 20_000
 class Captured:
     """The captured requests of one version; each look reads on where the last one ended."""
 
-    def __init__(self, watched: Watched, calibration: Calibration | None) -> None:
-        self.watched, self._calibration = watched, calibration
-        path, name, number = watched.traffic, watched.name, watched.number
+    def __init__(self, judged: Judged, calibration: Calibration | None) -> None:
+        self.judged, self._calibration = judged, calibration
+        path, name, number = judged.traffic, judged.name, judged.number
         place = Place(path, partial(traffic.newest, path), lambda: traffic.run_start(path, name, number, RUN))
-        self._place = place if watched.most is None else place.once()
+        self._place = place if judged.most is None else place.once()
         self._begin()
 
     def _begin(self) -> None:
-        who = self.watched
+        who = self.judged
         self.health = Health(who.limits.p99, who.every, slo=who.limits.slo, silence=who.limits.silence)
         self.drifts = drifts(who)
         self.estimated = None if self._calibration is None else Estimated(self._calibration, *who.floor, who.every)
@@ -55,7 +55,7 @@ class Captured:
         """Take the requests that are new; ``features`` is whether drift is judged on them, and their inputs needed."""
         if self._place.moved():
             self._begin()
-        who, newest = self.watched, self.watched.most is not None
+        who, newest = self.judged, self.judged.most is not None
         known: Any = {"version": who.number, "limit": who.most or PAGE, "max_bytes": PAGE_BYTES, "newest": newest}
         arrays = features or self.estimated is not None
         while page := traffic.read(
@@ -73,7 +73,7 @@ class Captured:
             self.health.add(exchange)
             self.times.extend((exchange.at, exchange.seconds))
             if self.estimated is not None and exchange.outcome == "ok" and exchange.outputs is not None:
-                given = chances(exchange.outputs, self.watched.model)
+                given = chances(exchange.outputs, self.judged.model)
                 if given is not None and len(given):
                     self.estimated.add(given, exchange.at)
         if len(self.times) >= 4 * MAX_TIMES:
@@ -92,7 +92,7 @@ class Captured:
         return {"p50": float(median), "p99": float(high)}
 
     def _features(self, subject: str, given: list[tuple[Arrays, float]]) -> None:
-        known = self.watched.known
+        known = self.judged.known
         if subject not in self.drifts or known is None:
             return
         reference = known.subject(subject)
@@ -109,9 +109,9 @@ class Captured:
         self.drifts[subject].add(values, ats)
 
 
-def calibration(watched: Watched) -> Calibration | None:
+def calibration(judged: Judged) -> Calibration | None:
     """Of the reference rows; None where they have no labels, or the answers do not say how sure they are."""
-    known = watched.known
+    known = judged.known
     if known is None or known.right is None or known.confidence is None:
         return None
     there = np.isfinite(known.confidence)

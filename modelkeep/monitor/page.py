@@ -13,7 +13,7 @@ from modelkeep.monitor.plots import Line, bars, lines, percent
 from modelkeep.quantities import counted
 
 if TYPE_CHECKING:
-    from modelkeep.monitor.watch import Checked
+    from modelkeep.monitor.look import Checked
     from modelkeep.types import Finding
 
 STYLE = """

@@ -11,7 +11,7 @@ from modelkeep.monitor.place import Place, stride
 
 if TYPE_CHECKING:
     from modelkeep.data.profiles import Chunk
-    from modelkeep.monitor.watched import Watched
+    from modelkeep.monitor.judged import Judged
 
 RUN = 4000
 """A run covers the newest RUN to 2·RUN chunks, of all models and subjects."""
@@ -25,12 +25,12 @@ class Profiled:
     bounded. The one before it goes on until then, so that what is found is not lost for a while.
     """
 
-    def __init__(self, watched: Watched) -> None:
-        self.watched = watched
-        path = watched.profiles
+    def __init__(self, judged: Judged) -> None:
+        self.judged = judged
+        path = judged.profiles
         newest = partial(profiles.newest, path)
         self._place = Place(path, newest, lambda: stride(newest(), RUN))
-        self.run = _Run(watched, 0)
+        self.run = _Run(judged, 0)
         self._next: _Run | None = None
 
     @property
@@ -41,7 +41,7 @@ class Profiled:
     def look(self) -> None:
         """Take the chunks that are new or, where looks are bounded, the next ones, for none may be left out."""
         if self._place.moved():
-            fresh = _Run(self.watched, self._place.row)
+            fresh = _Run(self.judged, self._place.row)
             self.run, self._next = (fresh, None) if self._place.anew else (self.run, fresh)
         self.run.read()
         if self._next is not None:
@@ -54,9 +54,9 @@ class Profiled:
 class _Run:
     """The detectors, from one row on. ``n`` requests were counted, and ``strange`` ones by another form of bins."""
 
-    def __init__(self, watched: Watched, row: int) -> None:
-        self.watched, self.row = watched, row
-        self.drifts = drifts(watched, "looked at")
+    def __init__(self, judged: Judged, row: int) -> None:
+        self.judged, self.row = judged, row
+        self.drifts = drifts(judged, "looked at")
         self.n = self.strange = self._answers = 0
         self.since: float | None = None
         self.behind = False
@@ -65,12 +65,12 @@ class _Run:
     def unsaid(self) -> int:
         """Requests whose inputs were counted and whose answers were not, as their clients asked for some outputs only;
         known once all is read."""
-        several = "answers" in self.drifts and len(self.watched.model.signature.outputs) > 1
+        several = "answers" in self.drifts and len(self.judged.model.signature.outputs) > 1
         return max(self.n - self._answers, 0) if several and not self.behind else 0
 
     def read(self) -> None:
         """Go on."""
-        who = self.watched
+        who = self.judged
         left = who.most
         while page := profiles.read(
             who.profiles, who.name, who.number, after=self.row, limit=PAGE if left is None else min(PAGE, left)
@@ -99,15 +99,15 @@ class _Run:
             drift.add_counts(chunk.counts, chunk.n, chunk.at, chunk.until)
 
 
-def drifts(watched: Watched, of: str = "captured") -> dict[str, Drift]:
+def drifts(judged: Judged, of: str = "captured") -> dict[str, Drift]:
     """New detectors for the subjects that have a reference; each has an equal part of the false alarms, for the few
     features of the answers would else have next to none."""
-    known = watched.known
+    known = judged.known
     if known is None:
         return {}
     subjects = {name: one for name in ("inputs", "answers") if (one := known.subject(name)) is not None}
-    limits = watched.limits
-    tolerance = Tolerance(limits.tolerance, watched.every, told=limits.false_alarm_every)
+    limits = judged.limits
+    tolerance = Tolerance(limits.tolerance, judged.every, told=limits.false_alarm_every)
     return {
         name: Drift(
             name,

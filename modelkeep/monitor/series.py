@@ -11,9 +11,9 @@ from modelkeep.evidence import mean_interval
 
 if TYPE_CHECKING:
     from modelkeep.monitor.drift import Drift
+    from modelkeep.monitor.judged import Judged
+    from modelkeep.monitor.look import Run
     from modelkeep.monitor.quality import Quality
-    from modelkeep.monitor.watch import Run
-    from modelkeep.monitor.watched import Watched
     from modelkeep.types import Array
 
 FEATURES = 6
@@ -29,8 +29,8 @@ def of(run: Run) -> dict[str, Any]:
     over_time: dict[str, Any] = {
         "quality": _quality(truth.labelled.quality),
         "seconds": _seconds(np.array(run.captured.times).reshape(-1, 2)),
-        "minutes": _minutes(run.watched),
-        "memory": _memory(run.watched),
+        "minutes": _minutes(run.judged),
+        "memory": _memory(run.judged),
     }
     found = {name: points for name, points in over_time.items() if len(points) > 1}
     return found | ({"features": features} if features else {})
@@ -61,9 +61,9 @@ def _seconds(times: Array) -> list[dict[str, float]]:
     return found
 
 
-def _minutes(watched: Watched) -> list[dict[str, float]]:
+def _minutes(judged: Judged) -> list[dict[str, float]]:
     """Requests and failures of the newest hours, by spans of whole minutes."""
-    rows = np.array(pulses.minutes(watched.pulses, watched.name, watched.number)[-360:])
+    rows = np.array(pulses.minutes(judged.pulses, judged.name, judged.number)[-360:])
     spans = min(len(rows), POINTS)
     return [
         {"at": float(part[-1, 0]), "requests": float(part[:, 1].sum()), "failed": float(part[:, 2].sum())}
@@ -71,9 +71,9 @@ def _minutes(watched: Watched) -> list[dict[str, float]]:
     ]
 
 
-def _memory(watched: Watched) -> list[dict[str, float]]:
+def _memory(judged: Judged) -> list[dict[str, float]]:
     """Bytes of the server that told last."""
-    samples = [sample for _, sample in pulses.memory(watched.pulses)]
+    samples = [sample for _, sample in pulses.memory(judged.pulses)]
     mine = [sample for sample in samples if sample.process == samples[-1].process][-1000:]
     return [{"at": mine[at].at, "bytes": mine[at].bytes} for at in _picked(len(mine))]
 

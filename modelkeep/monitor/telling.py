@@ -14,7 +14,7 @@ from modelkeep.types import Finding
 
 if TYPE_CHECKING:
     from modelkeep.monitor.alerts import Alerts
-    from modelkeep.monitor.watch import Checked
+    from modelkeep.monitor.look import Checked
     from modelkeep.registry import Registry
     from modelkeep.registry.journal import Entry
     from modelkeep.types import Version

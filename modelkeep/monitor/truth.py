@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from modelkeep.data.labels import Lag
     from modelkeep.data.traffic import Exchange
-    from modelkeep.monitor.watched import Watched
+    from modelkeep.monitor.judged import Judged
 
 RUN = 5000
 """A run covers the newest RUN to 2·RUN labels, of all models."""
@@ -41,22 +41,22 @@ WORSE = 1.5
 class Truth:
     """The labelled requests of one version; each look reads on where the last one ended."""
 
-    def __init__(self, watched: Watched, calibration: Calibration | None) -> None:
-        self.watched, self._calibration = watched, calibration
-        path = watched.traffic
+    def __init__(self, judged: Judged, calibration: Calibration | None) -> None:
+        self.judged, self._calibration = judged, calibration
+        path = judged.traffic
         newest = partial(labels.newest, path)
         place = Place(path, newest, lambda: stride(newest(), RUN))
-        self._place = place if watched.most is None else place.once()
+        self._place = place if judged.most is None else place.once()
         self.lag: Lag = labels.Lag()
         self.behind = False
         """Whether the last look left labels for the next ones."""
         self._ask = float("-inf")
         """When to ask for it again, on time.monotonic's clock."""
-        self._several = _several(watched)
+        self._several = _several(judged)
         self._begin()
 
     def _begin(self) -> None:
-        who = self.watched
+        who = self.judged
         floor, promise = who.floor
         self.labelled = Labelled(floor, promise, who.every, worst=_worst(who))
         self.calibrated = None if self._calibration is None else Calibrated(self._calibration, who.every)
@@ -75,7 +75,7 @@ class Truth:
         """Take the labels that are new."""
         if self._place.moved():
             self._begin()
-        who = self.watched
+        who = self.judged
         new = labels.read(who.traffic, who.name, after=self._place.row, limit=who.most)
         self.behind = len(new) == who.most
         for row, request, label in new:
@@ -92,7 +92,7 @@ class Truth:
 
     def _take(self, ids: Sequence[str]) -> None:
         """Judge those of these requests that were captured; the others wait."""
-        who, left = self.watched, dict.fromkeys(ids)
+        who, left = self.judged, dict.fromkeys(ids)
         known: Any = {"inputs": self.slices is not None, "max_bytes": PAGE_BYTES}
         while left and (page := traffic.read(who.traffic, who.name, ids=list(left), **known)):
             for exchange in page:
@@ -104,8 +104,8 @@ class Truth:
                 self._waiting[request] = label, tries - 1
 
     def _judge(self, exchange: Exchange, label: Any) -> None:
-        model = self.watched.model
-        if exchange.version != self.watched.number or exchange.outcome != "ok":
+        model = self.judged.model
+        if exchange.version != self.judged.number or exchange.outcome != "ok":
             return
         one = answer(exchange.outputs, label, model, several=self._several)
         if one is None:
@@ -124,7 +124,7 @@ class Truth:
     @property
     def kept(self) -> bool:
         """Whether labels show that the accuracy is what was promised."""
-        accuracy, floor = self.labelled.quality.measured().get("accuracy"), self.watched.floor[0]
+        accuracy, floor = self.labelled.quality.measured().get("accuracy"), self.judged.floor[0]
         return accuracy is not None and accuracy.low is not None and floor is not None and accuracy.low >= floor
 
     def numbers(self) -> dict[str, Any]:
@@ -136,7 +136,7 @@ class Truth:
 
     def _judged(self) -> str:
         """What labels would tell; empty where answers are embeddings, or several numbers a row."""
-        if not are_classes(self.watched.model):
+        if not are_classes(self.judged.model):
             return "their error"
         return "" if self._several else "accuracy"
 
@@ -160,19 +160,19 @@ class Truth:
         return lines + (self.slices.describe() if self.slices else [])
 
 
-def _several(watched: Watched) -> bool:
+def _several(judged: Judged) -> bool:
     """Whether an answer is known to be several numbers, or an embedding, and no scores of classes."""
-    known, first = watched.known, watched.model.signature.outputs[0]
+    known, first = judged.known, judged.model.signature.outputs[0]
     read = known.answers.columns.tensors if known is not None and known.answers is not None else []
     scores = {tensor.name: tensor.kind == "scores" for tensor in read}
-    return are_classes(watched.model) and first.dtype.startswith("float") and not scores.get(first.name, True)
+    return are_classes(judged.model) and first.dtype.startswith("float") and not scores.get(first.name, True)
 
 
-def _worst(watched: Watched) -> tuple[float | None, str]:
+def _worst(judged: Judged) -> tuple[float | None, str]:
     """The mean absolute error that is held, and whose promise it is; None where there is none."""
-    known = watched.known
-    if watched.limits.max_error is not None:
-        return watched.limits.max_error, "what was promised"
+    known = judged.known
+    if judged.limits.max_error is not None:
+        return judged.limits.max_error, "what was promised"
     if known is None or known.predicted is None or known.truth is None:
         return None, ""
     if known.predicted.dtype.kind != "f" or known.truth.dtype.kind not in "iuf":

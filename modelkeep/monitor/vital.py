@@ -12,23 +12,23 @@ from modelkeep.monitor.health import Health
 from modelkeep.monitor.place import Place
 
 if TYPE_CHECKING:
-    from modelkeep.monitor.watched import Watched
+    from modelkeep.monitor.judged import Judged
 
 
 class Vital:
     """The signs of life of one version; ``any`` is whether a server told some. Each look reads on where the last one
     ended."""
 
-    def __init__(self, watched: Watched) -> None:
-        self.watched = watched
-        self._place = Place(watched.pulses, partial(pulses.newest, watched.pulses), lambda: 0)
+    def __init__(self, judged: Judged) -> None:
+        self.judged = judged
+        self._place = Place(judged.pulses, partial(pulses.newest, judged.pulses), lambda: 0)
         self.behind = False
         """Whether the last look left something for the next ones."""
         self._begin()
 
     def _begin(self) -> None:
-        limits = self.watched.limits
-        self.health = Health(limits.p99, self.watched.every, slo=limits.slo, silence=limits.silence)
+        limits = self.judged.limits
+        self.health = Health(limits.p99, self.judged.every, slo=limits.slo, silence=limits.silence)
         self.since: float | None = None
         self._memory_row = 0
 
@@ -41,7 +41,7 @@ class Vital:
         """Take what is new."""
         if self._place.moved():
             self._begin()
-        who = self.watched
+        who = self.judged
         new = pulses.read(who.pulses, who.name, who.number, after=self._place.row, limit=who.most)
         memory = pulses.memory(who.pulses, after=self._memory_row, limit=who.most)
         self.behind = who.most in (len(new), len(memory))

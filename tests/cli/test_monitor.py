@@ -17,7 +17,7 @@ from modelkeep.data.traffic import Exchange, TrafficLog
 from modelkeep.errors import Damaged
 from modelkeep.keep import Keep
 from modelkeep.model import folder
-from modelkeep.monitor.watch import Checked
+from modelkeep.monitor.look import Checked
 from modelkeep.registry import Registry
 from modelkeep.settings import Settings
 from modelkeep.types import Finding, Model, Signature, TensorSpec

@@ -12,7 +12,7 @@ from modelkeep.console import looks as looks_
 from modelkeep.console.looks import Looks, charts, measured, moved
 from modelkeep.data.traffic import Exchange, TrafficLog
 from modelkeep.keep import Keep
-from modelkeep.monitor.watch import Checked
+from modelkeep.monitor.look import Checked
 from modelkeep.types import Finding
 
 ROW = {"feature": "pixels[0]", "moved": 0.4, "bins": ["< 0", "≥ 0"], "before": [0.5, 0.5], "after": [0.1, 0.9]}
@@ -36,7 +36,7 @@ def test_many_readers_cost_one_look(keep: Keep, monkeypatch: pytest.MonkeyPatch)
         looked.append(version.ref)
         return Checked(version.ref, 0, None, ())
 
-    monkeypatch.setattr(looks_.watch, "check", check)
+    monkeypatch.setattr(looks_.look, "check", check)
     looks = Looks(keep)
     first, second = keep.get("digits@1"), keep.get("digits@2")
     assert looks.at(first) is looks.at(first)

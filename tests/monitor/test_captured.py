@@ -11,7 +11,7 @@ import pytest
 from modelkeep.data import traffic
 from modelkeep.data.dataset import Dataset
 from modelkeep.monitor import captured
-from modelkeep.monitor.watch import check
+from modelkeep.monitor.look import check
 from modelkeep.types import Model, Version
 
 

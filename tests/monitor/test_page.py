@@ -15,9 +15,9 @@ from modelkeep.data import labels, pulses
 from modelkeep.data.dataset import Dataset
 from modelkeep.monitor import plots
 from modelkeep.monitor.burn import burn
+from modelkeep.monitor.look import Checked, check
 from modelkeep.monitor.page import page
 from modelkeep.monitor.plots import CHARACTER
-from modelkeep.monitor.watch import Checked, check
 from modelkeep.types import Finding, Model, Version
 
 EMPTY = ("meta", "link", "br", "rect", "circle", "line", "polyline", "polygon")

@@ -13,9 +13,9 @@ from modelkeep.data.features import Columns
 from modelkeep.data.profiles import Chunk, ProfileLog
 from modelkeep.data.traffic import Exchange, TrafficLog
 from modelkeep.model.baseline import Baseline, Subject
+from modelkeep.monitor.judged import Judged
 from modelkeep.monitor.limits import Limits
-from modelkeep.monitor.watch import Run
-from modelkeep.monitor.watched import Watched
+from modelkeep.monitor.look import Run
 from modelkeep.types import Model, Signature, TensorSpec
 
 ROWS = {name: np.random.default_rng(0).normal(size=(160, 1)).astype("float32") for name in ("x", "price", "days")}
@@ -36,7 +36,7 @@ def known() -> Baseline:
 def run(home: Path, known: Baseline, *, outputs: tuple[str, ...] = SUBJECTS["answers"], most: int | None = None) -> Run:
     signature = Signature((SPECS["x"],), tuple(SPECS[name] for name in outputs))
     model = Model(home, "onnx", signature, ("model.onnx",))
-    return Run(Watched("house", 1, model, home, Limits(), known, most))
+    return Run(Judged("house", 1, model, home, Limits(), known, most))
 
 
 def count(home: Path, known: Baseline, **numbers: int) -> None:

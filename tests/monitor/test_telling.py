@@ -12,8 +12,8 @@ import pytest
 
 from modelkeep.monitor import telling
 from modelkeep.monitor.alerts import Alerts
+from modelkeep.monitor.look import Checked
 from modelkeep.monitor.telling import FOUND, OVER, SENT, TOLD, Past, tell, unserved
-from modelkeep.monitor.watch import Checked
 from modelkeep.registry import Registry
 from modelkeep.settings import Settings
 from modelkeep.types import Finding, Route, Version

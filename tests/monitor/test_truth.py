@@ -13,11 +13,11 @@ from modelkeep.data.bins import Bins
 from modelkeep.data.features import Columns
 from modelkeep.data.traffic import Exchange, TrafficLog
 from modelkeep.model.baseline import Baseline, Subject
+from modelkeep.monitor.judged import Judged
 from modelkeep.monitor.limits import Limits
+from modelkeep.monitor.look import Run
 from modelkeep.monitor.page import page
 from modelkeep.monitor.truth import Truth
-from modelkeep.monitor.watch import Run
-from modelkeep.monitor.watched import Watched
 from modelkeep.types import Model, Signature, TensorSpec
 
 PRICE = Signature((TensorSpec("x", "float32", (None, 1)),), (TensorSpec("price", "float32", (None, 1)),))
@@ -36,7 +36,7 @@ def prices(tmp_path: Path) -> Truth:
     log.close()
     known = Baseline(None, None, np.full(80, 5.0), None, np.full(80, 4.0))  # type: ignore[arg-type]
     model = Model(tmp_path, "onnx", PRICE, ("model.onnx",))
-    return Truth(Watched("house", 1, model, tmp_path, Limits(), known), None)
+    return Truth(Judged("house", 1, model, tmp_path, Limits(), known), None)
 
 
 def test_before_the_first_label(prices: Truth) -> None:
@@ -47,7 +47,7 @@ def test_before_the_first_label(prices: Truth) -> None:
 
 
 def test_how_many_have_a_label(prices: Truth) -> None:
-    labels.record(prices.watched.traffic, "house", {f"r{at}": 4.0 for at in range(40)})
+    labels.record(prices.judged.traffic, "house", {f"r{at}": 4.0 for at in range(40)})
     prices.look()
     numbers = prices.numbers()
     assert (numbers["n"], numbers["coverage"]) == (40, 0.4)
@@ -71,7 +71,7 @@ def test_of_several_numbers_the_error_is_told(tmp_path: Path, classes: bool, n: 
     labels.record(tmp_path / "traffic.db", "school", given)
     model = Model(tmp_path, "onnx", Signature(PRICE.inputs, (spec,)), ("model.onnx",))
     known = Baseline(None, answers)  # type: ignore[arg-type]
-    truth = Truth(Watched("school", 1, model, tmp_path, Limits(max_error=1.0), known), None)
+    truth = Truth(Judged("school", 1, model, tmp_path, Limits(max_error=1.0), known), None)
     truth.look()
     assert (truth.labelled.n, truth.strange) == (n, strange)
     if n:
@@ -81,7 +81,7 @@ def test_of_several_numbers_the_error_is_told(tmp_path: Path, classes: bool, n: 
 
 
 def test_each_number_says_of_which_requests_it_is(prices: Truth) -> None:
-    who = prices.watched
+    who = prices.judged
     pulses.write(who.pulses, 1e6, {("house", 1): pulses.Counts(296, 3)})
     checked = Run(who).look()
     assert checked.about == "house@1, 296 requests served"
@@ -100,7 +100,7 @@ def test_answers_without_an_error_are_said(tmp_path: Path) -> None:
     log.close()
     labels.record(tmp_path / "traffic.db", "house", {f"r{at}": 4.0 for at in range(4)})
     model = Model(tmp_path, "onnx", PRICE, ("model.onnx",))
-    checked = Run(Watched("house", 1, model, tmp_path, Limits(), None)).look()
+    checked = Run(Judged("house", 1, model, tmp_path, Limits(), None)).look()
     assert checked.numbers["quality"]["mae"]["value"] == 1.5
     assert "2 labelled requests got an answer with NaN or infinity, and counted for no error" in checked.notes
 
@@ -128,8 +128,8 @@ def test_of_pictures_few_are_read_at_a_time(tmp_path: Path, monkeypatch: pytest.
     inputs = Subject(columns, Bins.of(columns.read(rows), columns.edges))
     model = Model(tmp_path, "onnx", Signature((spec,), PRICE.outputs), ("model.onnx",))
     limits = Limits(slices=("mean of x",))
-    truth = Truth(Watched("house", 1, model, tmp_path, limits, Baseline(inputs)), None)
-    labels.record(truth.watched.traffic, "house", {f"r{at}": 4.0 for at in range(-5, 40)})
+    truth = Truth(Judged("house", 1, model, tmp_path, limits, Baseline(inputs)), None)
+    labels.record(truth.judged.traffic, "house", {f"r{at}": 4.0 for at in range(-5, 40)})
     truth.look()
     assert (truth.labelled.n, sum(seen)) == (40, 40)
     assert max(seen) == 9  # of 120 kB each
@@ -138,7 +138,7 @@ def test_of_pictures_few_are_read_at_a_time(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_what_was_not_promised_is_not_called_a_promise(prices: Truth) -> None:
-    labels.record(prices.watched.traffic, "house", {f"r{at}": 50.0 for at in range(100)})
+    labels.record(prices.judged.traffic, "house", {f"r{at}": 50.0 for at in range(100)})
     prices.look()
     (found,) = prices.labelled.findings()
     assert found.why.endswith("labelled requests; 1.5 times that of its reference rows is 1.5")
@@ -151,4 +151,4 @@ def test_of_embeddings_nothing_is_said(tmp_path: Path) -> None:
     answers = Subject(columns, Bins.of(columns.read(rows), columns.edges))
     model = Model(tmp_path, "onnx", Signature(PRICE.inputs, (spec,)), ("model.onnx",))
     known = Baseline(None, answers)  # type: ignore[arg-type]
-    assert Truth(Watched("faces", 1, model, tmp_path, Limits(), known), None).describe() == []
+    assert Truth(Judged("faces", 1, model, tmp_path, Limits(), known), None).describe() == []

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from modelkeep.data import labels, pulses
+from modelkeep.monitor.look import check
 from modelkeep.monitor.series import FEATURES
-from modelkeep.monitor.watch import check
 from modelkeep.types import Model, Version
-from tests.monitor.watch.found import Send
+from tests.monitor.look.found import Send
 
 
 def test_plots_are_drawn_from_what_there_is(

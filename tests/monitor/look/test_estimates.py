@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from modelkeep.data import labels, traffic
+from modelkeep.monitor.look import check
 from modelkeep.monitor.page import page
-from modelkeep.monitor.watch import check
 from modelkeep.types import Model, Version
-from tests.monitor.watch.found import Send, kinds
+from tests.monitor.look.found import Send, kinds
 
 
 def test_the_estimate_stands_beside_the_real_one(

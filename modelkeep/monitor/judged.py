@@ -1,4 +1,4 @@
-"""The version that is looked at."""
+"""The version that is judged, what is known of it, and what it is held to."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RUNS = 2
 
 
 @dataclass(frozen=True)
-class Watched:
+class Judged:
     """One version and what is known of it. ``most`` bounds the rows that one look reads of each file, the rest being
     for the next ones; of captured requests the newest are read, and others left out. None reads all. ``home`` is the
     folder with the files that servers write.

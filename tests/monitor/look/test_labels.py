@@ -13,9 +13,9 @@ from modelkeep.data import labels
 from modelkeep.errors import BadSettings
 from modelkeep.model import baseline
 from modelkeep.monitor import truth
-from modelkeep.monitor.watch import check
+from modelkeep.monitor.look import check
 from modelkeep.types import Model, Version
-from tests.monitor.watch.found import Send, kinds
+from tests.monitor.look.found import Send, kinds
 
 
 def test_truth_that_comes_late_is_joined(

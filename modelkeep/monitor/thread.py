@@ -20,7 +20,7 @@ from modelkeep.metrics import SECONDS, Metrics
 from modelkeep.monitor.health import FAILED
 
 if TYPE_CHECKING:
-    from modelkeep.monitor.watch import Checked
+    from modelkeep.monitor.look import Checked
 
 SHARE, BUSY_SHARE, SAVED = 0.01, 0.001, 60.0
 """Of one core, that looks take on average, where the process does little else and where it is busy all the time, for

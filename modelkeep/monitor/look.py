@@ -15,11 +15,11 @@ from modelkeep.model import baseline
 from modelkeep.monitor import series
 from modelkeep.monitor.captured import Captured, calibration
 from modelkeep.monitor.estimated import TELLING
+from modelkeep.monitor.judged import Judged
 from modelkeep.monitor.limits import Limits
 from modelkeep.monitor.profiled import Profiled
 from modelkeep.monitor.truth import Truth
 from modelkeep.monitor.vital import Vital
-from modelkeep.monitor.watched import Watched
 from modelkeep.quantities import counted
 from modelkeep.types import Finding, Model, Version
 
@@ -73,7 +73,7 @@ def check(
 
     ``limits`` are the fields of Limits. ``model`` is the version's folder on this machine, ``home`` the folder that
     servers write into. The result depends on what is there, not on how often one looks: the evidence is anytime-valid.
-    ``most`` bounds the rows that are read of each file (Watched): for a look beside a busy service.
+    ``most`` bounds the rows that are read of each file (Judged): for a look beside a busy service.
     """
     run = _run(version.ref, version.digest, home, Limits(**limits), most, _Same(model))
     return run.look(plots=plots)
@@ -87,11 +87,11 @@ def begin(version: Version, model: Model, home: Path, *, most: int | None = None
 class Run:
     """The detectors of one version; each look reads on where the last one ended."""
 
-    def __init__(self, watched: Watched) -> None:
-        self.watched = watched
-        sure = calibration(watched)
-        self.profiled, self.captured = Profiled(watched), Captured(watched, sure)
-        self.truth, self.vital = Truth(watched, sure), Vital(watched)
+    def __init__(self, judged: Judged) -> None:
+        self.judged = judged
+        sure = calibration(judged)
+        self.profiled, self.captured = Profiled(judged), Captured(judged, sure)
+        self.truth, self.vital = Truth(judged, sure), Vital(judged)
         self._lock = threading.Lock()
         self._whole = False
 
@@ -113,13 +113,13 @@ class Run:
             self.truth.look()
             self.vital.look()
             self._whole = self._whole or not (self.profiled.behind or self.truth.behind or self.vital.behind)
-            if self.watched.limits.silence is not None:
+            if self.judged.limits.silence is not None:
                 self.health.now = time.time()
             findings = self._findings()
             doubtful = self._doubtful(findings)
             n, of = max((self.health.n, self.health.of), (self.profiled.run.n, "looked at"))
             return Checked(
-                self.watched.ref,
+                self.judged.ref,
                 n,
                 min(
                     (s for s in (self.profiled.run.since, self.captured.since, self.vital.since) if s is not None),
@@ -191,7 +191,7 @@ class Run:
         if unsaid := self.truth.unsaid:
             notes.append(
                 f"{counted(unsaid, 'label')} came for answers without the output "
-                f"'{self.watched.model.signature.outputs[0].name}', which clients did not ask for, and "
+                f"'{self.judged.model.signature.outputs[0].name}', which clients did not ask for, and "
                 "counted for nothing"
             )
         return notes
@@ -233,7 +233,7 @@ def _begun(ref: str, digest: str, home: Path, limits: Limits, most: int | None, 
     """A new run; a version never changes, so its digest names its baseline."""
     name, _, number = ref.rpartition("@")
     known = _baseline(digest, home, most is not None, same)
-    return Run(Watched(name, int(number), same.model, home, limits, known, most))
+    return Run(Judged(name, int(number), same.model, home, limits, known, most))
 
 
 @lru_cache(maxsize=8)

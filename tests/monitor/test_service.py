@@ -18,11 +18,12 @@ from modelkeep.data import pulses
 from modelkeep.data.dataset import Dataset
 from modelkeep.errors import BadSettings
 from modelkeep.metrics import Metrics
-from modelkeep.monitor import watcher, watching
+from modelkeep.monitor import service as service_
+from modelkeep.monitor import thread
+from modelkeep.monitor.look import Run
+from modelkeep.monitor.service import WHO, Looks
 from modelkeep.monitor.telling import FOUND, OVER
-from modelkeep.monitor.watch import Run
-from modelkeep.monitor.watcher import Watcher
-from modelkeep.monitor.watching import WHO, Looks
+from modelkeep.monitor.thread import Watcher
 from modelkeep.registry import Registry
 from modelkeep.serve.observers import collect
 from modelkeep.serve.server import Running
@@ -41,8 +42,8 @@ def settings(tmp_path: Path) -> Settings:
 @pytest.fixture(autouse=True)
 def _as_often_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks that never wait for their share of a core, so that what is found comes soon on a busy machine too."""
-    monkeypatch.setattr(watcher, "SHARE", 1.0)
-    monkeypatch.setattr(watcher, "BUSY_SHARE", 1.0)
+    monkeypatch.setattr(thread, "SHARE", 1.0)
+    monkeypatch.setattr(thread, "BUSY_SHARE", 1.0)
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ def service(registry: Registry, settings: Settings, looks: Looks) -> Running:
         traffic=home / "traffic.db",
         profiles=home / "profiles.db",
         find=collect.of_registry(registry, home),
-        beside=[lambda plane: watching.start(looks, plane.metrics, lambda: plane.names, settings)],
+        beside=[lambda plane: service_.start(looks, plane.metrics, lambda: plane.names, settings)],
     )
 
 
@@ -113,7 +114,7 @@ def test_a_monitor_that_cannot_work_costs_no_answer(
     def broken(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(watching.watch, "begin", broken)
+    monkeypatch.setattr(service_.look, "begin", broken)
     monkeypatch.setattr(pulses, "write", broken)
     running = service(registry, settings, Looks(registry, settings, {}, Lock()))
     with running as url:
@@ -142,14 +143,14 @@ class TestLooks:
     ) -> None:
         registry.add("other", model.path, made_by="add('digits.onnx')")
         registry.promote("other", 1, why="it is the first")
-        begin = watching.watch.begin
+        begin = service_.look.begin
 
         def broken(version: Version, *rest: Any, **given: Any) -> Run:
             if version.name == "digits":
                 raise KeyError("logits")
             return begin(version, *rest, **given)
 
-        monkeypatch.setattr(watching.watch, "begin", broken)
+        monkeypatch.setattr(service_.look, "begin", broken)
         metrics, looks = Metrics(), Looks(registry, settings, {}, Lock())
         watcher = Watcher(metrics, settings.home, lambda: looks.at(["digits", "other"]), every=1.0)
         with caplog.at_level(logging.WARNING):
@@ -160,8 +161,8 @@ class TestLooks:
     def test_after_a_restart_nothing_is_told_again_and_nothing_is_over_before_all_is_read(
         self, registry: Registry, settings: Settings, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(watching, "MOST", 10)
-        monkeypatch.setattr(watching, "GRACE", 0.0)
+        monkeypatch.setattr(service_, "MOST", 10)
+        monkeypatch.setattr(service_, "GRACE", 0.0)
         for at in range(60):
             counts = {("digits", 1): pulses.Counts(100, 60 if at > 20 else 0)}
             pulses.write(settings.home / "pulses.db", time.time() + at, counts)
@@ -205,7 +206,7 @@ class TestLooks:
         looks = Looks(registry, settings, {}, Lock())
         list(looks.at(["digits"]))
         assert findings(registry) == set(), "it has been served for a moment only"
-        monkeypatch.setattr(watching, "GRACE", 0.0)
+        monkeypatch.setattr(service_, "GRACE", 0.0)
         list(looks.at(["digits"]))
         assert findings(registry) == {"traffic"}, "nothing was served"
         pulses.write(settings.home / "pulses.db", time.time(), {("digits", 1): pulses.Counts(5, 0)})
@@ -215,7 +216,7 @@ class TestLooks:
     def test_what_is_no_longer_served_has_no_findings(
         self, registry: Registry, settings: Settings, model: Model, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(watching, "GRACE", 0.0)
+        monkeypatch.setattr(service_, "GRACE", 0.0)
         metrics, looks = Metrics(), Looks(registry, settings, {}, Lock())
         watcher = Watcher(metrics, settings.home, lambda: looks.at(["digits"]), every=1.0)
         told: list[str] = []
@@ -254,7 +255,7 @@ class TestLooks:
         pulses.write(settings.home / "pulses.db", time.time() - 90, {("digits", 1): pulses.Counts(5, 0)})
         list(looks.at(["digits"]))
         assert findings(registry) == set(), "it was looked at for a moment only"
-        watching_since = dict.fromkeys(looks._first, time.monotonic() - watching.GRACE - 1)
+        watching_since = dict.fromkeys(looks._first, time.monotonic() - service_.GRACE - 1)
         looks._first.update(watching_since)
         list(looks.at(["digits"]))
         assert findings(registry) == {"traffic"}

@@ -7,9 +7,9 @@ from typing import Any
 
 from modelkeep.data import pulses
 from modelkeep.metrics import SECONDS
-from modelkeep.monitor.watch import check
+from modelkeep.monitor.look import check
 from modelkeep.types import Model, Version
-from tests.monitor.watch.found import Profile, Send, kinds
+from tests.monitor.look.found import Profile, Send, kinds
 
 
 def test_drift_is_judged_by_counts(

@@ -13,9 +13,9 @@ import pytest
 
 from modelkeep.data import pulses
 from modelkeep.metrics import SECONDS, Metrics
-from modelkeep.monitor import watcher as module
-from modelkeep.monitor.watch import Checked
-from modelkeep.monitor.watcher import BUSY_SHARE, SHARE, Watcher, counted, gauges_of, share_of
+from modelkeep.monitor import thread as module
+from modelkeep.monitor.look import Checked
+from modelkeep.monitor.thread import BUSY_SHARE, SHARE, Watcher, counted, gauges_of, share_of
 from modelkeep.types import Finding
 
 DRIFT = Finding("drift", "inputs", "they moved", {}, 1.0)

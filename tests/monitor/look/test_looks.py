@@ -15,9 +15,9 @@ import pytest
 from modelkeep.data.dataset import Dataset
 from modelkeep.model import baseline
 from modelkeep.monitor import captured
-from modelkeep.monitor.watch import check
+from modelkeep.monitor.look import check
 from modelkeep.types import Model, Version
-from tests.monitor.watch.found import Send, kinds
+from tests.monitor.look.found import Send, kinds
 
 
 def test_no_traffic_is_said(version: Version, model: Model, home: Path, path: Path) -> None:

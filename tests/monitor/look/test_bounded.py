@@ -11,9 +11,9 @@ import pytest
 
 from modelkeep.data import labels
 from modelkeep.monitor import profiled, truth
-from modelkeep.monitor.watch import check
+from modelkeep.monitor.look import check
 from modelkeep.types import Model, Version
-from tests.monitor.watch.found import Profile, Send, kinds
+from tests.monitor.look.found import Profile, Send, kinds
 
 
 def test_a_look_beside_a_busy_service_reads_the_newest_only(

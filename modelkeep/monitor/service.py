@@ -1,4 +1,4 @@
-"""The watcher of a service that follows a registry: whom it looks at, what it holds them to, whom it tells."""
+"""The looks of a service that follows a registry: at which versions, what they are held to, who is told."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from modelkeep.errors import NotFound
-from modelkeep.monitor import telling, watch
+from modelkeep.monitor import look, telling
 from modelkeep.monitor.alerts import Alerts
 from modelkeep.monitor.limits import Limits
-from modelkeep.monitor.watcher import Watcher
+from modelkeep.monitor.thread import Watcher
 from modelkeep.types import Ref
 
 if TYPE_CHECKING:
     from modelkeep.metrics import Metrics
-    from modelkeep.monitor.watch import Checked, Run
+    from modelkeep.monitor.look import Checked, Run
     from modelkeep.registry import Registry
     from modelkeep.settings import Settings
 
@@ -92,7 +92,7 @@ class Looks:
 
     def _begin(self, ref: Ref) -> Run:
         version = self.registry.get(ref)
-        return watch.begin(version, self.registry.checkout(version), self.home, most=MOST, **self.limits)
+        return look.begin(version, self.registry.checkout(version), self.home, most=MOST, **self.limits)
 
     def _look(self, ref: Ref, run: Run) -> Checked:
         version, checked = self.registry.get(ref), run.look()

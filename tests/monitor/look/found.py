@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from modelkeep.monitor.watch import Checked
+from modelkeep.monitor.look import Checked
 
 Send = Callable[..., list[str]]
 Profile = Callable[..., None]
