@@ -167,12 +167,13 @@ class Endpoint:
         return self._grpc.stream_unary_rpc_method_handler(guarded, response_serializer=serialize)
 
     def _stream(self, name: str, handler: Streamed, asked: Any, answered: Any) -> Any:
-        async def guarded(_: object, context: Any) -> AsyncIterator[Any]:
+        async def guarded(_: object, context: Any) -> None:
             try:
                 self._admit(context, scope_of(name))
                 with self._incoming.stream():
                     async for answer in handler(self._each(name, asked, context), context):
-                        yield answer
+                        await context.write(answer)
+                        del answer  # or a stream would keep it until the next, be that for hours
                 return
             except Exception as error:  # noqa: BLE001 - a defect of modelkeep, and the server must outlive it
                 refused = self._refusal(error)
@@ -189,7 +190,10 @@ class Endpoint:
             if not first:
                 self._admit(context, scope_of(name))
             first = False
-            yield _read(kind, message)
+            parsed = _read(kind, message)
+            del message  # as with answers: nobody keeps a question for as long as the next does not come
+            yield parsed
+            del parsed
 
     def _reflection(self) -> dict[str, Any]:
         """What the services are, for a client that has no .proto file."""

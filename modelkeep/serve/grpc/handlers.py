@@ -132,18 +132,23 @@ class Handlers:
             try:
                 async for message in messages:
                     task = asyncio.ensure_future(self._streamed(message, context))
+                    del message
                     try:
                         await tasks.put(task)
                     except asyncio.CancelledError:  # nobody knows of it but us
                         task.cancel()
                         raise
+                    del task
             finally:
                 await tasks.put(None)
 
         asking = asyncio.ensure_future(ask())
         try:
             while (task := await tasks.get()) is not None:
-                yield await task
+                answer = await task
+                del task
+                yield answer
+                del answer
             await asking  # what ended the questions before their end ends the stream
         finally:
             asking.cancel()
@@ -153,13 +158,16 @@ class Handlers:
 
     async def _streamed(self, message: Any, context: Any) -> Any:
         answer = self.made["ModelStreamInferResponse"]()
+        asked, final = message.id, FINAL in message.parameters
+        answering = self.model_infer(message, context)
+        del message  # see model_infer
         try:
-            answer.infer_response.CopyFrom(await self.model_infer(message, context))
-            if FINAL in message.parameters:
+            answer.infer_response.CopyFrom(await answering)
+            if final:
                 answer.infer_response.parameters["triton_final_response"].bool_param = True
         except ModelkeepError as error:
             answer.error_message = str(error)
-            answer.infer_response.id = message.id
+            answer.infer_response.id = asked
         return answer
 
     def _bound(self, message: Any) -> None:

@@ -219,20 +219,56 @@ def test_connections_without_a_word_are_bounded_and_let_go(fakes: SimpleNamespac
             assert Client(channel).ask(question()).id == "r1"
 
 
-def test_many_large_messages_at_a_time_take_little_memory(tricky: Callable[..., Model]) -> None:
-    """Sixty of 8 MB, where two fit: all would be read at a time, and be kept with the error that they met."""
+@contextlib.contextmanager
+def flooded(tricky: Callable[..., Model]) -> Iterator[tuple[Any, str]]:
+    """A server of model m in a process of its own, that takes 8 MB, and its address over gRPC."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     settings = {"grpc_port": port, "max_body_bytes": 8_000_000, "max_queue_bytes": 16_000_000, "collect": False}
-    large = question(*[1.0] * 1_990_000, raw=True).SerializeToString()
+    with serving(tricky(), settings) as server:
+        yield server, f"127.0.0.1:{port}"
+
+
+LARGE = 1_990_000
+"""Numbers of a message that is nearly as large as they may be."""
+
+
+def test_a_stream_that_waits_keeps_neither_question_nor_answer(tricky: Callable[..., Model]) -> None:
+    """Each would keep its last ones, be it for hours: as message, as what was read of it, and as answer."""
+    message = question(*[1.0] * LARGE, raw=True)
+    message.inputs[0].shape[:] = [LARGE, 1]
+    large, over = message.SerializeToString(), threading.Event()
+
+    def once() -> Iterator[bytes]:
+        yield large
+        over.wait(WAIT)
+
+    any_size = [("grpc.max_receive_message_length", -1)]
+    with flooded(tricky) as (server, at), grpc.insecure_channel(at, options=any_size) as channel:
+        before, streams = 0, []
+        try:
+            for count in range(14):
+                streams.append(channel.stream_stream(f"/{SERVICE}/{STREAM}")(once(), timeout=2 * WAIT))
+                answer = next(streams[-1])
+                assert len(answer) > 4 * LARGE, answer[:200]
+                if count == 1:
+                    before = server.memory()
+            assert server.memory() - before < 3 * 8_000_000
+        finally:
+            over.set()
+
+
+def test_many_large_messages_at_a_time_take_little_memory(tricky: Callable[..., Model]) -> None:
+    """Sixty of 8 MB, where two fit: all would be read at a time, and be kept with the error that they met."""
+    large = question(*[1.0] * LARGE, raw=True).SerializeToString()
     found: Counter[str] = Counter()
 
     def send() -> None:
-        with grpc.insecure_channel(f"127.0.0.1:{port}", options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+        with grpc.insecure_channel(at, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
             found[refused(channel, "ModelInfer", iter([large]))[0]] += 1
 
-    with serving(tricky(), settings) as server:
+    with flooded(tricky) as (server, at):
         before, peak = server.memory(), 0
         senders = [threading.Thread(target=send) for _ in range(60)]
         for sender in senders:
