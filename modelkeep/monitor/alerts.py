@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from modelkeep.types import Finding
 
 TIMEOUT = 3.0
-TAKEN = range(200, 300)
-LATER = (0, 408, 429)
+TAKEN, MOVED = range(200, 300), range(300, 400)
+LATER = (0, 408, 429, *MOVED)
 """Statuses that say nothing against the document: it may be sent again, as after 5xx."""
 HEARD = 1000
 """Documents that are not sent again even where the journal could not be told that they were answered."""
@@ -57,6 +58,8 @@ class Alerts:
         self.told = self.failed = 0
         self._heard: dict[int, bool] = {}
         """The newest documents that the webhook has answered, and whether it took them."""
+        self._sent: dict[str, _Sent] = {}
+        """The last request, by who was asked."""
         self._trouble: dict[str, str] = {}
         """What went wrong last, by whom it was to be told; empty where nothing did."""
 
@@ -95,21 +98,59 @@ class Alerts:
         print(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {text}", file=self._stream or sys.stdout, flush=True)
 
     def _post(self, what: str, url: str, document: Any) -> int:
-        """The status of the answer; 0 where none came."""
-        body = json.dumps(document, default=str).encode()
-        request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+        """The status of the answer; 0 where none came. Whoever keeps us waiting still is not asked meanwhile."""
+        before = self._sent.get(what)
+        if before is None or not before.is_alive():
+            body = json.dumps(document, default=str).encode()
+            sent = self._sent[what] = _Sent(urllib.request.Request(url, body, {"Content-Type": "application/json"}))
+            status, error = sent.answer()
+        else:
+            status, error = before.late
+        if not error:
+            self._trouble.pop(what, None)
+            return status
+        self.failed += 1
+        where = urlsplit(url).netloc.rpartition("@")[2]  # no password
+        trouble = f"the {what} {where} was not told: {error}"
+        if trouble != self._trouble.get(what):
+            self._line(trouble)
+        self._trouble[what] = trouble
+        return status
+
+
+class _Sent(threading.Thread):
+    """One request, in a thread of its own: a timeout of urllib is for each part of an answer, so that one which comes
+    byte by byte would hold the look, and all who wait for it, for as long as it likes."""
+
+    late = 0, f"no answer came in {TIMEOUT:g} s"
+
+    def __init__(self, request: urllib.request.Request) -> None:
+        super().__init__(name="alerts", daemon=True)
+        self._request, self._answer = request, self.late
+        self.start()
+
+    def answer(self) -> tuple[int, str]:
+        """The status, 0 where none came, and what went wrong. Takes TIMEOUT at most."""
+        self.join(TIMEOUT)
+        return self._answer
+
+    def run(self) -> None:
         try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
-                self._trouble.pop(what, None)
-                return int(answer.status)
-        except (urllib.error.URLError, OSError, HTTPException, ValueError) as error:
-            self.failed += 1
-            where = urlsplit(url).netloc.rpartition("@")[2]  # no password
-            trouble = f"the {what} {where} was not told: {error or repr(error)}"
-            if trouble != self._trouble.get(what):
-                self._line(trouble)
-            self._trouble[what] = trouble
-            return error.code if isinstance(error, urllib.error.HTTPError) else 0
+            with urllib.request.build_opener(_Stay).open(self._request, timeout=TIMEOUT) as answer:
+                self._answer = int(answer.status), ""
+        except urllib.error.HTTPError as error:
+            hint = " (give the address that it redirects to)" if error.code in MOVED else ""
+            self._answer = error.code, f"{error}{hint}"
+        except (OSError, HTTPException, ValueError) as error:
+            silent = isinstance(getattr(error, "reason", error), TimeoutError)
+            self._answer = self.late if silent else (0, str(error) or repr(error))
+
+
+class _Stay(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect: a POST would become a GET, whose answer says nothing of what was posted."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """None, so that the redirect is an HTTPError."""
 
 
 def _alert(ref: str, finding: Finding, lasts: float) -> dict[str, Any]:

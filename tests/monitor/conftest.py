@@ -22,13 +22,19 @@ SIGNATURE = Signature((TensorSpec("pixels", "float32", (None, 64)),), (TensorSpe
 
 
 class Hook(BaseHTTPRequestHandler):
-    """Keeps what it was sent; answers with ``server.status``."""
+    """Keeps what it was sent; answers with ``server.status``, and to where it moved."""
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.got.append((self.headers["Content-Type"], json.loads(body)))  # type: ignore[attr-defined]
         self.server.paths.append(self.path)  # type: ignore[attr-defined]
         self.send_response(self.server.status)  # type: ignore[attr-defined]
+        if self.server.location:  # type: ignore[attr-defined]
+            self.send_header("Location", self.server.location)  # type: ignore[attr-defined]
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        self.send_response(200)
         self.end_headers()
 
     def log_message(self, *_: Any) -> None:
@@ -38,7 +44,7 @@ class Hook(BaseHTTPRequestHandler):
 @pytest.fixture
 def hook() -> Iterator[Any]:
     server: Any = HTTPServer(("127.0.0.1", 0), Hook)
-    server.got, server.paths, server.status = [], [], 200
+    server.got, server.paths, server.status, server.location = [], [], 200, ""
     server.url = f"http://127.0.0.1:{server.server_port}/hook"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -96,6 +99,57 @@ def test_a_silent_webhook_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
         out = io.StringIO()
         assert Alerts(f"http://127.0.0.1:{deaf.getsockname()[1]}/", stream=out).hook(7, {}) is None
     assert "was not told" in out.getvalue()
+
+
+class TestTrickles:
+    """An answer that comes byte by byte, each of them in time, holds nobody up for longer than one that is silent."""
+
+    @pytest.fixture
+    def trickling(self) -> Iterator[Any]:
+        """Its address, and how often it was asked."""
+        asked, done = [], threading.Event()
+        with socket.create_server(("127.0.0.1", 0)) as server:
+
+            def answer() -> None:
+                while not done.is_set():
+                    try:
+                        caller, _ = server.accept()
+                    except OSError:
+                        return
+                    asked.append(1)
+                    with caller, contextlib.suppress(OSError):
+                        while not done.wait(0.02):
+                            caller.sendall(b"H")
+
+            thread = threading.Thread(target=answer)
+            thread.start()
+            yield SimpleNamespace(url=f"http://127.0.0.1:{server.getsockname()[1]}/", asked=asked)
+            done.set()
+            server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+    def test_it_is_given_up_and_not_asked_meanwhile(self, trickling: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(alerts, "TIMEOUT", 0.2)
+        out = io.StringIO()
+        told = Alerts(trickling.url, stream=out)
+        began = time.monotonic()
+        assert [told.hook(7, {}) for _ in range(3)] == [None] * 3
+        assert time.monotonic() - began < 1.0
+        assert len(trickling.asked) == 1
+        assert out.getvalue().count("was not told: no answer came in") == 1
+        assert told.failed == 3
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_not_followed_for_that_would_be_a_get_without_the_document(hook: Any, status: int) -> None:
+    hook.status, hook.location = status, hook.url
+    out = io.StringIO()
+    told = Alerts(hook.url, stream=out)
+    assert told.hook(7, {"id": 7}) is None
+    assert "(give the address that it redirects to)" in out.getvalue()
+    hook.status = 200
+    assert told.hook(7, {"id": 7})
+    assert [body["id"] for _, body in hook.got] == [7, 7]
 
 
 def test_the_secret_part_of_an_address_is_not_printed(hook: Any) -> None:
