@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 from collections.abc import Iterable
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from modelkeep import extras
-from modelkeep.errors import BadData
+from modelkeep.errors import BadData, brief
 
 COLUMNS = ("id", "label")
 PARQUET = b"PAR1"
@@ -52,22 +53,25 @@ def read(path: Path) -> Truth:
 
 
 def _from_csv(path: Path, text: str) -> Iterable[tuple[str, Any]]:
-    rows = csv.DictReader(text.splitlines())
-    if not set(COLUMNS) <= set(rows.fieldnames or ()):
-        raise BadData(f"{path} has the columns {', '.join(rows.fieldnames or ()) or 'none'}; it needs id and label")
-    for at, row in enumerate(rows, start=2):
-        if not row["id"] or not row["label"]:
-            raise BadData(f"{path} line {at} lacks an id or a label")
-        yield row["id"], _value(row["label"])
+    rows = csv.DictReader(io.StringIO(text, newline=""))  # splitlines() would part cells of several lines
+    try:
+        if not set(COLUMNS) <= set(rows.fieldnames or ()):
+            raise BadData(f"{path} has the columns {', '.join(rows.fieldnames or ()) or 'none'}; it needs id and label")
+        for row in rows:
+            if not row["id"] or not row["label"]:
+                raise BadData(f"{path} line {rows.line_num} lacks an id or a label")
+            yield row["id"], _value(row["label"])
+    except csv.Error as error:
+        raise BadData(f"{path} line {rows.line_num + 1} cannot be read as csv: {error}") from error
 
 
 def _value(text: str) -> Any:
-    """7 → 7, 0.5 → 0.5, cat → cat, [1, 2] → a list, [nan, 2] too, for which it will be refused."""
-    kinds = (json.loads, _with_nan) if text.startswith("[") else (int, float)
+    """7 → 7, 0.5 → 0.5, cat → cat, 1_0 → 1_0, [1, 2] → a list, [nan, 2] too, for which it will be refused."""
+    kinds = (json.loads, _with_nan) if text.startswith("[") else (int, float) if "_" not in text else ()
     for kind in kinds:
         try:
             return kind(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
     return text
 
@@ -78,15 +82,17 @@ def _with_nan(text: str) -> Any:
 
 
 def _from_lines(path: Path, text: str) -> Iterable[tuple[str, Any]]:
-    for at, line in enumerate(text.splitlines(), start=1):
+    for at, line in enumerate(text.split("\n"), start=1):  # splitlines() would part texts with U+2028 in them
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BadData(f"{path} line {at} is not JSON: {error}") from error
         if not isinstance(row, dict) or not set(COLUMNS) <= set(row):
             raise BadData(f'{path} line {at} is not {{"id": …, "label": …}}')
+        if not isinstance(row["id"], str | int):
+            raise BadData(f"{path} line {at} has the id {brief(row['id'])}; give a text or a whole number")
         yield str(row["id"]), row["label"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import sqlite3
 import sys
 import time
@@ -22,6 +23,8 @@ MAX_LABELS = 200_000
 """The oldest go first."""
 MAX_TEXT = 64 * 1024
 """Characters of one id, and of one label as JSON."""
+HALF = re.compile("[\ud800-\udfff]")
+"""Halves of characters, which JSON can spell and no file can hold."""
 AT_A_TIME = 5_000
 """Labels of one transaction: between two, the server's own writes get their turn."""
 NAMED = 3
@@ -200,7 +203,7 @@ requests of labels that met none only, where AND would look for all.
 
 
 def _id(request: Any) -> str:
-    if not isinstance(request, str) or not request or len(request) > MAX_TEXT:
+    if not isinstance(request, str) or not request or len(request) > MAX_TEXT or HALF.search(request):
         raise BadData(f"a request id is a text of 1 to {MAX_TEXT} characters, and not {brief(request)}")
     return request
 

@@ -35,6 +35,17 @@ def test_nan_in_a_cell_is_no_text_that_might_be_a_class(tmp_path: Path) -> None:
     assert math.isnan(found["b"][0])
 
 
+def test_what_is_no_list_and_no_number_is_a_text(tmp_path: Path) -> None:
+    deep = "[" * 100_000
+    found = label_files.read(write(tmp_path, f'id,label\na,{deep}\nb,1_0\nc,"two\nlines"\n')).labels
+    assert found == {"a": deep, "b": "1_0", "c": "two\nlines"}
+
+
+def test_a_line_of_json_may_hold_any_character(tmp_path: Path) -> None:
+    file = write(tmp_path, '{"id": "a", "label": "one\u2028two\x85"}\r\n{"id": "b", "label": 1}\n')
+    assert label_files.read(file).labels == {"a": "one\u2028two\x85", "b": 1}
+
+
 def test_json_lines(tmp_path: Path) -> None:
     file = write(tmp_path, '{"id": "a", "label": [1, 2]}\n\n{"id": 7, "label": "cat"}\n')
     assert label_files.read(file).labels == {"a": [1, 2], "7": "cat"}
@@ -72,6 +83,11 @@ def test_no_text(tmp_path: Path) -> None:
         ('{"id": "a"}\n', 'line 1 is not {"id": …, "label": …}$'),
         ('{"id": "a", "label": 1}\n[1]\n', 'line 2 is not {"id": …, "label": …}$'),
         ('{"id": "a", "label": 1}\nnonsense\n', "line 2 is not JSON: Expecting value"),
+        ('{"id": "a", "label": %s}\n' % ("[" * 100_000 + "]" * 100_000), "line 1 is not JSON: maximum recursion depth"),
+        ('{"id": null, "label": 1}\n', "line 1 has the id null; give a text or a whole number"),
+        ('{"id": ["a"], "label": 1}\n', r"line 1 has the id \['a'\]; give a text"),
+        (f"id,label\na,1\nb,{'x' * 200_000}\n", "line 3 cannot be read as csv: field larger than field limit"),
+        ('id,label\na,"two\nlines"\n,4\n', "line 4 lacks an id or a label"),
     ],
 )
 def test_wrong_files_are_named(tmp_path: Path, text: str, says: str) -> None:

@@ -96,7 +96,7 @@ class TestRecord:
     def test_what_is_too_long_is_refused(self, path: Path) -> None:
         with pytest.raises(BadData, match="the label of request 'a' has 70002 characters; 65536 are the most"):
             labels.record(path, "digits", {"a": "x" * 70_000})
-        for request in ("", "x" * 70_000, 7):
+        for request in ("", "x" * 70_000, 7, "\ud800"):
             with pytest.raises(BadData, match="a request id is a text of 1 to 65536 characters"):
                 labels.record(path, "digits", {request: 1})  # type: ignore[dict-item]
 
