@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 
 from modelkeep.data.capture import connect, number, trouble
+from modelkeep.data.sqlite import stride
 from modelkeep.errors import BadData, brief
 
 MAX_LABELS = 200_000
-"""The oldest go first."""
+"""Of a model; the oldest go first."""
 MAX_TEXT = 64 * 1024
 """Characters of one id, and of one label as JSON."""
 HALF = re.compile("[\ud800-\udfff]")
@@ -84,6 +85,7 @@ def _record(
     new, changed, matched, examples = found.new, found.changed, found.matched, found.examples
     with database:
         database.execute("BEGIN IMMEDIATE")
+        seq = database.execute("SELECT COALESCE(MAX(seq), 0) FROM labels WHERE model = ?", (model,)).fetchone()[0]
         for request, label in lot:
             key = (model, request)
             before = database.execute("SELECT label FROM labels WHERE model = ? AND id = ?", key).fetchone()
@@ -91,17 +93,17 @@ def _record(
                 "SELECT MAX(at), version FROM exchanges WHERE model = ? AND id = ? AND track != 'shadow'", key
             ).fetchone()
             database.execute(
-                "INSERT INTO labels (model, id, label, at, answered, version) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT "
-                "(model, id) DO UPDATE SET label = excluded.label, answered = COALESCE(answered, excluded.answered), "
-                "version = COALESCE(version, excluded.version)",
-                (*key, label, now, answered, version),
+                "INSERT INTO labels (model, id, label, at, answered, version, seq) VALUES (?, ?, ?, ?, ?, ?, ?) "
+                "ON CONFLICT (model, id) DO UPDATE SET label = excluded.label, "
+                "answered = COALESCE(answered, excluded.answered), version = COALESCE(version, excluded.version)",
+                (*key, label, now, answered, version, seq + 1),
             )
-            new += before is None
+            new, seq = new + (before is None), seq + (before is None)
             changed += before is not None and before[0] != label
             matched += answered is not None
             if answered is None and len(examples) < NAMED:
                 examples = (*examples, request)
-        database.execute("DELETE FROM labels WHERE row <= (SELECT MAX(row) FROM labels) - ?", (MAX_LABELS,))
+        database.execute("DELETE FROM labels WHERE model = ? AND seq <= ?", (model, seq - MAX_LABELS))
     return Recorded(found.given, new, changed, matched, examples)
 
 
@@ -138,6 +140,13 @@ def are_numbers(label: Any) -> bool:
 def newest(path: Path) -> int:
     """The newest row of any model, for ``read`` to go on after; 0 where there is none."""
     return number(path, "SELECT MAX(row) FROM labels")
+
+
+def run_start(path: Path, model: str, length: int) -> int:
+    """The row after which the newest ``length`` to 2 × ``length`` labels of a model lie, in strides."""
+    last = number(path, "SELECT MAX(seq) FROM labels WHERE model = ?", model)
+    before = "SELECT row FROM labels WHERE model = ? AND seq <= ? ORDER BY seq DESC LIMIT 1"
+    return number(path, before, model, stride(last, length))
 
 
 @dataclass(frozen=True)

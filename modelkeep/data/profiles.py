@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from modelkeep.data.sqlite import File, renewed
+from modelkeep.data.sqlite import File, renewed, stride
 from modelkeep.data.troubles import Troubles
 from modelkeep.errors import ModelkeepError
 
@@ -33,14 +33,20 @@ SCHEMA = """
 CREATE TABLE IF NOT EXISTS chunks (
     row INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, until REAL NOT NULL, model TEXT NOT NULL,
     version INTEGER NOT NULL, track TEXT NOT NULL, subject TEXT NOT NULL, form TEXT NOT NULL, n INTEGER NOT NULL,
-    features INTEGER NOT NULL, counts BLOB NOT NULL);
+    features INTEGER NOT NULL, counts BLOB NOT NULL, seq INTEGER);
 CREATE INDEX IF NOT EXISTS by_version ON chunks (model, version, row);
 CREATE TABLE IF NOT EXISTS buckets (
     at REAL NOT NULL, span REAL NOT NULL, model TEXT NOT NULL, version INTEGER NOT NULL, track TEXT NOT NULL,
     subject TEXT NOT NULL, names TEXT NOT NULL, n INTEGER NOT NULL, sketches BLOB NOT NULL,
     PRIMARY KEY (model, version, track, subject, at, span));
 """
-FILE = File("profiles", SCHEMA, last="buckets")
+FILE = File(
+    "profiles",
+    SCHEMA,
+    last="buckets",
+    later=(("chunks", "seq INTEGER", "row"),),
+    indexes={"by_seq": "chunks (model, version, seq)"},
+)
 WAITING = 256
 """Chunks that wait for the writer; more are dropped, and their requests counted."""
 TRIM = 0.05
@@ -162,8 +168,12 @@ class ProfileLog:
     def _write(self, database: sqlite3.Connection, chunks: Sequence[Chunk], buckets: Sequence[Bucket]) -> None:
         with database:
             database.executemany(
-                f"INSERT INTO chunks ({', '.join(PLAIN)}, features, counts) VALUES (?{', ?' * (len(PLAIN) + 1)})",
-                [(*(getattr(one, name) for name in PLAIN), len(one.counts), _packed(one.counts)) for one in chunks],
+                f"INSERT INTO chunks ({', '.join(PLAIN)}, features, counts, seq) VALUES (?{', ?' * (len(PLAIN) + 1)}, "
+                "(SELECT COALESCE(MAX(seq), 0) + 1 FROM chunks WHERE model = ? AND version = ?))",
+                [
+                    (*(getattr(one, name) for name in PLAIN), len(one.counts), _packed(one.counts), *_who(one))
+                    for one in chunks
+                ],
             )
             for bucket in buckets:
                 _put(database, bucket)
@@ -256,6 +266,17 @@ def _bucket(row: Sequence[Any]) -> Bucket:
 def newest(path: Path) -> int:
     """The newest row of any model; 0 where there is none. Below what was read before: the file was made anew."""
     return FILE.number(path, "SELECT MAX(row) FROM chunks")
+
+
+def run_start(path: Path, model: str, version: int, length: int) -> int:
+    """The row after which the newest ``length`` to 2 × ``length`` chunks of a version lie, in strides."""
+    last = FILE.number(path, "SELECT MAX(seq) FROM chunks WHERE model = ? AND version = ?", model, version)
+    before = "SELECT row FROM chunks WHERE model = ? AND version = ? AND seq <= ? ORDER BY seq DESC LIMIT 1"
+    return FILE.number(path, before, model, version, stride(last, length))
+
+
+def _who(chunk: Chunk) -> tuple[str, int]:
+    return chunk.model, chunk.version
 
 
 def _unpacked(blob: bytes, features: int) -> Array:

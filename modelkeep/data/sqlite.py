@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,17 @@ be the memory of a server.
 
 @dataclass(frozen=True)
 class File:
-    """What a file holds, in words, and its tables; ``last`` is the one that is made last."""
+    """What a file holds, in words, and its tables; ``last`` is the one that is made last.
+
+    Files did not always have all: ``later`` columns are (table, column with its type, what it is in rows from before),
+    ``indexes`` are on what, by name.
+    """
 
     holds: str
     schema: str
     last: str
+    later: tuple[tuple[str, str, str], ...] = ()
+    indexes: Mapping[str, str] = field(default_factory=dict)
 
     def connect(self, path: Path) -> sqlite3.Connection:
         """The file, made where it is missing; close it yourself. One that only may be read is read.
@@ -41,11 +47,21 @@ class File:
             database.execute(f"PRAGMA cache_size = -{CACHE_KB}")
             if not database.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (self.last,)).fetchone():
                 database.executescript(self.schema)
+            self._catch_up(database)
         except (sqlite3.Error, OSError) as error:
             if database is not None:
                 database.close()
             raise self.trouble(path, error) from error
         return database
+
+    def _catch_up(self, database: sqlite3.Connection) -> None:
+        there = dict(database.execute("SELECT name, sql FROM sqlite_master").fetchall())
+        for table, column, before in self.later:
+            if column not in there[table]:
+                _grow(database, table, column, before)
+        for index, on in self.indexes.items():
+            if index not in there:
+                database.execute(f"CREATE INDEX IF NOT EXISTS {index} ON {on}")
 
     def rows(self, path: Path, query: str, *values: Any) -> list[tuple[Any, ...]]:
         """What a query gives; nothing where the file is missing. Raises Damaged."""
@@ -69,6 +85,22 @@ class File:
         if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
             return DamagedFile(f"{path} is not a file of {self.holds} ({error}); move it away, it is made anew")
         return Damaged(f"the {self.holds} in {path} cannot be used ({error}); check the disk and who may write there")
+
+
+def _grow(database: sqlite3.Connection, table: str, column: str, before: str) -> None:
+    try:
+        with database:
+            database.execute(f"ALTER TABLE {table} ADD COLUMN {column}")
+            database.execute(f"UPDATE {table} SET {column.split()[0]} = {before}")
+    except sqlite3.OperationalError as error:
+        if "duplicate column" not in str(error):  # another process was quicker
+            raise
+
+
+def stride(newest: int, length: int) -> int:
+    """The number after which the newest ``length`` to 2 × ``length`` lie. It moves in strides of ``length``, so that
+    readers who come back often begin at the same one."""
+    return max(0, (newest - 1) // length - 1) * length
 
 
 def renewed(path: Path, connect: Callable[[Path], sqlite3.Connection]) -> str:

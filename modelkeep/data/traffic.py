@@ -18,7 +18,7 @@ from modelkeep.data.allowance import Allowance
 from modelkeep.data.capture import connect, number, trouble
 from modelkeep.data.packed import pack, size_of, unpack
 from modelkeep.data.sampler import ALL, mark_of
-from modelkeep.data.sqlite import renewed
+from modelkeep.data.sqlite import renewed, stride
 from modelkeep.data.troubles import Troubles
 from modelkeep.errors import ModelkeepError
 
@@ -326,12 +326,9 @@ def newest(path: Path) -> int:
 
 
 def run_start(path: Path, model: str, version: int, length: int) -> int:
-    """The row after which the newest ``length`` to 2 × ``length`` captured requests of a version lie.
-
-    It moves in strides of ``length``, so that readers who come back often begin at the same row.
-    """
+    """The row after which the newest ``length`` to 2 × ``length`` captured requests of a version lie, in strides."""
     last = number(path, "SELECT MAX(seq) FROM exchanges WHERE model = ? AND version = ?", model, version)
-    first = max(0, (last - 1) // length - 1) * length
+    first = stride(last, length)
     find = "SELECT row FROM exchanges WHERE model = ? AND version = ? AND seq = ?"
     return number(path, find, model, version, first) if first > 0 else 0
 

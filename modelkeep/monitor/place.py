@@ -36,8 +36,3 @@ class Place:
             return begun[0] if begun else 0
 
         return Place(self.path, self._newest, fixed)
-
-
-def stride(newest: int, length: int) -> int:
-    """The row after which the newest ``length`` to 2 × ``length`` rows lie; it moves in strides of ``length``."""
-    return max(0, (newest - 1) // length - 1) * length

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 from modelkeep.data import profiles
 from modelkeep.monitor.drift import Drift, Tolerance
-from modelkeep.monitor.place import Place, stride
+from modelkeep.monitor.place import Place
 
 if TYPE_CHECKING:
     from modelkeep.data.profiles import Chunk
     from modelkeep.monitor.judged import Judged
 
 RUN = 4000
-"""A run covers the newest RUN to 2·RUN chunks, of all models and subjects."""
+"""A run covers the newest RUN to 2·RUN chunks of the version, of inputs and answers together."""
 PAGE = 50
 
 
@@ -27,9 +27,9 @@ class Profiled:
 
     def __init__(self, judged: Judged) -> None:
         self.judged = judged
-        path = judged.profiles
-        newest = partial(profiles.newest, path)
-        self._place = Place(path, newest, lambda: stride(newest(), RUN))
+        path, name, number = judged.profiles, judged.name, judged.number
+        start = partial(profiles.run_start, path, name, number)
+        self._place = Place(path, partial(profiles.newest, path), lambda: start(RUN))
         self.run = _Run(judged, 0)
         self._next: _Run | None = None
 

@@ -12,7 +12,7 @@ from modelkeep.data import labels, traffic
 from modelkeep.errors import brief
 from modelkeep.monitor.estimated import Calibrated, Calibration
 from modelkeep.monitor.labelled import Labelled, Slices, answer
-from modelkeep.monitor.place import Place, stride
+from modelkeep.monitor.place import Place
 from modelkeep.monitor.quality import are_classes
 from modelkeep.quantities import counted
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from modelkeep.monitor.judged import Judged
 
 RUN = 5000
-"""A run covers the newest RUN to 2·RUN labels, of all models."""
+"""A run covers the newest RUN to 2·RUN labels of the model."""
 PAGE, PAGE_BYTES = 100, 1024**2
 """What is read at a time: slices need inputs, and pictures must not take more memory than their model."""
 MAX_WAITING = 20_000
@@ -43,9 +43,8 @@ class Truth:
 
     def __init__(self, judged: Judged, calibration: Calibration | None) -> None:
         self.judged, self._calibration = judged, calibration
-        path = judged.traffic
-        newest = partial(labels.newest, path)
-        place = Place(path, newest, lambda: stride(newest(), RUN))
+        path, name = judged.traffic, judged.name
+        place = Place(path, partial(labels.newest, path), lambda: labels.run_start(path, name, RUN))
         self._place = place if judged.most is None else place.once()
         self.lag: Lag = labels.Lag()
         self.behind = False

@@ -87,6 +87,14 @@ class TestRecord:
         labels.record(path, "digits", {f"x{i}": i for i in range(12)})
         assert [request for _, request, _ in labels.read(path, "digits")] == [f"x{i}" for i in range(7, 12)]
 
+    def test_but_none_of_other_models(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(labels, "MAX_LABELS", 5)
+        labels.record(path, "digits", {"a": 1})
+        labels.record(path, "other", {f"x{i}": i for i in range(12)})
+        assert labels.known(path, "digits") == {"a": 1}
+        labels.record(path, "digits", {"a": 2, "b": 3})
+        assert labels.known(path, "digits") == {"a": 2, "b": 3}
+
     @pytest.mark.parametrize("bad", [None, {"a": 1}, [], [None], [[1, None]], [[]], [["a"]], *NO_TRUTH])
     def test_what_is_no_label_is_refused_with_all_beside_it(self, path: Path, bad: Any) -> None:
         with pytest.raises(BadData, match=r"the label of request 'a' is .*give a number, a text, or a list"):
@@ -102,6 +110,14 @@ class TestRecord:
 
 
 class TestRead:
+    def test_a_run_is_of_the_newest_of_one_model(self, path: Path) -> None:
+        for at in range(25):
+            labels.record(path, "digits", {f"x{at}": at})
+            labels.record(path, "busy", {f"{at} {k}": 1 for k in range(9)})
+        start = labels.run_start(path, "digits", 10)
+        assert [label for _, _, label in labels.read(path, "digits", after=start)] == list(range(10, 25))
+        assert labels.run_start(path, "digits", 100) == labels.run_start(path, "none", 10) == 0
+
     def test_only_what_is_new(self, path: Path) -> None:
         labels.record(path, "digits", {"a": 1, "b": 2})
         last = labels.newest(path)
@@ -172,7 +188,7 @@ class TestLag:
 def test_a_file_from_before_is_taken_over(tmp_path: Path) -> None:
     old = tmp_path / "traffic.db"
     database = sqlite3.connect(old)
-    database.executescript(capture.SCHEMA.replace("answered REAL, version INTEGER, ", ""))
+    database.executescript(capture.SCHEMA.replace("answered REAL, version INTEGER, seq INTEGER, ", ""))
     database.execute("INSERT INTO labels (model, id, label, at) VALUES ('digits', 'a', '3', 1.0)")
     database.commit()
     database.close()

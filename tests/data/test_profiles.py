@@ -72,6 +72,23 @@ class TestRoundTrip:
         assert profiles.newest(path) == 10
         assert profiles.read(path, "digits", 1, after=profiles.newest(path)) == []
 
+    def test_a_run_is_of_the_newest_of_one_version(self, opened: Callable[..., ProfileLog], path: Path) -> None:
+        log = opened()
+        for at in range(25):
+            fill(log, chunk(at), *(chunk(at, version=2), chunk(at, model="busy")) * 9)
+        start = profiles.run_start(path, "digits", 1, 10)
+        assert [c.at for c in profiles.read(path, "digits", 1, after=start)] == [20.0 + at for at in range(15)]
+        assert profiles.run_start(path, "digits", 1, 100) == profiles.run_start(path, "none", 1, 10) == 0
+
+    def test_a_file_from_before_is_taken_over(self, opened: Callable[..., ProfileLog], path: Path) -> None:
+        old = profiles.SCHEMA.replace(", seq INTEGER", "")
+        assert old != profiles.SCHEMA
+        with closing(sqlite3.connect(path)) as database:
+            database.executescript(old)
+        fill(opened(), chunk(0), chunk(1))
+        assert profiles.run_start(path, "digits", 1, 1) == 0
+        assert len(profiles.read(path, "digits", 1)) == 2
+
     def test_no_file_is_no_chunks(self, path: Path) -> None:
         assert profiles.read(path, "digits", 1) == []
         assert profiles.newest(path) == 0

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from modelkeep.data.sqlite import File, lies_still, reading, renewed, set_aside
+from modelkeep.data.sqlite import File, lies_still, reading, renewed, set_aside, stride
 from modelkeep.errors import BadData, Damaged, DamagedFile
 
 FILE = File("things", "CREATE TABLE things (name TEXT)", last="things")
@@ -72,6 +73,21 @@ def test_what_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(Damaged, match="check the disk"):
         FILE.connect(tmp_path / "file" / "things.db")
+
+
+def test_a_file_from_before_gets_what_it_lacks(tmp_path: Path) -> None:
+    path = tmp_path / "things.db"
+    with closing(FILE.connect(path)) as database, database:
+        database.execute("INSERT INTO things VALUES ('a')")
+    newer = replace(FILE, later=(("things", "number INTEGER", "rowid"),), indexes={"by_number": "things (number)"})
+    for _ in range(2):
+        with closing(newer.connect(path)) as database:
+            assert database.execute("SELECT number FROM things INDEXED BY by_number").fetchall() == [(1,)]
+
+
+@pytest.mark.parametrize(("newest", "start"), [(0, 0), (1, 0), (100, 0), (200, 0), (201, 100), (300, 100), (301, 200)])
+def test_strides_hold_the_newest_one_to_two_lengths(newest: int, start: int) -> None:
+    assert stride(newest, 100) == start
 
 
 def test_a_damaged_file_is_set_aside(tmp_path: Path) -> None:

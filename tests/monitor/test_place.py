@@ -1,4 +1,4 @@
-"""Where one reads in a file that grows: strides, files made anew, and one who reads on and on."""
+"""Where one reads in a file that grows: files made anew, and one who reads on and on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from modelkeep.monitor.place import Place, stride
+from modelkeep.data.sqlite import stride
+from modelkeep.monitor.place import Place
 
 
 class File:
@@ -25,11 +26,6 @@ class File:
 @pytest.fixture
 def file(tmp_path: Path) -> File:
     return File(tmp_path / "file.db")
-
-
-@pytest.mark.parametrize(("newest", "start"), [(0, 0), (1, 0), (100, 0), (200, 0), (201, 100), (300, 100), (301, 200)])
-def test_strides_hold_the_newest_one_to_two_lengths(newest: int, start: int) -> None:
-    assert stride(newest, 100) == start
 
 
 def test_a_run_begins_and_begins_again_a_stride_later(file: File) -> None:

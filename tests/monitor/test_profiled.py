@@ -13,6 +13,7 @@ from modelkeep.data.features import Columns
 from modelkeep.data.profiles import Chunk, ProfileLog
 from modelkeep.data.traffic import Exchange, TrafficLog
 from modelkeep.model.baseline import Baseline, Subject
+from modelkeep.monitor import profiled
 from modelkeep.monitor.judged import Judged
 from modelkeep.monitor.limits import Limits
 from modelkeep.monitor.look import Run
@@ -48,6 +49,15 @@ def count(home: Path, known: Baseline, **numbers: int) -> None:
         counts = one.bins.tally(one.bins.place(one.columns.read(ROWS)), np.full(160, n / 160))
         log.offer([Chunk(1e6, 1e6 + 1, "house", 1, "live", name, one.bins.form, n, counts)])
     log.close()
+
+
+def test_a_busy_model_pushes_no_counts_out(tmp_path: Path, known: Baseline, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(profiled, "RUN", 10)
+    count(tmp_path, known, inputs=100, answers=100)
+    log = ProfileLog(tmp_path / "profiles.db")
+    log.offer([Chunk(1e6, 1e6 + 1, "busy", 1, "live", "inputs", "f", 16, np.ones((1, 2)))] * 50)
+    log.close()
+    assert run(tmp_path, known).look().n == 100
 
 
 def test_what_a_server_did_not_count_is_said(tmp_path: Path, known: Baseline) -> None:

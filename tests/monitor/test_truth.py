@@ -13,6 +13,7 @@ from modelkeep.data.bins import Bins
 from modelkeep.data.features import Columns
 from modelkeep.data.traffic import Exchange, TrafficLog
 from modelkeep.model.baseline import Baseline, Subject
+from modelkeep.monitor import truth as truth_
 from modelkeep.monitor.judged import Judged
 from modelkeep.monitor.limits import Limits
 from modelkeep.monitor.look import Run
@@ -53,6 +54,14 @@ def test_how_many_have_a_label(prices: Truth) -> None:
     assert (numbers["n"], numbers["coverage"]) == (40, 0.4)
     assert prices.describe()[0] == "the truth is known of 40 requests; labels came for 40% of 100 captured answers"
     assert prices.labelled.findings() == []
+
+
+def test_the_labels_of_a_busy_model_push_none_out(prices: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(truth_, "RUN", 50)
+    labels.record(prices.judged.traffic, "house", {f"r{at}": 4.0 for at in range(40)})
+    labels.record(prices.judged.traffic, "busy", {f"b{at}": 1 for at in range(500)})
+    prices.look()
+    assert prices.labelled.n == 40
 
 
 @pytest.mark.parametrize(("classes", "n", "strange"), [(False, 40, 0), (True, 0, 40)])
