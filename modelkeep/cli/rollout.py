@@ -11,7 +11,7 @@ from modelkeep.cli.output import DURATION, SHARE, as_json, dump, open_keep, say,
 @click.argument("ref")
 @click.option("--steps", default="10,50", show_default=True, metavar="A,B,…", help="The canary's shares, in percent.")
 @click.option(
-    "--tolerance", type=SHARE, default=0.05, show_default="5pp", help="Harm over the live version that is borne."
+    "--tolerance", type=SHARE, default="5pp", show_default=True, help="Harm over the live version that is borne."
 )
 @click.option("--alpha", type=SHARE, default=0.01, show_default=True, help="Chance of a wrong verdict.")
 @click.option("--max-time", type=DURATION, default="10m", show_default=True, help="Of one step; then it is undecided.")
@@ -49,21 +49,47 @@ def rollout(
         min_accuracy=min_accuracy,
     )
 
+    told = ""
+
     def on_step(text: object) -> None:
+        nonlocal told
+        told = str(text)
         if not json_:
             say(f"  {text}")
 
     with open_keep() as keep:
-        decision = keep.rollout(ref, plan, on_step=on_step)
-    dump(decision) if json_ else say(decision.why)
+        version = keep.get(ref)
+        try:
+            decision = keep.rollout(version, plan, on_step=on_step)
+        except KeyboardInterrupt:
+            if keep.registry.route(version.name).canary == version.number:
+                click.echo(f"{version.ref} {_kept(version.name)}", err=True)
+            raise
+    if json_:
+        dump(decision)
+    elif told != decision.why:
+        say(f"  {decision.why}")
     return int(decision.verdict != "promote")
 
 
+def _kept(name: str) -> str:
+    """What becomes of a canary whose judge was stopped."""
+    return (
+        "keeps its share of the traffic, and nobody judges it: modelkeep rollout goes on with it, "
+        f"modelkeep rollback {name} ends it"
+    )
+
+
 def _shares(text: str) -> tuple[float, ...]:
+    parts = [part.strip() for part in text.split(",")]
     try:
-        shares = tuple(share(f"{part}%") for part in text.split(","))
+        shares = tuple(share(part if part.endswith("%") else f"{part}%") for part in parts)
     except click.BadParameter:
         shares = ()
+    if any(0 < one < 0.01 and not part.endswith("%") for one, part in zip(shares, parts, strict=False)):
+        raise click.BadParameter(
+            f"--steps '{text}' are percentages, and below 1; for 10 % and 50 % write 10,50, for less than 1 % write 0.5%"
+        )
     if not shares or not all(0 < one < 1 for one in shares) or list(shares) != sorted(shares):
         raise click.BadParameter(f"--steps '{text}' must be growing percentages below 100, such as 10,50")
     return shares

@@ -153,7 +153,9 @@ class _Rollout:
         return self._promote()
 
     def _enter(self, at: int, weight: float) -> None:
-        text = f"{self.name}@{self.number} gets {weight:.0%} of the traffic (step {at + 1} of {len(self.plan.steps)})"
+        text = (
+            f"{self.name}@{self.number} gets {weight * 100:g}% of the traffic (step {at + 1} of {len(self.plan.steps)})"
+        )
         wanted = replace(self.route, canary=self.number, weight=weight)
         if wanted != self.route:
             self.route = self.registry.set_route(wanted, why=text, who=self.who)
@@ -171,7 +173,7 @@ class _Rollout:
             self.route = now
             self.outcomes.tell(self.judge, self.slow)
             if harm := self.judge.harmful():
-                return self._end("rollback", f"was rolled back at {now.weight:.0%}; {self.judge.describe(harm)}")
+                return self._end("rollback", f"was rolled back at {now.weight * 100:g}%; {self.judge.describe(harm)}")
             share = (at + 1) / len(self.plan.steps)
             if self.judge.progress() >= share and self.judge.requests_here >= self.plan.min_requests:
                 return None

@@ -6,6 +6,7 @@ import json
 import time
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -71,3 +72,22 @@ def test_the_promise_of_the_settings_counts_too(run: Run, monkeypatch: pytest.Mo
 def test_without_one_they_are(run: Run, more: tuple[str, ...]) -> None:
     code, out, _ = run(*ENDED, *more, "--json")
     assert (code, json.loads(out)["verdict"]) == (0, "promote")
+
+
+def test_the_verdict_is_said_once(run: Run) -> None:
+    _, out, _ = run(*ENDED, "--min-accuracy", "95%")
+    assert out.count(MISSED) == 1
+
+
+def test_a_share_below_one_percent_is_told_as_it_is(run: Run) -> None:
+    run("rollback", "digits")
+    _, out, _ = run("rollout", "digits@2", "--steps", "0.1%", "--max-time", "0")
+    assert "digits@2 gets 0.1% of the traffic (step 1 of 1)" in out
+
+
+def test_who_stops_the_judge_is_told_that_the_canary_stays(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modelkeep.rollout.canary.Canary.run", Mock(side_effect=KeyboardInterrupt))
+    code, _, err = run(*ENDED)
+    assert code == 130
+    assert "digits@2 keeps its share of the traffic, and nobody judges it" in err
+    assert "modelkeep rollback digits ends it" in err
