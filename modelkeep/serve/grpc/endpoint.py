@@ -103,7 +103,7 @@ class Endpoint:
             bound: int = self._bind(at)
         except RuntimeError as error:
             raise PortInUse(
-                f"gRPC cannot listen on {at}: another program may; give another with --grpc-port"
+                f"gRPC cannot listen on {at}: something else does, or may; give another port with --grpc-port"
             ) from error
         await self._server.start()
         return bound

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from modelkeep import __version__, extras
+from modelkeep.errors import BadSettings
 from modelkeep.serve.plane.plane import Told
 
 HEADER = "traceparent"
@@ -19,7 +20,7 @@ class Tracing:
     """A plane's observer that sends spans to ``endpoint``, an OTLP/HTTP URL, or ``console``, which prints them.
 
     Spans wait in a bounded queue and are sent by a thread; those that find no room are dropped (the SDK's
-    BatchSpanProcessor). Raises MissingExtra without OpenTelemetry.
+    BatchSpanProcessor). Raises BadSettings for what is no address, MissingExtra without OpenTelemetry.
     """
 
     def __init__(self, endpoint: str, *, exporter: Any = None) -> None:
@@ -29,6 +30,8 @@ class Tracing:
         self._api: Any = extras.need("opentelemetry.trace", extra="traces")
         self._context: Any = extras.need("opentelemetry.trace.propagation.tracecontext", extra="traces")
         if exporter is None and endpoint != CONSOLE:
+            if not endpoint.startswith(("http://", "https://")):
+                raise BadSettings(f"traces go to an http:// or https:// address or to '{CONSOLE}', not to '{endpoint}'")
             otlp: Any = extras.need("opentelemetry.exporter.otlp.proto.http.trace_exporter", extra="traces")
             exporter = otlp.OTLPSpanExporter(endpoint=endpoint)
         about = resources.Resource.create({"service.name": "modelkeep", "service.version": __version__})

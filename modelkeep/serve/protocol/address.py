@@ -7,6 +7,7 @@ import ipaddress
 import shlex
 import socket
 import ssl
+from pathlib import Path
 
 from modelkeep.errors import BadSettings, PortInUse
 from modelkeep.settings import Settings
@@ -64,14 +65,24 @@ def safely(settings: Settings) -> socket.socket:
 
 def certificate(settings: Settings) -> tuple[bytes, bytes]:
     """The chain and its key, as PEM. Raises BadSettings where they do not work together."""
+    if not settings.tls_cert:
+        raise BadSettings(
+            f"the key '{settings.tls_key}' needs its certificate; give both, with --tls-cert and --tls-key"
+        )
+    for file in filter(None, (settings.tls_cert, settings.tls_key)):
+        if not Path(file).is_file():
+            raise BadSettings(
+                f"there is no file {file}; give PEM files that belong together with --tls-cert and --tls-key"
+            )
     try:
         show_certificate(settings, ssl.create_default_context(ssl.Purpose.CLIENT_AUTH))
         with open(settings.tls_cert, "rb") as cert, open(settings.tls_key or settings.tls_cert, "rb") as key:
             return cert.read(), key.read()
     except (OSError, ValueError) as error:
         raise BadSettings(
-            f"TLS cannot use certificate '{settings.tls_cert}' with key '{settings.tls_key}': {error}; give PEM files "
-            "that belong together with --tls-cert and --tls-key"
+            f"TLS cannot use certificate '{settings.tls_cert}' with the key in "
+            f"'{settings.tls_key or settings.tls_cert}': {error}; give PEM files that belong together with --tls-cert "
+            "and --tls-key"
         ) from error
 
 

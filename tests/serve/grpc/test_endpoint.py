@@ -29,7 +29,7 @@ def test_a_port_that_is_taken(serve: Serve, fakes: SimpleNamespace) -> None:
             finally:
                 await endpoint.stop(0)
 
-        with pytest.raises(PortInUse, match=f"gRPC cannot listen on 127.0.0.1:{port}: another program may"):
+        with pytest.raises(PortInUse, match=f"gRPC cannot listen on 127.0.0.1:{port}: something else does"):
             running.call(start())
 
 

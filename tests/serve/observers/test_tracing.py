@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from modelkeep.errors import MissingExtra
+from modelkeep.errors import BadSettings, MissingExtra
 from modelkeep.serve.observers.tracing import Tracing
 from modelkeep.serve.plane.plane import Told
 from modelkeep.serve.server import Running
@@ -88,6 +88,11 @@ def test_over_a_socket(tracing: Tracing, exporter: InMemorySpanExporter, fakes: 
     tracing._provider.force_flush()
     found = [s for s in exporter.get_finished_spans() if s.name == "infer m"]
     assert [f"{s.context.trace_id:032x}" for s in found] == [ID, ID]
+
+
+def test_what_is_no_address_is_refused_before_anything_is_sent() -> None:
+    with pytest.raises(BadSettings, match=r"http:// or https:// address or to 'console', not to 'collector:4318'"):
+        Tracing("collector:4318")
 
 
 def test_without_the_library_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

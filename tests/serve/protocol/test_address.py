@@ -32,6 +32,19 @@ def test_tls_files_that_do_not_work_are_told_before_anything_listens(pem: tuple[
             address.safely(Settings(port=0, tls_cert=cert, tls_key=key))
 
 
+def test_a_tls_file_that_is_not_there_is_named_and_so_is_a_certificate_that_lacks(
+    pem: tuple[str, str], tmp_path: Path
+) -> None:
+    for cert, key, said in (
+        (str(tmp_path / "gone.pem"), "", r"there is no file \S+/gone\.pem; give PEM files"),
+        (pem[0], str(tmp_path / "gone.key"), r"there is no file \S+/gone\.key; give PEM files"),
+        ("", pem[1], r"the key '\S+' needs its certificate; give both"),
+        (pem[0], "", rf"TLS cannot use certificate '{pem[0]}' with the key in '{pem[0]}'"),
+    ):
+        with pytest.raises(BadSettings, match=said):
+            address.safely(Settings(port=0, tls_cert=cert, tls_key=key))
+
+
 def test_an_encrypted_key_is_told_before_anything_listens(pem: tuple[str, str], tmp_path: Path) -> None:
     from cryptography.hazmat.primitives import serialization
 
