@@ -243,7 +243,8 @@ class Keep:
         names = list(dict.fromkeys(names))
         for name in names:
             if "@" in name:
-                raise Wrong(f"serve takes a model's name and follows its route; first: modelkeep promote {name}")
+                ref = self.get(name).ref
+                raise Wrong(f"serve takes a model's name and follows its route; first: modelkeep promote {ref}")
             if self.registry.route(name).live is None:
                 self.promote(Ref(name, "newest"), why="served with no live version: the newest")
             live = self.get(Ref(name, "live"))

@@ -117,8 +117,7 @@ def main(argv: list[str] | None = None) -> None:
     except click.ClickException as error:
         fail(error.format_message(), "Usage", 2)
     except (KeyboardInterrupt, click.Abort):
-        click.echo("modelkeep: stopped", err=True)
-        sys.exit(STOPPED)
+        fail("stopped", "Stopped", STOPPED)
     except OSError as error:
         where = f": {error.filename}" if error.filename else ", while writing to stdout or to a file"
         fail(f"{error.strerror or error}{where}", type(error).__name__, 2)

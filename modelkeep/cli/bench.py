@@ -7,18 +7,7 @@ from typing import Any
 
 import click
 
-from modelkeep.cli.output import (
-    DURATION,
-    FILE,
-    SOME_TIME,
-    as_json,
-    dump,
-    open_keep,
-    plain,
-    progress,
-    say,
-    table,
-)
+from modelkeep.cli.output import DURATION, FILE, SOME_TIME, Whole, as_json, dump, open_keep, plain, progress, say, table
 from modelkeep.quantities import seconds, size
 
 SCENARIOS = ("single", "server", "offline")
@@ -26,9 +15,9 @@ SETTINGS = (
     click.option("--engine", help="Another engine than the one tuned for this machine."),
     click.option("--device", help="cpu, cuda, cuda:1 …"),
     click.option("--precision", help="float32, bfloat16 … where the engine can choose."),
-    click.option("--threads", type=click.IntRange(1, 1024), help="Threads of one run."),
-    click.option("--workers", type=click.IntRange(1, 1024), help="Runs at a time."),
-    click.option("--max-batch", type=click.IntRange(1, 65536), help="Rows of one run."),
+    click.option("--threads", type=Whole(1, 1024), help="Threads of one run."),
+    click.option("--workers", type=Whole(1, 1024), help="Runs at a time."),
+    click.option("--max-batch", type=Whole(1, 65536), help="Rows of one run."),
     click.option("--in-process", is_flag=True, default=None, help="Workers are threads and not processes."),
     click.option("--run-timeout", type=SOME_TIME, help="A run of this length is taken for hung."),
     click.option("--max-wait", type=DURATION, help="How long a batch may wait for company."),
@@ -51,7 +40,7 @@ def settings(command: Any) -> Any:
     "--budget", type=SOME_TIME, default="2m", show_default=True, help="Time that a scenario may take to be sure."
 )
 @click.option("--vs", "versus", metavar="REF2", help="A second version, measured in turns with the first.")
-@click.option("--rounds", type=click.IntRange(2, 100), default=9, show_default=True, help="Turns with REF2.")
+@click.option("--rounds", type=Whole(2, 100), default=9, show_default=True, help="Turns with REF2.")
 @click.option("--data", type=FILE, help="Rows to send instead of the version's own.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the arrival times and of made-up rows.")
 @click.option("--into", type=FILE, help="Folder for the report and its plot.")

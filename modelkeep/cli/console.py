@@ -7,11 +7,11 @@ from pathlib import Path
 
 import click
 
-from modelkeep.cli.output import FILE, say
+from modelkeep.cli.output import FILE, Whole, say
 
 
 @click.command(epilog="Example: modelkeep console --service http://127.0.0.1:8080")
-@click.option("--port", type=click.IntRange(0, 65535), default=8090, show_default=True, help="0: any free one.")
+@click.option("--port", type=Whole(0, 65535), default=8090, show_default=True, help="0: any free one.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; keys are needed beyond it.")
 @click.option("--service", metavar="URL", default="", help="A running service whose metrics are shown.")
 @click.option("--key-file", type=FILE, help="File with an API key of that service, of scope read.")

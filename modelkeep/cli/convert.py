@@ -8,7 +8,19 @@ from typing import Any
 
 import click
 
-from modelkeep.cli.output import FILE, as_json, dump, open_keep, progress, say, say_reports, table, version_json
+from modelkeep.cli.output import (
+    FILE,
+    Finite,
+    Whole,
+    as_json,
+    dump,
+    open_keep,
+    progress,
+    say,
+    say_reports,
+    table,
+    version_json,
+)
 from modelkeep.quantities import counted
 
 
@@ -16,9 +28,9 @@ from modelkeep.quantities import counted
 @click.argument("ref")
 @click.option("--to", required=True, metavar="FORMAT", help="onnx, openvino, torch, tensorflow or litert.")
 @click.option("--data", type=FILE, help="Real rows to compare on; by default the version's reference rows.")
-@click.option("--atol", type=click.FloatRange(min=0), help="Absolute tolerance of an output (default 1e-4).")
-@click.option("--rtol", type=click.FloatRange(min=0), help="Relative tolerance of an output (default 1e-3).")
-@click.option("--opset", type=click.IntRange(min=13), help="ONNX opset; by default the exporter's.")
+@click.option("--atol", type=Finite(min=0), help="Absolute tolerance of an output (default 1e-4).")
+@click.option("--rtol", type=Finite(min=0), help="Relative tolerance of an output (default 1e-3).")
+@click.option("--opset", type=Whole(min=13), help="ONNX opset; by default the exporter's.")
 @click.option(
     "--dynamic",
     multiple=True,

@@ -6,14 +6,14 @@ import time
 
 import click
 
-from modelkeep.cli.output import as_json, dump, open_keep, say, table
+from modelkeep.cli.output import Whole, as_json, dump, open_keep, say, table
 from modelkeep.provenance import said
 
 
 @click.command(epilog="Examples: modelkeep journal    modelkeep journal digits --kind finding --last 5")
 @click.argument("name", required=False)
 @click.option("--kind", help="Only entries of this kind: add, route, finding, operate …")
-@click.option("--last", type=click.IntRange(min=1), default=50, show_default=True, help="The newest so many.")
+@click.option("--last", type=Whole(min=1), default=50, show_default=True, help="The newest so many.")
 @as_json
 def journal(name: str | None, kind: str | None, last: int, json_: bool) -> None:
     """What happened to NAME (or to every model), in order."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from modelkeep.cli.output import DURATION, FILE, SHARE, SOME_TIME, as_json, dump, open_keep, say, table
+from modelkeep.cli.output import DURATION, FILE, SHARE, SOME_TIME, Finite, as_json, dump, open_keep, say, table
 from modelkeep.extras import load
 
 if TYPE_CHECKING:
@@ -46,9 +46,9 @@ class Monitor(click.Command):
 @click.option(
     "--tolerance", type=SHARE, help="Share of requests that may move before it counts as drift (default 0.1)."
 )
-@click.option("--false-alarm-every", type=click.FloatRange(min=1), help="Requests per false alarm (default 1,000,000).")
+@click.option("--false-alarm-every", type=Finite(min=1), help="Requests per false alarm (default 1,000,000).")
 @click.option("--min-accuracy", type=SHARE, help="The accuracy that was promised, judged once labels come.")
-@click.option("--max-error", type=click.FloatRange(min=0, min_open=True), help="The promised mean absolute error.")
+@click.option("--max-error", type=Finite(min=0, min_open=True), help="The promised mean absolute error.")
 @click.option("--p99", type=DURATION, help="The latency that was promised.")
 @click.option("--slo", type=SHARE, help="The promised share of requests that do not fail, such as 99.9%.")
 @click.option("--silence", type=SOME_TIME, help="The longest time without a request that is no finding.")

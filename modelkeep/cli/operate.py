@@ -7,12 +7,12 @@ from pathlib import Path
 
 import click
 
-from modelkeep.cli.output import DURATION, FILE, as_json, dump
+from modelkeep.cli.output import DURATION, FILE, Whole, as_json, dump
 
 
 @click.command(epilog='The shortest policy is one line, model = "digits"; docs/operate.md has all its keys.')
 @click.argument("policy", type=FILE)
-@click.option("--cycles", type=click.IntRange(min=1), help="Stop after so many finished updates (default: never).")
+@click.option("--cycles", type=Whole(min=1), help="Stop after so many finished updates (default: never).")
 @click.option(
     "--max-time", type=DURATION, help="Begin nothing after this time; an update and its rollout go on to their end."
 )

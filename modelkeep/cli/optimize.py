@@ -6,16 +6,16 @@ from pathlib import Path
 
 import click
 
-from modelkeep.cli.output import FILE, SHARE, as_json, dump, open_keep, plain, progress, say
+from modelkeep.cli.output import FILE, SHARE, Whole, as_json, dump, open_keep, plain, progress, say
 
 
 @click.command(epilog="Example: modelkeep optimize digits@2 --data test.npz --max-drop 2pp --student digits_mlp:Small")
 @click.argument("ref")
 @click.option("--data", type=FILE, required=True, help="Labelled rows that judge the accuracy; not used to train.")
-@click.option("--max-drop", type=SHARE, default=0.01, show_default="1pp", help="Accuracy that may be lost, at 95 %.")
+@click.option("--max-drop", type=SHARE, default="1pp", show_default=True, help="Accuracy that may be lost, at 95 %.")
 @click.option("--student", metavar="MODULE:NAME", help="Distil into what this factory builds.")
 @click.option("--train-data", type=FILE, help="Rows to distil and calibrate on; by default the reference rows.")
-@click.option("--epochs", type=click.IntRange(min=1), default=60, show_default=True, help="Of distillation.")
+@click.option("--epochs", type=Whole(min=1), default=60, show_default=True, help="Of distillation.")
 @click.option("--quantize/--no-quantize", default=True, help="Try int8.")
 @as_json
 def optimize(

@@ -77,7 +77,7 @@ def version_json(version: Version) -> dict[str, Any]:
 
 def place(route: Route, number: int) -> str:
     """What a version is in its model's route: live, canary 10%, shadow, previous, several of them or nothing."""
-    places = {"live": route.live, f"canary {route.weight:.0%}": route.canary}
+    places = {"live": route.live, f"canary {route.weight * 100:g}%": route.canary}
     places |= {"shadow": route.shadow, "previous": route.previous}
     return ", ".join(name for name, at in places.items() if at == number)
 
@@ -209,8 +209,16 @@ class Duration(click.ParamType[float]):
         return found
 
 
+class Whole(click.IntRange):
+    """A whole number within bounds."""
+
+    name = "integer"
+
+
 class Finite(click.FloatRange):
     """A number within bounds; neither nan, which is within all of them, nor infinity."""
+
+    name = "number"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """See FloatRange."""

@@ -88,7 +88,7 @@ def _shares(text: str) -> tuple[float, ...]:
         shares = ()
     if any(0 < one < 0.01 and not part.endswith("%") for one, part in zip(shares, parts, strict=False)):
         raise click.BadParameter(
-            f"--steps '{text}' are percentages, and below 1; for 10 % and 50 % write 10,50, for less than 1 % write 0.5%"
+            f"--steps '{text}' are percentages below 1; for 10 % and 50 % write 10,50, for less than 1 % write 0.5%"
         )
     if not shares or not all(0 < one < 1 for one in shares) or list(shares) != sorted(shares):
         raise click.BadParameter(f"--steps '{text}' must be growing percentages below 100, such as 10,50")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from modelkeep.cli.output import DURATION, FILE, ROOM, SHARE, SOME_TIME, say
+from modelkeep.cli.output import DURATION, FILE, ROOM, SHARE, SOME_TIME, Whole, say
 
 if TYPE_CHECKING:
     from modelkeep.settings import Settings
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 @click.command(epilog="Examples: modelkeep serve digits    modelkeep serve model.onnx --port 9000")
 @click.argument("what", nargs=-1, required=True)
 @click.option("--host", help="Address to listen on (default 127.0.0.1: this machine only).")
-@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on (default 8080; 0: any free one).")
-@click.option("--grpc-port", type=click.IntRange(1, 65535), help="Answer over gRPC too, on this port (default: not).")
+@click.option("--port", type=Whole(0, 65535), help="Port to listen on (default 8080; 0: any free one).")
+@click.option("--grpc-port", type=Whole(1, 65535), help="Answer over gRPC too, on this port (default: not).")
 @click.option("--keys", type=click.Path(dir_okay=False), help="File of API keys (default: keys.json inside home).")
 @click.option("--anonymous", is_flag=True, default=None, help="Listen beyond this machine without keys.")
 @click.option("--tls-cert", type=FILE, help="Certificate chain, PEM: answer over TLS.")
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
 @click.option(
     "--engine", help="onnxruntime, openvino, torch, torch-compile; by default what tune found, else the format's first."
 )
-@click.option("--threads", type=click.IntRange(1, 1024), help="Threads of one run.")
-@click.option("--workers", type=click.IntRange(1, 256), help="Runs of one version at a time, each in its own process.")
+@click.option("--threads", type=Whole(1, 1024), help="Threads of one run.")
+@click.option("--workers", type=Whole(1, 256), help="Runs of one version at a time, each in its own process.")
 @click.option(
     "--in-process", is_flag=True, default=None, help="Run the engine in the server: no copies, no protection."
 )
 @click.option("--run-timeout", type=SOME_TIME, help="A run of this length is taken for hung (default 10s).")
 @click.option("--p99", type=SOME_TIME, help="Promise: what would take longer as things are is refused (default: none).")
-@click.option("--max-batch", type=click.IntRange(1, 65536), help="Rows of one run.")
+@click.option("--max-batch", type=Whole(1, 65536), help="Rows of one run.")
 @click.option("--max-wait", type=DURATION, help="How long a batch may wait for company (default 0: never).")
 @click.option("--cache", type=ROOM, help="Room for answers to questions that come again (64mb; default 0: none).")
-@click.option("--capture", type=click.FloatRange(0, 1), help="Share of requests kept for monitor (default 1; 0: none).")
+@click.option("--capture", type=SHARE, help="Share of requests kept for monitor (default 1; 0: none).")
 @click.option("--sample", type=FILE, metavar="DIR", help="Keep a sample of requests and replies there, as parquet.")
 @click.option(
     "--sample-share", type=SHARE, help="Share of the requests in it (default 0.1; under load it takes fewer)."
@@ -121,6 +121,8 @@ def serve(
     if len(what) == 1 and (Path(what[0]).exists() or "." in Path(what[0]).suffix):
         server.serve_file(Path(what[0]), settings, name=name, options=options, on_ready=ready, reread=read)
         return
+    if name:
+        raise click.UsageError(f"--name is for a bare file; {what[0]} is served under its own name")
     with Keep(settings) as keep:
         if console and has("jinja2"):
             from modelkeep.console.server import mounts as of_console

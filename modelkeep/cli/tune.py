@@ -8,18 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from modelkeep.cli.output import (
-    FILE,
-    SHARE,
-    SOME_TIME,
-    Finite,
-    as_json,
-    dump,
-    open_keep,
-    progress,
-    say,
-    table,
-)
+from modelkeep.cli.output import FILE, SHARE, SOME_TIME, Finite, Whole, as_json, dump, open_keep, progress, say, table
 from modelkeep.quantities import counted, seconds, size
 
 if TYPE_CHECKING:
@@ -33,7 +22,7 @@ if TYPE_CHECKING:
 @click.option("--max-accuracy-drop", type=SHARE, help="Admit bf16 and fp16 by accuracy on --data (paired, 95 %).")
 @click.option("--data", type=FILE, help="Labelled rows for --max-accuracy-drop.")
 @click.option("--budget", type=SOME_TIME, default="1m", show_default=True, help="Time to spend, loading included.")
-@click.option("--concurrency", type=click.IntRange(1, 1024), default=16, show_default=True, help="Requests in flight.")
+@click.option("--concurrency", type=Whole(1, 1024), default=16, show_default=True, help="Requests in flight.")
 @click.option("--fresh", is_flag=True, help="Measure anew what was measured on this machine before.")
 @click.option("--all", "all_", is_flag=True, help="Show every setting, not only the Pareto front.")
 @click.option("--explain", is_flag=True, help="Say what the hardware gives, for whoever chooses a machine.")

@@ -7,7 +7,19 @@ from typing import Any
 
 import click
 
-from modelkeep.cli.output import FILE, SHARE, as_json, dump, open_keep, progress, say, say_reports, version_json
+from modelkeep.cli.output import (
+    FILE,
+    SHARE,
+    Finite,
+    Whole,
+    as_json,
+    dump,
+    open_keep,
+    progress,
+    say,
+    say_reports,
+    version_json,
+)
 
 
 @click.command(
@@ -18,11 +30,9 @@ from modelkeep.cli.output import FILE, SHARE, as_json, dump, open_keep, progress
 @click.option("--data", type=FILE, help="Newly labelled rows; by default the captured requests that have labels.")
 @click.option("--method", type=click.Choice(["finetune", "transfer"]), default="finetune", show_default=True)
 @click.option("--classes", metavar="A,B,…", help="transfer: the classes of the new head, in order.")
-@click.option("--epochs", type=click.IntRange(min=1), help="Passes over the rows.")
-@click.option("--lr", type=click.FloatRange(min=0, min_open=True), help="Learning rate.")
-@click.option(
-    "--replay", type=click.FloatRange(min=0), help="finetune: old rows mixed in for each new one (default 2)."
-)
+@click.option("--epochs", type=Whole(min=1), help="Passes over the rows.")
+@click.option("--lr", type=Finite(min=0, min_open=True), help="Learning rate.")
+@click.option("--replay", type=Finite(min=0), help="finetune: old rows mixed in for each new one (default 2).")
 @click.option("--max-forgetting", type=SHARE, help="Accuracy on the old rows that may be lost (5 %; transfer 10 %).")
 @as_json
 def update(ref: str, data: Path | None, method: str, classes: str | None, json_: bool, **given: Any) -> None:
@@ -36,6 +46,10 @@ def update(ref: str, data: Path | None, method: str, classes: str | None, json_:
         if not classes:
             raise click.UsageError("--method transfer needs --classes: the names of all classes, in order")
         options["labels"] = tuple(classes.split(","))
+        if "replay" in options:
+            raise click.UsageError("--replay is for --method finetune; transfer mixes in old rows as it needs them")
+    elif classes:
+        raise click.UsageError("--classes is for --method transfer, which grows the head")
     from modelkeep.provenance import told
 
     with open_keep() as keep, progress("training", quiet=json_, lines=True) as advance:

@@ -48,6 +48,7 @@ def test_shares_are_read(text: str, share: float) -> None:
 
 def test_the_shares_of_a_canary_are_what_was_written() -> None:
     assert rollout._shares("10, 50,99.9") == (0.1, 0.5, 0.999)
+    assert rollout._shares("0.5%,10%,50") == (0.005, 0.1, 0.5)
 
 
 @pytest.mark.parametrize(
@@ -92,6 +93,10 @@ def test_a_table_keeps_whole_lines_in_a_pipe(capsys: pytest.CaptureFixture[str])
         (("tune", "m", "--min-throughput", "nan"), "no number that can be used"),
         (("tune", "m", "--price-per-hour", "inf"), "no number that can be used"),
         (("keys", "--add", "a", "--scope", "read", "--rate", "nan"), "no number that can be used"),
+        (("update", "m", "--lr", "nan"), "no number that can be used"),
+        (("update", "m", "--lr", "fast"), "'fast' is not a valid number"),
+        (("serve", "m", "--port", "web"), "'web' is not a valid integer"),
+        (("serve", "m", "--capture", "150%"), "'150%' is no share; write 0.02, 2% or 2pp"),
     ],
 )
 def test_no_time_and_no_number_are_refused_by_their_option(

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import click
 import pytest
@@ -86,7 +87,18 @@ def test_no_verb_at_all_is_wrong_use(capsys: pytest.CaptureFixture[str], monkeyp
         (["rollout", "m@1", "--steps", "50,10"], 2, "must be growing percentages below 100"),
         (["tune", "m", "--p99", "soon"], 2, "'soon' is no time; write 20ms, 5s, 2m, 1h or 7d"),
         (["optimize", "m", "--data", "x", "--max-drop", "200%"], 2, "'200%' is no share; write 0.02, 2% or 2pp"),
+        (["rollout", "m@1", "--steps", "0.1,0.5"], 2, "for 10 % and 50 % write 10,50, for less than 1 % write 0.5%"),
         (["update", "m", "--method", "transfer"], 2, "--method transfer needs --classes"),
+        (["update", "m", "--classes", "0,1"], 2, "--classes is for --method transfer"),
+        (
+            ["update", "m", "--method", "transfer", "--classes", "0,1", "--replay", "2"],
+            2,
+            "--replay is for --method fin",
+        ),
+        (["keys", "--scope", "read"], 2, "--scope and --rate are of a new key; name it with --add NAME"),
+        (["keys", "--rate", "3"], 2, "--scope and --rate are of a new key"),
+        (["serve", "m", "--name", "other"], 2, "--name is for a bare file; m is served under its own name"),
+        (["serve", "m@2"], 2, "no model is called 'm'"),
         (["operate", "gone.toml"], 2, "there is no policy file gone.toml"),
         (["frobnicate"], 2, "No such command 'frobnicate'. (see modelkeep --help)"),
         (["lst"], 2, "No such command 'lst'. Did you mean list? (see modelkeep --help)"),
@@ -107,6 +119,14 @@ def test_a_machine_gets_the_error_as_json(capsys: pytest.CaptureFixture[str], mo
     code, out, err = call(capsys, monkeypatch, "show", "digits", "--json")
     assert (code, err) == (2, "")
     assert json.loads(out)["kind"] == "NotFound"
+
+
+def test_a_machine_is_told_of_a_stop_as_json(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modelkeep.keep.Keep.get", Mock(side_effect=KeyboardInterrupt))
+    code, out, _ = call(capsys, monkeypatch, "show", "digits", "--json")
+    assert (code, json.loads(out)) == (130, {"error": "stopped", "kind": "Stopped"})
 
 
 def test_an_empty_registry_says_how_to_begin(
