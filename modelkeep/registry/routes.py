@@ -6,13 +6,14 @@ Both change by compare-and-swap within the caller's transaction, which holds the
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import insert, select, update
 
 from modelkeep.errors import BadRef, Conflict, No, NotFound, Wrong
-from modelkeep.registry import versions
+from modelkeep.registry import journal, versions
 from modelkeep.registry.schema import aliases, routes
 from modelkeep.types import Ref, Route
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 FROM_ROUTE = ("live", "canary", "shadow", "previous")
 RESERVED = (*FROM_ROUTE, "newest")
+MOST_CHANGES = 100
+"""Of a route, the newest: looked through for what changed since somebody read it."""
 
 
 def read(connection: Connection, name: str) -> Route:
@@ -34,16 +37,31 @@ def write(connection: Connection, route: Route) -> Route:
     _check(connection, route)
     now = read(connection, route.name)
     if now.revision != route.revision:
-        raise Conflict(
-            f"the route of {route.name} was changed by somebody else (revision {now.revision}, not {route.revision}); "
-            "look at it again, then decide"
-        )
+        raise Conflict(_changed(connection, now, route.revision))
     new = replace(route, revision=route.revision + 1)
     if now.revision == 0:
         connection.execute(insert(routes).values(asdict(new)))
     else:
         connection.execute(update(routes).where(routes.c.name == route.name).values(asdict(new)))
     return new
+
+
+def _changed(connection: Connection, now: Route, seen: int) -> str:
+    """Who changed a route since a revision that somebody decided by, and what to do: the journal knows."""
+    entries = journal.read(connection, now.name, kind="route", before=sys.maxsize, limit=MOST_CHANGES)
+    since = [entry for entry in entries if entry.data["after"]["revision"] > seen]
+    said = f"the route of {now.name} is at revision {now.revision}, not {seen}"
+    if not since:
+        return f"{said}; look at it again, then decide: modelkeep list {now.name}"
+    last = since[-1]
+    said = f"{said}: {last.who} changed it last ({last.why})"
+    first = since[0].data["before"]
+    if now.canary is not None and {**first, "revision": 0, "weight": 0} == {**asdict(now), "revision": 0, "weight": 0}:
+        return (
+            f"{said}, and nothing but the canary's share, as a rollout does; wait for its verdict, or end it: "
+            f"modelkeep rollback {now.name}"
+        )
+    return f"{said}; look at it again, then decide: modelkeep list {now.name}"
 
 
 def promoted(now: Route, number: int) -> Route:

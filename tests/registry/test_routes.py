@@ -29,15 +29,31 @@ def test_a_route_is_stored_with_the_next_revision_and_its_entry(three: Registry)
 
 @pytest.mark.parametrize("stale", [0, 1, 3])
 def test_a_route_that_somebody_else_changed_is_refused_and_nothing_is_written(three: Registry, stale: int) -> None:
-    three.promote("digits", 1, why="")
-    now = three.promote("digits", 2, why="")
+    three.promote("digits", 1, why="the first", who="ann")
+    now = three.promote("digits", 2, why="better on the new rows", who="ben")
+    who = "" if stale > 2 else r": ben changed it last \(better on the new rows\)"
     with pytest.raises(
         Conflict,
-        match=rf"the route of digits was changed by somebody else \(revision 2, not {stale}\); look at it again",
+        match=rf"the route of digits is at revision 2, not {stale}{who}; look at it again, .*: modelkeep list digits$",
     ):
         three.set_route(Route("digits", live=3, revision=stale), why="")
     assert three.route("digits") == now
     assert len(three.journal("digits", kind="route")) == 2
+
+
+def test_who_decided_by_an_earlier_share_of_a_canary_is_told_that_a_rollout_moves_it(three: Registry) -> None:
+    three.promote("digits", 1, why="")
+    seen = three.set_route(replace(three.route("digits"), canary=2, weight=0.1), why="step 1 of 2", who="operate")
+    now = three.set_route(
+        replace(seen, weight=0.5), why="digits@2 gets 50% of the traffic (step 2 of 2)", who="operate"
+    )
+    with pytest.raises(
+        Conflict,
+        match=r"operate changed it last \(digits@2 gets 50% .*\), and nothing but the canary's share, as a rollout "
+        r"does; wait for its verdict, or end it: modelkeep rollback digits$",
+    ):
+        three.set_route(replace(seen, shadow=3), why="")
+    assert three.route("digits") == now
 
 
 @pytest.mark.parametrize("word", ["live", "canary", "shadow", "previous"])
