@@ -36,9 +36,11 @@ class Rules:
     """What is borne. Raises BadSettings.
 
     ``tolerance`` is a difference of shares. ``alpha`` is the chance to roll back a canary that harms at most that much
-    more, ``beta`` the chance to promote one that harms at least that much more. ``min_accuracy`` is the promised share
-    of answers that are right, None or 0 where there is none; to hold a canary that keeps it for one that does not has a
-    chance of ``alpha`` too.
+    more, over all harms, tests and looks together, and ``beta`` the chance to promote one that harms at least that much
+    more. ``min_accuracy`` is the promised share of answers that are right, None or 0 where there is none: one that
+    misses it and is worse than the live version is rolled back rightly, however little worse. To ask of a canary that
+    keeps it to be better, as of one that does not, has a chance of ``alpha`` besides: that may cost it a promotion, and
+    never rolls it back.
     """
 
     tolerance: float = 0.05
@@ -172,9 +174,13 @@ class Promised(Harm):
         return self._below.log_e >= log(1 / self.rules.alpha)
 
     @property
-    def broken(self) -> bool:
-        """Whether it is shown to be worse than the live version besides, by however little."""
-        return self.missed and self._not_as_good.log_e >= log(1 / self.rules.alpha)
+    def broken(self) -> float:
+        """Log evidence that the canary misses the promise and is worse than the live version, by however little.
+
+        That of the two which shows less: for one that keeps the promise, or is not worse, one of them is no more than
+        an e-process of something true.
+        """
+        return min(self._below.log_e, self._not_as_good.log_e)
 
     @property
     def fine(self) -> float:
@@ -183,8 +189,11 @@ class Promised(Harm):
             return super().fine
         return min(super().fine, self._better.log_e if self._difference_here < 0 else -inf)
 
-    def promise(self) -> dict[str, Any]:
-        """What was promised, whether it is shown to be missed, and the evidence as natural logarithms."""
+    def promise(self, rollback: float) -> dict[str, Any]:
+        """What was promised, whether it is shown to be missed, and the evidence as natural logarithms.
+
+        ``rollback`` is how much a rollback needs, of "missed" and "worse" or of harm beyond the tolerance.
+        """
         return {
             "min_accuracy": self.floor,
             "missed": self.missed,
@@ -194,7 +203,7 @@ class Promised(Harm):
             "log_evidence_needed": {
                 "missed": log(1 / self.rules.alpha),
                 "better": log(1 / self.rules.beta),
-                "worse": log(1 / self.rules.alpha),
+                "rollback": rollback,
             },
         }
 
@@ -243,16 +252,23 @@ class Judge:
             self.harms[name].add(canary, harm)
 
     def harmful(self) -> str | None:
-        """The harm that shows, with the canary's chance of a wrong rollback at most alpha over all harms together.
+        """The harm that shows, with the canary's chance of a wrong rollback at most alpha over all tests together.
 
-        One that misses the promise is borne none: there "not worse" is tested by itself, with an alpha of its own.
+        One that misses the promise is borne none: there "not worse" is tested too.
         """
         self._settle()
-        enough = log(len(self.harms) / self.rules.alpha)
-        shown = {name: harm.worst for name, harm in self.harms.items() if harm.worst >= enough}
-        if not shown and self.promised is not None and self.promised.broken:
+        shown = {name: harm.worst for name, harm in self.harms.items() if harm.worst >= self._enough(name)}
+        if not shown and self.promised is not None and self.promised.broken >= self._enough(WRONG):
             return WRONG
         return max(shown, key=lambda name: shown[name]) if shown else None
+
+    def _enough(self, name: str) -> float:
+        """Log evidence that rolls back: alpha is shared out among the harms, and the part of wrong answers between its
+        two tests where an accuracy was promised. So all of them together keep to alpha whatever their dependence (union
+        bound), at every look (Ville); what labels cost that never come, the other harms do not pay.
+        """
+        tests = 2 if name == WRONG and self.promised is not None else 1
+        return log(len(self.harms) * tests / self.rules.alpha)
 
     def progress(self) -> float:
         """The evidence for promotion as a share of what is needed, of the harm that has the least: 1 or more is enough.
@@ -276,7 +292,7 @@ class Judge:
         """Of each harm, and the rules."""
         enough = {"worse": log(len(self.harms) / self.rules.alpha), "fine": log(1 / self.rules.beta)}
         told = {"tolerance": self.rules.tolerance, "alpha": self.rules.alpha, "beta": self.rules.beta}
-        promise = {"promise": self.promised.promise()} if self.promised else {}
+        promise = {"promise": self.promised.promise(self._enough(WRONG))} if self.promised else {}
         harms = {name: harm.numbers() for name, harm in self.harms.items()}
         return {**harms, **told, "log_evidence_needed": enough, **promise}
 

@@ -139,6 +139,30 @@ class TestPromisedAccuracy:
                     break
         assert within(said, 200, rules.alpha)
 
+    @pytest.mark.parametrize("keeps", [True, False])
+    def test_all_tests_together_roll_back_wrongly_no_more_than_alpha(self, keeps: bool) -> None:
+        """Each test errs as often as Ville's inequality lets it, apart from the others: evidence of 1/a with chance a.
+
+        The canary keeps the promise and is worse within the tolerance, or misses it and is not worse.
+        """
+        rules, runs, rng = Rules(alpha=0.2, min_accuracy=0.95), 2000, np.random.default_rng(0)
+        judge, ended = Judge(rules), 0
+        assert judge.promised is not None
+        for evidence in -np.log(rng.random((runs, 4))):
+            for harm, worst in zip(judge.harms.values(), evidence[:3], strict=True):
+                harm.worst = float(worst)
+            judge.promised._below.log_e = float(evidence[3] if keeps else np.inf)
+            judge.promised._not_as_good.log_e = float(np.inf if keeps else evidence[3])
+            ended += judge.harmful() is not None
+        assert within(ended, runs, rules.alpha)
+
+    @pytest.mark.parametrize(("live", "canary", "floor"), [(0.05, 0.1, 0.9), (0.6, 0.6, 0.95)])
+    def test_no_more_wrong_rollbacks_than_alpha_beside_a_promise(
+        self, live: float, canary: float, floor: float
+    ) -> None:
+        rules = Rules(alpha=0.1, beta=0.01, needs_labels=True, min_accuracy=floor)
+        assert within(verdicts(live, canary, 80, rules, requests=900)["rollback"], 80, rules.alpha)
+
     def test_no_more_wrong_promotions_of_equals_than_beta(self) -> None:
         """Shown to miss it early, so that only a bet on better can promote them."""
         rules = Rules(alpha=0.1, beta=0.1, needs_labels=True, min_accuracy=0.95)
