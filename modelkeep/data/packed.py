@@ -14,11 +14,19 @@ if TYPE_CHECKING:
     from modelkeep.types import Array, Arrays
 
 
+TEXT = 48
+"""Bytes that Python takes for a text besides its characters."""
+
+
 def size_of(arrays: Arrays | None) -> int:
-    """Bytes; of an array of objects, those of its strings."""
+    """Bytes in memory; of an array of objects, those of its texts too."""
     if not arrays:
         return 0
-    return sum(sum(map(len, array.flat)) if array.dtype.kind == "O" else array.nbytes for array in arrays.values())
+    return sum(array.nbytes + (_texts(array) if array.dtype.kind == "O" else 0) for array in arrays.values())
+
+
+def _texts(array: Array) -> int:
+    return TEXT * array.size + sum(map(len, array.flat))
 
 
 def pack(arrays: Arrays | None) -> bytes | None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import pytest
 
-from modelkeep.data.packed import pack, unpack
+from modelkeep.data.packed import pack, size_of, unpack
 
 
 @pytest.mark.parametrize(
@@ -65,3 +66,13 @@ def test_objects_become_text_and_never_code() -> None:
     assert blob is not None
     head = json.loads(blob[4 : 4 + int.from_bytes(blob[:4], "little")])
     assert head == [{"name": "x", "shape": [1], "texts": ["harmless"]}]
+
+
+def test_the_size_of_a_text_is_what_python_takes_for_it() -> None:
+    """Many short ones would be next to nothing."""
+    texts = np.array([[f"{n:02d}" for n in range(10, 60)]], dtype=object)
+    held = texts.nbytes + sum(map(sys.getsizeof, texts.flat))
+    assert size_of({"x": texts}) == pytest.approx(held, rel=0.05)
+    assert size_of({"x": np.full(1000, "", dtype=object)}) >= 8000
+    assert size_of({"x": np.zeros((3, 5), np.float32)}) == 60
+    assert size_of(None) == 0
