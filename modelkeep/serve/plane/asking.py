@@ -63,7 +63,8 @@ class Asking:
                     return
             plane.admit(request, target, size)
         except ModelkeepError as error:
-            self._end(outcome_of(error), error)
+            # where it was raised nobody has to know, and those frames know who waits for it: a cycle
+            self._end(outcome_of(error), error.with_traceback(None))
             return
         self.size = size
         try:

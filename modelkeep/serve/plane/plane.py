@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from modelkeep.data.sampler import Sampler, mark_of
@@ -198,21 +199,14 @@ class Plane:
         Raises NotFound, NotReady, BadInput, Overloaded, TooLate, or ModelkeepError where the model itself failed.
         """
         answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-
-        def answered(got: Reply | ModelkeepError) -> None:
-            if answer.done():
-                return
-            if isinstance(got, ModelkeepError):
-                answer.set_exception(got)
-            else:
-                answer.set_result(got)
-
-        asking = self.ask(request, answered)
+        asking = self.ask(request, partial(_answered, answer))
         try:
             return await answer
         except asyncio.CancelledError:
             asking.cancel()
             raise
+        finally:
+            del answer, asking  # an error that they know knows this frame, and it the request: a cycle
 
     def ask(self, request: Request, answered: Answered) -> Asking:
         """The same without a task: ``answered`` is called once, perhaps before this returns, with the Reply or with the
@@ -397,6 +391,15 @@ class Plane:
             for router in list(self._routers.values())
             for v in router.loaded.values()
         ]
+
+
+def _answered(answer: asyncio.Future[Reply], got: Reply | ModelkeepError) -> None:
+    if answer.done():
+        return
+    if isinstance(got, ModelkeepError):
+        answer.set_exception(got)
+    else:
+        answer.set_result(got)
 
 
 def _exchange(

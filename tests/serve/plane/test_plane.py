@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import math
 import time
 from dataclasses import replace
@@ -362,10 +364,10 @@ def test_outputs_are_watched(fakes: SimpleNamespace) -> None:
 
 def test_text_weighs_what_it_holds(fakes: SimpleNamespace) -> None:
     async def main() -> None:
-        plane = Plane(Settings(max_queue_bytes=100))
+        plane = Plane(Settings(max_queue_bytes=212))  # two texts, each as Python holds it
         runner = fakes.Fake(of=fakes.signature("str", (None,)))
         plane.swap(Router("m", serve(plane, 1, runner)))
-        with pytest.raises(BadInput, match="the request holds 101 bytes and the server takes 100 in all"):
+        with pytest.raises(BadInput, match="the request holds 213 bytes and the server takes 212 in all"):
             await plane.infer(ask(inputs={"x": np.array(["a" * 60, "b" * 41], dtype=object)}))
         await plane.infer(ask(inputs={"x": np.array(["a" * 60, "b" * 40], dtype=object)}))
         await plane.close()
@@ -384,3 +386,31 @@ def test_close_gives_every_runner_back(fakes: SimpleNamespace) -> None:
         return [r.closed for r in runners]
 
     assert run(main()) == [1, 1, 1]
+
+
+def test_a_request_that_was_refused_is_gone_before_anybody_looks_for_garbage(fakes: SimpleNamespace) -> None:
+    """An error knows the frames that it was raised in, and they know the request."""
+
+    def requests() -> int:
+        return sum(type(one) is Request for one in gc.get_objects())
+
+    async def main() -> tuple[int, int]:
+        plane = Plane(Settings(max_queue_requests=1))
+        plane.swap(Router("m", serve(plane, 1, fakes.Fake())))
+        gc.collect()
+        gc.disable()
+        try:
+            before = requests()
+            for value in (fakes.POISON, 1.0):
+                for _ in range(8):
+                    with contextlib.suppress(ModelkeepError):
+                        await plane.infer(ask(value))
+                plane.limits.max_requests = 0
+            await asyncio.sleep(0)
+            return before, requests()
+        finally:
+            gc.enable()
+            await plane.close()
+
+    before, after = run(main())
+    assert after == before
