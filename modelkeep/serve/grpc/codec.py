@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
 
+from modelkeep import extras
 from modelkeep.errors import BadInput
 from modelkeep.serve.grpc.messages import CHOICE, classes
 from modelkeep.serve.protocol import codec
@@ -35,9 +36,19 @@ CONTENTS = {
     "BYTES": "bytes_contents",
 }
 """The field that holds a datatype's numbers. FP16 and BF16 have none, and travel as bytes only."""
+PART = 16 * 1024
+"""Numbers of an answer that are written at a time."""
 
 
 # ── questions ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def parse(kind: Any, sent: bytes) -> Any:
+    """A message of this kind. Raises BadInput for bytes that are none."""
+    try:
+        return kind.FromString(sent)
+    except extras.need("google.protobuf.message", extra="grpc").DecodeError as error:
+        raise BadInput(f"the bytes are no {kind.DESCRIPTOR.name}: {error}") from None
 
 
 def decode(message: Any) -> codec.Asked:
@@ -119,13 +130,15 @@ def encode(reply: Reply, *, raw: bool) -> Any:
             answer.raw_output_contents.append(body[at : at + size])
         else:
             kind = CONTENTS[tensor["datatype"]]
-            getattr(output.contents, kind).extend(_values(reply.outputs[tensor["name"]], kind))
+            for part in _parts(reply.outputs[tensor["name"]], kind):
+                getattr(output.contents, kind).extend(part)
         at += size
     return answer
 
 
-def _values(array: Array, kind: str) -> Sequence[Any]:
-    if kind == "bytes_contents":
-        return [x if isinstance(x, bytes) else str(x).encode() for x in array.flat]
-    values: list[Any] = array.ravel().tolist()
-    return values
+def _parts(array: Array, kind: str) -> Iterator[Sequence[Any]]:
+    """Values by the thousand: numpy and protobuf keep the interpreter's lock until they are through with a list."""
+    flat = array.ravel()
+    for at in range(0, flat.size, PART):
+        part: list[Any] = flat[at : at + PART].tolist()
+        yield [x if isinstance(x, bytes) else str(x).encode() for x in part] if kind == "bytes_contents" else part

@@ -11,11 +11,11 @@ import logging
 import math
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from modelkeep import extras
 from modelkeep.errors import (
-    BadInput,
     Busy,
     Forbidden,
     ModelkeepError,
@@ -27,6 +27,7 @@ from modelkeep.errors import (
     Unauthenticated,
     Wrong,
 )
+from modelkeep.serve.grpc.codec import parse
 from modelkeep.serve.grpc.handlers import ROOM, Handlers
 from modelkeep.serve.grpc.incoming import STOPPING, Incoming
 from modelkeep.serve.grpc.messages import HEALTH, METHODS, SERVICE, STREAM, classes, pool
@@ -52,6 +53,7 @@ STATUS: tuple[tuple[type[ModelkeepError], str], ...] = (
 REFLECTION = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
 """One service under two names (github.com/grpc/grpc, doc/server-reflection.md): what grpcurl asks."""
 DESCRIBE = "ServerReflectionInfo"
+ASKING = frozenset({"ModelInfer", STREAM})
 READING = frozenset({*METHODS, "HealthCheck", DESCRIBE}) - {"RepositoryModelLoad", "RepositoryModelUnload"}
 LONGEST = 4096
 """Characters of a sentence: it travels as a header, and clients drop an answer with one that is too large."""
@@ -59,6 +61,7 @@ PUSHBACK = "grpc-retry-pushback-ms"
 """Trailer: when to try again (gRPC proposal A6)."""
 _log = logging.getLogger(__name__)
 Handler = Callable[[Any, Any], Awaitable[Any]]
+Read = Callable[[bytes], Any]
 Trailer = tuple[tuple[str, str], ...]
 Streamed = Callable[[AsyncIterator[Any], Any], AsyncIterator[Any]]
 
@@ -149,7 +152,7 @@ class Endpoint:
 
     def _unary(self, name: str, handler: Handler) -> Any:
         made = classes()
-        kind = made[f"{name}Request"]
+        read = _reader(name, made[f"{name}Request"])
 
         async def guarded(_: object, context: Any) -> Any:
             try:
@@ -157,7 +160,7 @@ class Endpoint:
                 if self._incoming.stopping and name == "ModelInfer":
                     self._metrics.rejected("not_ready")
                     raise NotReady(STOPPING)
-                return await handler(_read(kind, await self._incoming.only(context, key)), context)
+                return await handler(read(await self._incoming.only(context, key)), context)
             except Exception as error:  # noqa: BLE001 - a defect of modelkeep, and the server must outlive it
                 refused = self._refusal(error)
             return await context.abort(*refused)
@@ -167,11 +170,13 @@ class Endpoint:
         return self._grpc.stream_unary_rpc_method_handler(guarded, response_serializer=serialize)
 
     def _stream(self, name: str, handler: Streamed, asked: Any, answered: Any) -> Any:
+        read = _reader(name, asked)
+
         async def guarded(_: object, context: Any) -> None:
             try:
                 self._admit(context, scope_of(name))
                 with self._incoming.stream():
-                    async for answer in handler(self._each(name, asked, context), context):
+                    async for answer in handler(self._each(name, read, context), context):
                         await context.write(answer)
                         del answer  # or a stream would keep it until the next, be that for hours
                 return
@@ -181,7 +186,7 @@ class Endpoint:
 
         return self._grpc.stream_stream_rpc_method_handler(guarded, response_serializer=answered.SerializeToString)
 
-    async def _each(self, name: str, kind: Any, context: Any) -> AsyncIterator[Any]:
+    async def _each(self, name: str, read: Read, context: Any) -> AsyncIterator[Any]:
         """The messages of a stream. Each but the first, for which the stream was let in, is let in by itself: a key
         may have been revoked meanwhile, and its rate counts questions.
         """
@@ -190,7 +195,7 @@ class Endpoint:
             if not first:
                 self._admit(context, scope_of(name))
             first = False
-            parsed = _read(kind, message)
+            parsed = read(message)
             del message  # as with answers: nobody keeps a question for as long as the next does not come
             yield parsed
             del parsed
@@ -232,17 +237,14 @@ class Endpoint:
             raise
 
 
-def _read(kind: Any, message: bytes) -> Any:
-    """A message, read once the key was looked at. Raises BadInput for bytes that are none."""
-    try:
-        return kind.FromString(message)
-    except extras.need("google.protobuf.message", extra="grpc").DecodeError as error:
-        raise BadInput(f"the bytes are no {kind.DESCRIPTOR.name}: {error}") from None
+def _reader(method: str, kind: Any) -> Read:
+    """How a message is read, once the key was looked at; questions, which may be large, by their handler."""
+    return bytes if method in ASKING else partial(parse, kind)
 
 
 def scope_of(method: str) -> str:
     """What a key must be allowed for a method: one that nobody thought of needs the most."""
-    if method in ("ModelInfer", "ModelStreamInfer"):
+    if method in ASKING:
         return "infer"
     return "read" if method in READING else "admin"
 

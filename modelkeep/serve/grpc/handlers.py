@@ -6,16 +6,17 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
 from typing import Any
 
 from modelkeep import __version__, extras
-from modelkeep.errors import BadInput, ModelkeepError
-from modelkeep.serve.grpc.codec import decode, encode, plain
+from modelkeep.errors import BadInput, ModelkeepError, Overloaded
+from modelkeep.serve.grpc.codec import decode, encode, parse, plain
 from modelkeep.serve.grpc.messages import SERVICE, classes
 from modelkeep.serve.plane.plane import Plane
 from modelkeep.serve.plane.router import STICKY
-from modelkeep.serve.protocol import describe, statistics
-from modelkeep.serve.protocol.classify import classified
+from modelkeep.serve.protocol import apart, describe, statistics
+from modelkeep.serve.protocol.classify import classified, weight
 from modelkeep.serve.sources.repository import READY, Repository
 from modelkeep.types import Request
 
@@ -97,11 +98,18 @@ class Handlers:
 
     # ── questions ────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def model_infer(self, message: Any, context: Any) -> Any:
-        began, most = time.monotonic(), self.plane.settings.request_timeout
+    async def model_infer(self, sent: bytes, context: Any) -> Any:
+        began = time.monotonic()
+        return await self._answer(await self._read(sent), len(sent), began, context)
+
+    async def _read(self, sent: bytes) -> Any:
+        return await apart.read(self.plane, len(sent), partial(parse, self.made["ModelInferRequest"], sent))
+
+    async def _answer(self, message: Any, size: int, began: float, context: Any) -> Any:
+        most = self.plane.settings.request_timeout
         self.plane.router(message.model_name)
-        self._bound(message)
-        asked = decode(message)
+        self._bound(size)
+        asked = await apart.read(self.plane, size, partial(decode, message))
         given = dict(context.invocation_metadata() or ())
         if STICKY in given:
             asked.parameters[STICKY] = given[STICKY]
@@ -119,20 +127,21 @@ class Handlers:
         raw = bool(message.raw_input_contents) or not message.inputs
         del message  # the inputs are a copy, and a request may wait for long
         reply = await self.plane.infer(request)
+        size = weight(reply, asked.classes)
         if asked.classes:
             answered = self.plane.router(reply.model).loaded.get(reply.version)
-            reply = classified(reply, asked.classes, answered)
-        return encode(reply, raw=raw)
+            reply = await apart.write(size, partial(classified, reply, asked.classes, answered))
+        return await apart.write(size, partial(encode, reply, raw=raw))
 
-    async def model_stream_infer(self, messages: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+    async def model_stream_infer(self, messages: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
         """Answers in the order of the questions, AHEAD of them at work at a time; an error ends its question only."""
         tasks: asyncio.Queue[asyncio.Task[Any] | None] = asyncio.Queue(AHEAD)
 
         async def ask() -> None:
             try:
-                async for message in messages:
-                    task = asyncio.ensure_future(self._streamed(message, context))
-                    del message
+                async for sent in messages:
+                    task = asyncio.ensure_future(self._streamed(sent, context))
+                    del sent
                     try:
                         await tasks.put(task)
                     except asyncio.CancelledError:  # nobody knows of it but us
@@ -156,24 +165,30 @@ class Handlers:
                 if (left := tasks.get_nowait()) is not None:
                     left.cancel()
 
-    async def _streamed(self, message: Any, context: Any) -> Any:
+    async def _streamed(self, sent: bytes, context: Any) -> Any:
+        began, size = time.monotonic(), len(sent)
+        id_: str | None = None
         answer = self.made["ModelStreamInferResponse"]()
-        asked, final = message.id, FINAL in message.parameters
-        answering = self.model_infer(message, context)
-        del message  # see model_infer
         try:
+            message = await self._read(sent)
+            del sent
+            id_, final = message.id, FINAL in message.parameters
+            answering = self._answer(message, size, began, context)
+            del message  # it is known to who answers it
             answer.infer_response.CopyFrom(await answering)
             if final:
                 answer.infer_response.parameters["triton_final_response"].bool_param = True
         except ModelkeepError as error:
+            if id_ is None and not isinstance(error, Overloaded):
+                raise  # bytes that are no message end the stream
             answer.error_message = str(error)
-            answer.infer_response.id = asked
+            answer.infer_response.id = id_ or ""
         return answer
 
-    def _bound(self, message: Any) -> None:
+    def _bound(self, size: int) -> None:
         """gRPC itself keeps to the bound of the start, and to no smaller one."""
         most = self.plane.settings.max_body_bytes
-        if most < self._largest and message.ByteSize() > most + ROOM:
+        if most < self._largest and size > most + ROOM:
             self.plane.metrics.rejected("body_too_large")
             raise BadInput(f"the message is larger than {most} bytes (max_body_bytes); send fewer rows at a time")
 

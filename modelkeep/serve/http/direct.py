@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from functools import lru_cache
+from collections.abc import Coroutine
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
@@ -17,6 +18,8 @@ from modelkeep.errors import ModelkeepError
 from modelkeep.serve.http import body, packing
 from modelkeep.serve.http.infer import LONGEST_PATH, Infer, Where, target
 from modelkeep.serve.http.replies import CLOSE, Headers, failed
+from modelkeep.serve.protocol import apart
+from modelkeep.serve.protocol.classify import weight
 from modelkeep.types import Reply
 
 if TYPE_CHECKING:
@@ -78,7 +81,7 @@ class Direct:
 
     def __init__(self, plane: Plane, gate: Gate) -> None:
         self._plane, self._gate, self._infer = plane, gate, Infer(plane)
-        self._packing: set[asyncio.Task[None]] = set()
+        self._writing: set[asyncio.Task[None]] = set()
 
     def where(self, protocol: Any) -> Where | None:
         """Which model and version a request is for, whose head is there; None where it must take the other way."""
@@ -105,7 +108,8 @@ class Direct:
         try:
             body.bound(self._plane, len(content))
             heads = body.headers(headers)
-            request, asked = self._infer.request(where, heads, content, began)
+            asked = self._infer.asked(where, heads, content)
+            request = self._infer.request(where, heads, asked, began)
 
             def answered(got: Reply | ModelkeepError) -> None:
                 if isinstance(got, ModelkeepError):
@@ -118,21 +122,35 @@ class Direct:
             self._end(cycle, *failed(error))
 
     def _answer(self, cycle: Cycle, reply: Reply, asked: Asked, heads: body.Headers) -> None:
+        size = weight(reply, asked.classes)
+        if size > apart.LARGE:
+            self._later(self._written(cycle, reply, asked, heads, size))
+            return
         try:
-            content, headers = self._infer.answer(reply, asked)
+            self._wrap(cycle, *self._infer.answer(reply, asked), heads)
         except Exception as error:  # noqa: BLE001 - as above
             self._end(cycle, *failed(error))
-            return
+
+    async def _written(self, cycle: Cycle, reply: Reply, asked: Asked, heads: body.Headers, size: int) -> None:
+        try:
+            self._wrap(cycle, *await apart.write(size, partial(self._infer.answer, reply, asked)), heads)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._end(cycle, *failed(error))
+
+    def _wrap(self, cycle: Cycle, content: bytes, headers: Headers, heads: body.Headers) -> None:
         encoding = packing.wanted(content, heads)
         if encoding is None:
             self._end(cycle, 200, content, headers)
-            return
-        self._packing.add(task := asyncio.ensure_future(self._pack(cycle, content, headers, encoding)))
-        task.add_done_callback(self._packing.discard)
+        else:
+            self._later(self._pack(cycle, content, headers, encoding))
 
     async def _pack(self, cycle: Cycle, content: bytes, headers: Headers, encoding: str) -> None:
         content = await packing.packed(content, encoding)
         self._end(cycle, 200, content, [*headers, (b"content-encoding", encoding.encode())])
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        self._writing.add(task := asyncio.ensure_future(work))
+        task.add_done_callback(self._writing.discard)
 
     def _end(self, cycle: Cycle, status: int, content: bytes, headers: Headers) -> None:
         cycle.answer(status, [*headers, CLOSE] if self._plane.stopping else headers, content)

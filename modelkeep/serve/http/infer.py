@@ -6,7 +6,7 @@ import random
 import re
 import time
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from starlette.types import Receive, Scope, Send
@@ -15,8 +15,8 @@ from modelkeep.serve.http import body, packing
 from modelkeep.serve.http.replies import CLOSE, JSON, Headers, failed, timing
 from modelkeep.serve.plane.plane import Plane
 from modelkeep.serve.plane.router import STICKY
-from modelkeep.serve.protocol import codec
-from modelkeep.serve.protocol.classify import classified
+from modelkeep.serve.protocol import apart, codec
+from modelkeep.serve.protocol.classify import classified, weight
 from modelkeep.types import Reply, Request
 
 TIMEOUT = "x-modelkeep-timeout"
@@ -67,28 +67,32 @@ class Infer:
         began = time.monotonic()
         self.plane.router(where["model"])  # or a client would send a large body in vain
         raw = await body.read(receive, heads, self.plane)
-        request, asked = self.request(where, heads, raw, began)
-        answer, headers = self.answer(await self.plane.infer(request), asked)
+        asked = await apart.read(self.plane, len(raw), partial(self.asked, where, heads, raw))
+        del raw  # it is read, and a request may wait for long
+        request = self.request(where, heads, asked, began)
+        reply = await self.plane.infer(request)
+        answer, headers = await apart.write(weight(reply, asked.classes), partial(self.answer, reply, asked))
         if (encoding := packing.wanted(answer, heads)) is not None:
             answer = await packing.packed(answer, encoding)
             headers.append((b"content-encoding", encoding.encode()))
         return answer, headers
 
-    def request(self, where: Where, heads: body.Headers, raw: bytes, began: float) -> tuple[Request, codec.Asked]:
-        """A body that is whole, as a request, and how it is to be answered. Raises BadInput, NotFound, NotReady.
+    def asked(self, where: Where, heads: body.Headers, raw: bytes) -> codec.Asked:
+        """A body that is whole, read. Raises BadInput, NotFound, NotReady."""
+        length = body.number(heads, JSON_LENGTH, int, None)
+        if length == 0:
+            return codec.decode_raw(raw, self.plane.find(where["model"], where.get("version")).signature)
+        return codec.decode(raw, length)
 
-        Its deadline is what the client allows from ``began`` on, request_timeout at most.
+    def request(self, where: Where, heads: body.Headers, asked: codec.Asked, began: float) -> Request:
+        """What is asked, as a request. Its deadline is what the client allows from ``began`` on, request_timeout at
+        most. Raises BadInput.
         """
         most = self.plane.settings.request_timeout
         seconds = body.number(heads, TIMEOUT, float, most)
-        length = body.number(heads, JSON_LENGTH, int, None)
-        if length == 0:
-            asked = codec.decode_raw(raw, self.plane.find(where["model"], where.get("version")).signature)
-        else:
-            asked = codec.decode(raw, length)
         if (sticky := heads.get(STICKY)) is not None:
             asked.parameters[STICKY] = sticky
-        request = Request(
+        return Request(
             id=asked.id or new_id(),
             model=where["model"],
             inputs=asked.inputs,
@@ -98,7 +102,6 @@ class Infer:
             version=where.get("version"),
             trace=heads.get(TRACE, ""),
         )
-        return request, asked
 
     def answer(self, reply: Reply, asked: codec.Asked) -> tuple[bytes, Headers]:
         """The body of a reply, and its headers. Raises BadInput for what cannot be told so."""

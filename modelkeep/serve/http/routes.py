@@ -23,7 +23,7 @@ from modelkeep.serve.http.infer import TIMEOUT, TRACE, Infer, new_id
 from modelkeep.serve.http.replies import retry_after, timing, told
 from modelkeep.serve.plane.plane import Plane
 from modelkeep.serve.plane.router import STICKY
-from modelkeep.serve.protocol import codec, describe, statistics
+from modelkeep.serve.protocol import apart, codec, describe, statistics
 from modelkeep.serve.sources.repository import READY, Repository
 from modelkeep.types import Request
 
@@ -100,13 +100,12 @@ class _Handlers:
         """KServe's first protocol."""
         began, name, heads = time.monotonic(), http.path_params["model"], body.headers(http.scope["headers"])
         signature = self.plane.find(name).signature
-        head = codec.parse(await body.read(http.receive, heads, self.plane))
+        raw = await body.read(http.receive, heads, self.plane)
+        inputs = await apart.read(self.plane, len(raw), lambda: v1.inputs(codec.parse(raw), signature))
         most = self.plane.settings.request_timeout
         deadline = began + min(body.number(heads, TIMEOUT, float, most), most)
         sticky = {STICKY: heads[STICKY]} if STICKY in heads else {}
-        request = Request(
-            new_id(), name, v1.inputs(head, signature), sticky, deadline=deadline, trace=heads.get(TRACE, "")
-        )
+        request = Request(new_id(), name, inputs, sticky, deadline=deadline, trace=heads.get(TRACE, ""))
         reply = await self.plane.infer(request)
         headers = {
             "server-timing": timing(reply).decode(),
@@ -122,9 +121,7 @@ class _Handlers:
     async def labels(self, http: HttpRequest) -> Response:
         model = http.path_params["model"]
         self.plane.router(model)
-        given = codec.parse(await body.read(http.receive, body.headers(http.scope["headers"]), self.plane)).get(
-            "labels"
-        )
+        given = (await self._object(http)).get("labels")
         if not isinstance(given, dict):
             raise BadInput('send {"labels": {"<request id>": label}}')
         if self.label is None:
@@ -132,7 +129,7 @@ class _Handlers:
         return self._json(await asyncio.to_thread(self.label, model, given))
 
     async def alerts(self, http: HttpRequest) -> Response:
-        given = codec.parse(await body.read(http.receive, body.headers(http.scope["headers"]), self.plane))
+        given = await self._object(http)
         if self.alerted is None:
             raise Unsupported("this server has no journal that alerts could go to; serve from a registry")
         return self._json({"new": await asyncio.to_thread(self.alerted, given)})
@@ -221,7 +218,7 @@ class _Handlers:
     async def configure(self, http: HttpRequest) -> Response:
         name = http.path_params["model"]
         self.plane.router(name)
-        given = codec.parse(await body.read(http.receive, body.headers(http.scope["headers"]), self.plane))
+        given = await self._object(http)
         found = await self.repository.change(name, given)
         return self._json({"name": name, "version": str(found.number), "config": asdict(found.config)})
 
@@ -231,8 +228,11 @@ class _Handlers:
 
     async def _table(self, http: HttpRequest) -> dict[str, Any]:
         """The body's JSON object; an empty one where there is no body."""
-        raw = await body.read(http.receive, body.headers(http.scope["headers"]), self.plane)
-        return codec.parse(raw) if raw else {}
+        return await self._object(http, b"{}")
+
+    async def _object(self, http: HttpRequest, otherwise: bytes = b"") -> dict[str, Any]:
+        raw = await body.read(http.receive, body.headers(http.scope["headers"]), self.plane) or otherwise
+        return await apart.read(self.plane, len(raw), lambda: codec.parse(raw))
 
     # ── answers and errors ───────────────────────────────────────────────────────────────────────────────────────
 

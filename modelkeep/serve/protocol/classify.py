@@ -14,6 +14,8 @@ import numpy as np
 from modelkeep.errors import BadInput
 from modelkeep.types import Reply
 
+CLASS = 100
+
 if TYPE_CHECKING:
     from modelkeep.serve.plane.loaded import Loaded
     from modelkeep.types import Array
@@ -31,6 +33,15 @@ def classified(reply: Reply, wanted: Mapping[str, int], answered: Loaded | None)
         for name, array in reply.outputs.items()
     }
     return replace(reply, outputs=outputs)
+
+
+def weight(reply: Reply, wanted: Mapping[str, int]) -> int:
+    """About how much there is to write, in bytes; a class takes as long as a hundred."""
+    return sum(CLASS * _count(array, wanted.get(name, 0)) + array.nbytes for name, array in reply.outputs.items())
+
+
+def _count(array: Array, best: int) -> int:
+    return min(array.size, best * len(array)) if best and array.ndim else 0
 
 
 def _best(name: str, array: Array, count: int, labels: Sequence[str], batched: bool) -> Array:
