@@ -114,7 +114,7 @@ class ProfileLog:
         """Requests."""
         self._troubles = Troubles(_log)
         self._waiting: queue.Queue[Gathered | threading.Event | None] = queue.Queue(WAITING)
-        self._folded = time.time()
+        self._folded = time.monotonic()
         self._closed = False
         if why := renewed(path, FILE.connect):
             self._troubles.tell(why)
@@ -181,11 +181,10 @@ class ProfileLog:
                 for table, key in (("chunks", "row"), ("buckets", "at")):
                     oldest = f"SELECT MIN({key}) + ? * (MAX({key}) - MIN({key})) FROM {table}"
                     database.execute(f"DELETE FROM {table} WHERE {key} <= ({oldest})", (TRIM,))
-        now = time.time()
-        if buckets and now - self._folded > FOLD:
-            self._folded = now
+        if buckets and time.monotonic() - self._folded > FOLD:
+            self._folded = time.monotonic()
             with database:
-                fold(database, now)
+                fold(database, time.time())
 
 
 def _put(database: sqlite3.Connection, bucket: Bucket) -> None:

@@ -89,5 +89,5 @@ def burn(minutes: Sequence[Minute], now: float, objective: float) -> Burn:
 
 def _within(table: Array, now: float, seconds: float) -> tuple[float, float]:
     """Requests and failures of the newest so many seconds."""
-    inside = table[:, 0] > now - seconds - 60
+    inside = (table[:, 0] > now - seconds - 60) & (table[:, 0] <= now)  # a clock that was set back leaves later ones
     return float(table[inside, 1].sum()), float(table[inside, 2].sum())

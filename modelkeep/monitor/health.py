@@ -56,7 +56,7 @@ class Health:
 
     def add(self, exchange: Exchange) -> None:
         """The next exchange, in the order of capture."""
-        if self._slice and exchange.at - self._slice[0][0] >= SLICE:
+        if self._slice and abs(exchange.at - self._slice[0][0]) >= SLICE:
             self._close()
         failed = exchange.outcome in FAILED
         slow = exchange.outcome == "late" or (self.p99 is not None and exchange.seconds > self.p99)

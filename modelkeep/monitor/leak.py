@@ -96,8 +96,8 @@ class Leak:
         self.n = 0
 
     def add(self, at: float, process: int, size: float) -> None:
-        """The next sample. A server that was away for a while begins anew."""
-        self._servers = {key: one for key, one in self._servers.items() if at - one.newest <= 3 * BLOCK}
+        """The next sample. A server that was away for a while, or whose clock was set, begins anew."""
+        self._servers = {key: one for key, one in self._servers.items() if abs(at - one.newest) <= 3 * BLOCK}
         self._servers.setdefault(process, _Server(at)).add(at, size)
         self.n += 1
 

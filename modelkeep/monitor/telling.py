@@ -152,7 +152,7 @@ def _pay(past: Past, alerts: Alerts, who: str, new: Collection[int]) -> None:
     what ``who`` found AGAIN seconds ago or more.
     """
     for entry in list(past.read().owed.get(who, {}).values()):
-        if entry.id not in new and time.time() - entry.at < AGAIN:
+        if entry.id not in new and 0 <= time.time() - entry.at < AGAIN:
             continue
         finding = {one.name: entry.data.get(one.name) for one in fields(Finding)}
         taken = alerts.hook(entry.id, {"id": entry.id, "model": f"{past.name}@{entry.data['version']}", **finding})

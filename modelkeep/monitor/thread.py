@@ -68,7 +68,7 @@ class Watcher:
         self._gauges: dict[str, Rows] = {}
         self._found: dict[tuple[str, str, str], int] = {}
         self._open: set[tuple[str, str, str]] = set()
-        self._sampled = float("-inf")
+        self._sampled = float("-inf")  # on time.monotonic's clock
         self._said = ""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="monitor", daemon=True)
@@ -121,8 +121,8 @@ class Watcher:
         now, counts = time.time(), counted(self.metrics)
         new = {key: one.since(self._counted.get(key, Counts(0, 0))) for key, one in counts.items()}
         memory = None
-        if now - self._sampled >= MEMORY_EVERY:
-            memory, self._sampled = Sample(now, os.getpid(), resident(self.metrics)), now
+        if time.monotonic() - self._sampled >= MEMORY_EVERY:
+            memory, self._sampled = Sample(now, os.getpid(), resident(self.metrics)), time.monotonic()
         pulses.write(self.home / "pulses.db", now, {key: one for key, one in new.items() if one.requests > 0}, memory)
         self._counted = counts
 

@@ -43,6 +43,14 @@ def test_each_window_counts_its_own_time() -> None:
     assert told.requests["1h"] == pytest.approx(6000, abs=101)
 
 
+def test_minutes_that_are_still_to_come_count_in_no_window() -> None:
+    """Where a clock was set back, all failed in what it showed before."""
+    ahead = [Minute(NOW + 86400 + 60 * at, 100, 100) for at in range(10)]
+    told = burn([*ahead, *minutes((86400, 0, 0.0))], NOW, 0.99)
+    assert set(told.rates.values()) == {0.0}
+    assert told.left == 1.0
+
+
 @pytest.mark.parametrize(("at", "pair"), list(enumerate(PAIRS)))
 def test_a_pair_needs_both_of_its_windows(at: int, pair: tuple[int, int, float, str]) -> None:
     short, long, factor, _ = pair

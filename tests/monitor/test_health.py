@@ -47,6 +47,13 @@ def test_failures_are_found() -> None:
         assert found.evidence["share"] > 0.1
 
 
+def test_failures_are_found_where_the_clock_was_set_back() -> None:
+    health = Health(None, 1e6)
+    feed(health, 60, 50, 0.001, at=86400.0)
+    feed(health, 20, 50, 0.3, outcome="error")
+    assert [found.subject for found in health.findings()] == ["errors"]
+
+
 def test_slowness_is_found_where_a_latency_was_promised() -> None:
     promised, free = Health(0.05, 1e6), Health(None, 1e6)
     for health in (promised, free):

@@ -108,6 +108,12 @@ def test_a_gap_is_no_block() -> None:
     assert leak.describe() == "memory 400.0 MB, growing by 0.0 MB an hour (0.0 MB to 0.0 MB)"
 
 
+def test_a_clock_that_is_set_back_begins_anew() -> None:
+    leak = watch(np.full(160, 300 * MB), begin=86400.0)
+    leak = watch(np.linspace(300, 480, 240) * MB, leak=leak)
+    assert leak.finding() is not None
+
+
 def test_a_few_samples_say_little() -> None:
     assert Leak().describe() == "memory: not known, for no server has told of it"
     leak = watch([300 * MB, 301 * MB])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -274,3 +275,14 @@ class TestWebhook:
         assert len(look(DRIFT)) == 1
         hook.status = 200
         assert look(DRIFT) == []
+
+    def test_what_is_owed_is_sent_where_the_clock_was_set_back(
+        self, look: Callable[..., list[Any]], hook: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(telling, "AGAIN", 60.0)
+        hook.status = 503
+        look(DRIFT)
+        hook.status = 200
+        now = time.time()
+        monkeypatch.setattr(telling.time, "time", lambda: now - 86400)
+        assert [body["subject"] for body in look(DRIFT)] == ["inputs"]

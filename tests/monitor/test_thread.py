@@ -74,6 +74,17 @@ class TestCounting:
         (sample,) = pulses.memory(tmp_path / "pulses.db")
         assert sample[1].bytes > 1e6, "of this process, once in half a minute"
 
+    def test_memory_is_told_on_where_the_clock_is_set_back(
+        self, make: Callable[..., Watcher], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(module, "MEMORY_EVERY", 0.0)
+        watcher = make()
+        watcher.turn()
+        now = time.time()
+        monkeypatch.setattr(time, "time", lambda: now - 86400)
+        watcher.turn()
+        assert len(pulses.memory(tmp_path / "pulses.db")) == 2
+
 
 class TestGauges:
     def test_what_a_look_gives(self) -> None:

@@ -90,9 +90,9 @@ class Gathered:
         return values
 
     def chunk(self, now: float, *, last: bool) -> Chunk | None:
-        """What was counted, where a chunk is full, or the ``last``; counting begins anew."""
+        """What was counted, where a chunk is full, the clock was set back, or the ``last``; counting begins anew."""
         age = now - self._at
-        full = (self._n >= CHUNK_N and age >= CHUNK_SECONDS) or age >= CHUNK_LATEST or last
+        full = (self._n >= CHUNK_N and age >= CHUNK_SECONDS) or age >= CHUNK_LATEST or age < 0 or last
         if self._counts is None or self.bins is None or not full:
             return None
         found = Chunk(**self._whose, at=self._at, until=now, form=self.bins.form, n=self._n, counts=self._counts)
@@ -101,7 +101,7 @@ class Gathered:
 
     def bucket(self, now: float, *, last: bool) -> Bucket | None:
         """What was sketched, where its minute is over, or the ``last``; sketching begins anew."""
-        if self._sketches is None or not (last or now >= self._minute + MINUTE):
+        if self._sketches is None or not (last or not self._minute <= now < self._minute + MINUTE):
             return None
         names = tuple(self.columns.names)
         kept: dict[str, Any] = {"names": names, "n": self._sketched, "sketches": self._sketches}

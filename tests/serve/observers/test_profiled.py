@@ -88,6 +88,15 @@ class TestChunks:
         profiled.take(lot(16), NOW + 7)
         assert profiled.chunks(NOW + 8)[0].at == NOW + 7
 
+    def test_a_clock_that_is_set_back_holds_none_up(self) -> None:
+        profiled = Profiled(TARGET, "live", known(), Sketches)
+        profiled.take(lot(4), NOW)
+        earlier = NOW - 2 * 86400
+        assert [chunk.n for chunk in profiled.chunks(earlier)] == [4, 4]
+        assert [bucket.n for bucket in profiled.buckets(earlier)] == [4, 4]
+        profiled.take(lot(16), earlier)
+        assert [chunk.n for chunk in profiled.chunks(earlier + CHUNK_SECONDS)] == [16, 16]
+
     def test_what_cannot_be_read_spoils_no_other_request(self) -> None:
         profiled = Profiled(TARGET, "live", known())
         mixed = [*lot(10), (TARGET, "live", "odd", {"x": np.zeros((1, 5), np.float32)}, lot(1)[0][4], 0)]
