@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from modelkeep.cli.output import DURATION, SHARE, as_json, dump, open_keep, say, share
+from modelkeep.cli.output import DURATION, SHARE, Finite, as_json, dump, open_keep, say, share
 
 
 @click.command(epilog="Example: modelkeep rollout digits@7 --steps 20,50 --p99 50ms --needs-labels")
@@ -19,6 +19,11 @@ from modelkeep.cli.output import DURATION, SHARE, as_json, dump, open_keep, say,
 @click.option(
     "--min-accuracy", type=SHARE, help="The accuracy that was promised (default: the settings'); see docs/rollout.md."
 )
+@click.option(
+    "--max-error",
+    type=Finite(min=0, min_open=True),
+    help="The mean absolute error that was promised of numbers.",
+)
 @click.option("--needs-labels", is_flag=True, help="Promote only on evidence from labels.")
 @as_json
 def rollout(
@@ -29,6 +34,7 @@ def rollout(
     max_time: float,
     p99: float | None,
     min_accuracy: float | None,
+    max_error: float | None,
     needs_labels: bool,
     json_: bool,
 ) -> int:
@@ -47,6 +53,7 @@ def rollout(
         p99=p99,
         needs_labels=needs_labels,
         min_accuracy=min_accuracy,
+        max_error=max_error,
     )
 
     told = ""

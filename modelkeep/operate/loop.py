@@ -198,6 +198,7 @@ class Loop:
             p99=self.policy.watch.p99,
             needs_labels=rules.needs_labels,
             min_accuracy=self.policy.watch.min_accuracy,
+            max_error=self.policy.watch.max_error,
         )
         try:
             decision = self.keep.rollout(version, plan, on_step=lambda text: self._say(str(text), about=ROLLOUT))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from modelkeep.data import traffic
 from modelkeep.errors import BadSettings, Conflict, NotFound
+from modelkeep.monitor.quality import are_classes
 from modelkeep.quantities import counted
 from modelkeep.rollout.judge import WRONG, Judge, Rules
 from modelkeep.rollout.outcomes import Outcomes, usual_p99
@@ -22,6 +23,7 @@ from modelkeep.types import Ref, Route
 
 if TYPE_CHECKING:
     from modelkeep.registry import Registry
+    from modelkeep.types import Model
 
 KIND = "rollout"
 TELL_EVERY = 10.0
@@ -48,7 +50,8 @@ class Canary:
     ``alpha`` is the chance of rolling back a canary that harms at most ``tolerance`` more, ``beta`` (as alpha where it
     is None) that of promoting one that harms more. ``p99`` is the promised latency in seconds; without it, slow is what
     is over the live version's usual p99. ``min_accuracy`` is the promised share of answers that are right: a canary
-    that is shown to miss it has to be better than the live version. ``poll`` is the seconds between two looks.
+    that is shown to miss it has to be better than the live version. So it is with ``max_error``, the promised mean
+    absolute error, where answers are numbers. ``poll`` is the seconds between two looks.
     """
 
     steps: tuple[float, ...] = (0.1, 0.5)
@@ -60,6 +63,7 @@ class Canary:
     p99: float | None = None
     needs_labels: bool = False
     min_accuracy: float | None = None
+    max_error: float | None = None
     poll: float = 0.5
 
     def __post_init__(self) -> None:
@@ -70,7 +74,7 @@ class Canary:
     def rules(self) -> Rules:
         """What the judge goes by."""
         beta = self.alpha if self.beta is None else self.beta
-        return Rules(self.tolerance, self.alpha, beta, self.needs_labels, self.min_accuracy)
+        return Rules(self.tolerance, self.alpha, beta, self.needs_labels, self.min_accuracy, self.max_error)
 
     def run(
         self,
@@ -99,6 +103,20 @@ class Canary:
         return _Rollout(self, registry, route, number, path, clock, sleep, on_step or (lambda text: None), who).run()
 
 
+def _fitting(rules: Rules, model: Model, ref: str) -> Rules:
+    """With the promise that is of such answers, and not the other. Raises BadSettings where labels, which are needed,
+    could judge nothing.
+    """
+    if are_classes(model):
+        return replace(rules, max_error=None)
+    if rules.needs_labels and rules.max_error is None:
+        raise BadSettings(
+            f"{ref} answers with numbers, of which labels say nothing until an error is promised: give --max-error "
+            "(max_error under [watch]), or need no labels"
+        )
+    return replace(rules, min_accuracy=None)
+
+
 class _Rollout:
     """One run of a plan."""
 
@@ -119,11 +137,12 @@ class _Rollout:
         self.clock, self.sleep, self.tell = clock, sleep, tell
         self.name, self.live = route.name, route.live
         self.slow = plan.p99 or usual_p99(path, self.name, self.live)
-        self.judge = Judge(plan.rules(), steps=len(plan.steps), slow=self.slow is not None)
         models = {
             canary: (version, registry.get(Ref(self.name, version)).model)
             for canary, version in ((False, self.live), (True, number))
         }
+        self.rules = _fitting(plan.rules(), models[True][1], f"{self.name}@{number}")
+        self.judge = Judge(self.rules, steps=len(plan.steps), slow=self.slow is not None)
         self.outcomes = Outcomes(path, self.name, models, self._begin_row(path))
 
     def _begin_row(self, path: Path) -> int:
@@ -247,10 +266,13 @@ class _Rollout:
         return f"{self._points()} more is borne, {live}"
 
     def _missed(self) -> str:
-        return f"its accuracy is shown to be below the promised {(self.plan.min_accuracy or 0.0) * 100:g}%"
+        if self.rules.max_error:
+            return f"its mean error is shown to be over the promised {self.rules.max_error:g}"
+        return f"its accuracy is shown to be below the promised {(self.rules.min_accuracy or 0.0) * 100:g}%"
 
     def _points(self) -> str:
-        return f"{self.plan.tolerance * 100:g} percentage points"
+        of_error = f" (of the mean error: {self.rules.tolerance * self.rules.unit:g})" if self.rules.max_error else ""
+        return f"{self.plan.tolerance * 100:g} percentage points{of_error}"
 
     def _note(self, stage: str, why: str, **data: Any) -> None:
         self.registry.note(self.name, KIND, why, {"stage": stage, "version": self.number, **data}, who=self.who)

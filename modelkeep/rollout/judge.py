@@ -8,8 +8,10 @@ for each harm: promote). Evidence multiplies over the steps of a rollout, so a c
 canary is to be judged sequentially: Lindon et al. 2024, "Sequential A/B testing keeps the world streaming Netflix".
 No data is no evidence: it never promotes.
 
-Where an accuracy was promised, to be nearly as wrong as the live version is not enough: a canary that is shown to miss
-the promise is borne no harm at all. It is promoted once it is shown to be better, rolled back once shown to be worse.
+Where an accuracy was promised, or a mean error of answers that are numbers, to be nearly as wrong as the live version
+is not enough: a canary that is shown to miss the promise is borne no harm at all. It is promoted once it is shown to be
+better, rolled back once shown to be worse. An error has no bound, so one counts PATIENCE times the promise at most, as
+monitor counts it: as a share of that it is a harm like any other.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import numpy as np
 
 from modelkeep.errors import BadSettings
 from modelkeep.evidence import Betting
+from modelkeep.monitor.numeric import PATIENCE
 
 if TYPE_CHECKING:
     from modelkeep.types import Array
@@ -40,7 +43,8 @@ class Rules:
     more. ``min_accuracy`` is the promised share of answers that are right, None or 0 where there is none: one that
     misses it and is worse than the live version is rolled back rightly, however little worse. To ask of a canary that
     keeps it to be better, as of one that does not, has a chance of ``alpha`` besides: that may cost it a promotion, and
-    never rolls it back.
+    never rolls it back. ``max_error`` is, in its place, the promised mean absolute error of answers that are numbers;
+    of their harm ``tolerance`` is a share of PATIENCE times that.
     """
 
     tolerance: float = 0.05
@@ -48,6 +52,7 @@ class Rules:
     beta: float = 0.01
     needs_labels: bool = False
     min_accuracy: float | None = None
+    max_error: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("tolerance", "alpha", "beta"):
@@ -55,6 +60,20 @@ class Rules:
                 raise BadSettings(f"{name} is {getattr(self, name)!r}; give a share between 0 and 1")
         if self.min_accuracy is not None and not 0 <= self.min_accuracy < 1:
             raise BadSettings(f"min_accuracy is {self.min_accuracy!r}; give a share from 0 up to, but not, 1")
+        if self.max_error is not None and not 0 < self.max_error < inf:
+            raise BadSettings(f"max_error is {self.max_error!r}; give a number, more than 0")
+
+    @property
+    def promised(self) -> float | None:
+        """The mean harm of an answer that was promised not to be exceeded, None for none."""
+        if self.max_error:
+            return 1 / PATIENCE
+        return 1 - self.min_accuracy if self.min_accuracy else None
+
+    @property
+    def unit(self) -> float:
+        """What the harm 1 of an answer is: one wrong answer, or an error that large."""
+        return PATIENCE * self.max_error if self.max_error else 1.0
 
 
 class Harm:
@@ -138,16 +157,16 @@ class Harm:
 
 
 class Promised(Harm):
-    """Wrong answers, where an accuracy was promised.
+    """Wrong answers, or errors of numbers, where a promise was given of them.
 
     Three more bets: against "the canary keeps the promise", "it is not better than the live version" and "it is not
     worse". Each is read as it stands and not at its peak, so that what is said holds of all answers so far.
     """
 
-    def __init__(self, rules: Rules, steps: int, floor: float) -> None:
-        self.floor = floor
+    def __init__(self, rules: Rules, steps: int, most: float) -> None:
+        """``most`` is the mean harm that was promised."""
         self._wrong: list[float] = []
-        self._below = Betting(1 - floor)
+        self._below = Betting(most)
         self._better, self._not_as_good = Betting(1 / 2), Betting(1 / 2)
         super().__init__(rules, steps)
 
@@ -189,13 +208,20 @@ class Promised(Harm):
             return super().fine
         return min(super().fine, self._better.log_e if self._difference_here < 0 else -inf)
 
+    def numbers(self) -> dict[str, Any]:
+        """As of any harm; of errors of numbers their means, each of which counts as the unit at most."""
+        found = super().numbers()
+        means = {arm: found[arm] and found[arm] * self.rules.unit for arm in ("canary", "live")}
+        return found | means
+
     def promise(self, rollback: float) -> dict[str, Any]:
         """What was promised, whether it is shown to be missed, and the evidence as natural logarithms.
 
         ``rollback`` is how much a rollback needs, of "missed" and "worse" or of harm beyond the tolerance.
         """
+        promised = "max_error" if self.rules.max_error else "min_accuracy"
         return {
-            "min_accuracy": self.floor,
+            promised: getattr(self.rules, promised),
             "missed": self.missed,
             "log_evidence_missed": self._below.log_e,
             "log_evidence_better": self._better.log_e,
@@ -214,14 +240,14 @@ class Judge:
     def __init__(self, rules: Rules, *, steps: int = 1, slow: bool = True) -> None:
         """``slow``: whether there is a latency to compare with; where not, slowness is not judged."""
         self.rules = rules
-        self.promised = Promised(rules, steps, rules.min_accuracy) if rules.min_accuracy else None
+        self.promised = None if rules.promised is None else Promised(rules, steps, rules.promised)
         harms = {name: Harm(rules, steps) for name in HARMS if slow or name != "slow answers"}
         self.harms: Mapping[str, Harm] = harms | ({WRONG: self.promised} if self.promised else {})
         self._before = 0
 
     @property
     def misses(self) -> bool:
-        """Whether an accuracy was promised that the canary is shown to miss."""
+        """Whether something was promised that the canary is shown to miss."""
         self._settle()
         return self.promised is not None and self.promised.missed
 
@@ -299,8 +325,14 @@ class Judge:
     def describe(self, name: str) -> str:
         """One harm, in words."""
         numbers = self.harms[name].numbers()
+        far = name == WRONG and self.rules.max_error
         if not numbers["canary_n"] or not numbers["live_n"]:
-            return f"{name}: nothing known"
+            return f"{'mean error' if far else name}: nothing known"
+        if far:
+            return (
+                f"mean error: {numbers['canary']:.4g} of {numbers['canary_n']} with the canary, "
+                f"{numbers['live']:.4g} of {numbers['live_n']} with the live version"
+            )
         return (
             f"{name}: {numbers['canary']:.1%} of {numbers['canary_n']} with the canary, "
             f"{numbers['live']:.1%} of {numbers['live_n']} with the live version"

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from modelkeep.data import labels, traffic
-from modelkeep.monitor.quality import predicted, share_right
+from modelkeep.monitor.labelled import answer
+from modelkeep.monitor.quality import are_classes, predicted, share_right
+from modelkeep.rollout.judge import WRONG
 
 if TYPE_CHECKING:
     from modelkeep.data.traffic import Exchange
@@ -61,7 +63,7 @@ class Outcomes:
         judge.add("errors", canary, float(failed))
         if slow is not None and (not failed or exchange.outcome == "late"):
             judge.add("slow answers", canary, float(exchange.outcome == "late" or exchange.seconds > slow))
-        answers = None if failed else predicted(exchange.outputs, self.models[canary][1])
+        answers = None if failed else _said(exchange, self.models[canary][1], judge.rules.max_error is not None)
         if answers is None:
             return
         if exchange.label is not None:
@@ -70,6 +72,30 @@ class Outcomes:
             self._pending[exchange.id] = (canary, answers)
 
     def _answered(self, judge: Judge, canary: bool, answers: Array, label: object) -> None:
-        right = share_right(answers, label, self.models[canary][1].labels)
-        if right is not None:
-            judge.add("wrong answers", canary, 1 - right)
+        model = self.models[canary][1]
+        if judge.rules.max_error is None:
+            right = share_right(answers, label, model.labels)
+            harm = None if right is None else 1 - right
+        else:
+            harm = _far(answers, label, model, judge.rules.unit)
+        if harm is not None:
+            judge.add(WRONG, canary, harm)
+
+
+def _said(exchange: Exchange, model: Model, numbers: bool) -> Array | None:
+    """The answers that labels are held against: classes or, where ``numbers`` are judged, these as they came."""
+    if not numbers:
+        return predicted(exchange.outputs, model)
+    return None if are_classes(model) else (exchange.outputs or {}).get(model.signature.outputs[0].name)
+
+
+def _far(answers: Array, label: object, model: Model, most: float) -> float | None:
+    """The mean error of a request's rows as a share of ``most``, 1 where it is more or where an answer is no number;
+    None where answers and truth cannot be compared.
+    """
+    found = answer({model.signature.outputs[0].name: answers}, label, model)
+    if found is None or found.numbers is None:
+        return None
+    with np.errstate(over="ignore", invalid="ignore"):
+        error = float(np.abs(found.numbers[0] - found.numbers[1]).mean())
+    return min(error / most, 1.0) if np.isfinite(error) else 1.0

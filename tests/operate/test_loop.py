@@ -218,12 +218,12 @@ def test_the_rows_that_were_learned_from_are_let_go_before_the_rollout() -> None
 
 
 @pytest.mark.parametrize("floor", [None, 0.95])
-def test_the_accuracy_that_is_watched_is_the_one_a_canary_is_held_to(floor: float | None) -> None:
+def test_what_is_promised_of_answers_is_what_a_canary_is_held_to(floor: float | None) -> None:
     keep = PlayedKeep(findings=[DRIFT], labels=100)
     promised = loop(keep)
-    promised.policy = replace(promised.policy, watch=Watching(min_accuracy=floor))
+    promised.policy = replace(promised.policy, watch=Watching(min_accuracy=floor, max_error=floor))
     promised.turn()
-    assert keep.plan.min_accuracy == floor
+    assert (keep.plan.min_accuracy, keep.plan.max_error) == (floor, floor)
 
 
 def test_the_end_of_a_rollout_is_said_once_and_written() -> None:

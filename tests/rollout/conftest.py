@@ -20,6 +20,9 @@ MODEL = Model(
 )
 
 
+PRICES = replace(MODEL, signature=Signature((), (TensorSpec("scores", "float32", (None, 1)),)), labels=())
+
+
 @dataclass(frozen=True)
 class Entry:
     """A line of the journal."""
@@ -38,6 +41,7 @@ class FakeRegistry:
     kept: Route
     writes: list[Route] = field(default_factory=list)
     entries: list[Entry] = field(default_factory=list)
+    model: Model = MODEL
 
     def route(self, name: str) -> Route:
         assert name == self.kept.name
@@ -62,7 +66,7 @@ class FakeRegistry:
 
     def get(self, ref: Ref) -> Version:
         assert isinstance(ref.which, int)
-        return Version(ref.name, ref.which, "digest", MODEL, None, "add()", 0.0)
+        return Version(ref.name, ref.which, "digest", self.model, None, "add()", 0.0)
 
     def _add(self, kind: str, why: str, data: Mapping[str, Any], who: str) -> Entry:
         self.entries.append(Entry(len(self.entries), kind, why, data, who))
@@ -71,9 +75,12 @@ class FakeRegistry:
 
 @dataclass(frozen=True)
 class Ways:
-    """How a version behaves: its shares of wrong answers and of errors, and its seconds a request."""
+    """How a version behaves: its shares of wrong answers and of errors, and its seconds a request; where answers are
+    numbers, how far off these are.
+    """
 
     wrong: float = 0.05
+    off: float = 0.0
     errors: float = 0.0
     seconds: float = 0.01
 
@@ -105,17 +112,23 @@ class World:
             request = f"r{self.sent}"
             self.sent += 1
             log.offer(self._answer(request, route.canary if canary else route.live, "canary" if canary else "live"))
-            truth[request] = "yes"
+            truth[request] = 0.0 if self._numbers else "yes"
         log.close()
         if self.labelled and truth:
             labels.record(self.path, "digits", truth)
         if self.then:
             self.then()
 
+    @property
+    def _numbers(self) -> bool:
+        return getattr(self.registry, "model", MODEL) is PRICES
+
     def _answer(self, request: str, version: int, track: str) -> Exchange:
         ways = self.ways[version]
         failed, wrong = self.rng.random() < ways.errors, self.rng.random() < ways.wrong
         scores = np.array([[0.0, -1.0 if wrong else 1.0]], "float32")
+        if self._numbers:
+            scores = np.array([[ways.off * self.rng.normal()]], "float32")
         outcome = "error" if failed else "ok"
         seconds = ways.seconds * (1 + 0.1 * self.rng.random())
         outputs = None if failed else {"scores": scores}
@@ -126,6 +139,12 @@ class World:
 def registry() -> FakeRegistry:
     """digits@1 is live."""
     return FakeRegistry(Route("digits", live=1, revision=1))
+
+
+@pytest.fixture
+def prices() -> FakeRegistry:
+    """Numbers are answered; digits@1 is live."""
+    return FakeRegistry(Route("digits", live=1, revision=1), model=PRICES)
 
 
 @pytest.fixture

@@ -138,6 +138,49 @@ class TestNoData:
         assert world.now >= 3  # 400 canary requests a second at 20 %, 1,000 at 50 %
 
 
+class TestPromisedError:
+    """Answers are numbers, some 0.8 times ``off`` from the truth on average."""
+
+    PLAN = replace(LABELLED, max_error=1.0, min_accuracy=0.95)
+
+    def test_as_good_a_version_that_keeps_it_is_promoted(self, prices: Any, make_world: Any, ways: Any) -> None:
+        decision = run(self.PLAN, make_world(prices, ways(off=0.5), ways(off=0.5)))
+        assert decision.verdict == "promote"
+        assert "not worse than digits@1 by 5 percentage points (of the mean error: 0.2); errors: " in decision.why
+        assert "mean error: 0." in decision.why
+        assert decision.numbers["promise"]["max_error"] == 1.0
+        assert decision.numbers["wrong answers"]["canary"] == pytest.approx(0.4, abs=0.05)
+
+    def test_one_that_is_far_off_is_rolled_back(self, prices: Any, make_world: Any, ways: Any) -> None:
+        decision = run(self.PLAN, make_world(prices, ways(off=0.5), ways(off=4.0)))
+        assert decision.verdict == "rollback"
+        assert "mean error: " in decision.why
+
+    def test_equals_that_miss_it_are_not_promoted(self, prices: Any, make_world: Any, ways: Any) -> None:
+        plan = replace(self.PLAN, max_seconds=15)
+        decision = run(plan, make_world(prices, ways(off=3.0), ways(off=3.0)))
+        assert decision.verdict == "inconclusive"
+        assert "its mean error is shown to be over the promised 1, so it has to be better than digits@1" in decision.why
+
+    def test_one_that_is_better_is_though_it_misses_it(self, prices: Any, make_world: Any, ways: Any) -> None:
+        decision = run(self.PLAN, make_world(prices, ways(off=9.0), ways(off=1.7)))
+        assert decision.verdict == "promote"
+        assert "better than digits@1, though its mean error is shown to be over the promised 1" in decision.why
+
+    def test_labels_that_could_judge_nothing_are_not_waited_for(self, prices: Any, make_world: Any, ways: Any) -> None:
+        with pytest.raises(
+            BadSettings, match=r"digits@2 answers with numbers, of which labels say nothing.*--max-error"
+        ):
+            run(LABELLED, make_world(prices, ways(), ways()))
+        assert (prices.writes, prices.entries) == ([], [])
+        assert run(replace(LABELLED, needs_labels=False), make_world(prices, ways(), ways())).verdict == "promote"
+
+    def test_classes_have_no_error(self, registry: Any, make_world: Any, ways: Any) -> None:
+        decision = run(replace(LABELLED, max_error=1.0), make_world(registry, ways(), ways()))
+        assert decision.verdict == "promote"
+        assert "promise" not in decision.numbers
+
+
 class TestOthersMayStepIn:
     @pytest.mark.parametrize(
         "change",

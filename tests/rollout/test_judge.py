@@ -219,6 +219,12 @@ class TestPromisedAccuracy:
             Rules(min_accuracy=floor)
 
 
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
+def test_an_error_that_cannot_be_promised_is_refused(value: float) -> None:
+    with pytest.raises(BadSettings, match=r"max_error is .*; give a number, more than 0"):
+        Rules(max_error=value)
+
+
 class TestKayenta:
     """Documented failures of a fixed Mann-Whitney look, as counts. See spinnaker/kayenta issues 426 and 799, and
     spinnaker/spinnaker issue 6278."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,33 @@ def test_failed_requests_have_no_answer_to_be_wrong(path: Path, capture: Callabl
     judge = Judge(Rules())
     Outcomes(path, "digits", MODELS, 0).tell(judge, None)
     assert counts(judge, "wrong answers") == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("said", "truth", "harm"),
+    [
+        ([[12.0]], 10.0, 0.5),
+        ([[12.0], [9.0]], [10.0, None], 0.5),
+        ([[12.0], [10.0]], [10.0, 10.0], 0.25),
+        ([[1e9]], 10.0, 1.0),
+        ([[np.nan]], 10.0, 1.0),
+        ([[np.inf]], 10.0, 1.0),
+        ([[12.0]], "dear", None),
+        ([[12.0]], [10.0, 11.0], None),
+    ],
+)
+def test_numbers_harm_by_their_error(
+    path: Path, capture: Callable[..., None], said: Any, truth: Any, harm: float | None
+) -> None:
+    """1 was promised, so that 4 is the most that counts."""
+    price = replace(MODEL, signature=Signature((), (TensorSpec("scores", "float32", (None, 1)),)), labels=())
+    capture("a", outputs={"scores": np.array(said, "float32")})
+    capture("b", outputs={})
+    labels.record(path, "digits", {"a": truth, "b": truth})
+    for rules, wanted in ((Rules(max_error=1.0), harm), (Rules(), None)):
+        judge = Judge(rules)
+        Outcomes(path, "digits", {False: (1, price), True: (2, price)}, 0).tell(judge, None)
+        assert counts(judge, "wrong answers") == (0, 0, *((0, 0) if wanted is None else (wanted, 1)))
 
 
 def test_more_than_a_page(path: Path, capture: Callable[..., None]) -> None:
