@@ -67,6 +67,16 @@ class Past:
                 self._take(entry)
         return self
 
+    def known(self, version: int, key: tuple[str, str]) -> Known | None:
+        """What is open of this kind and subject."""
+        return self.open.get(version, {}).get(key)
+
+    def write(self, kind: str, why: str, data: Mapping[str, Any], who: str) -> Entry | None:
+        """Write an entry, unless another process has written one that was not read yet; then that is read."""
+        entry = self.registry.note_unless(self.name, kind, why, data, who, kinds=KINDS, after=self._row)
+        self.read()
+        return entry
+
     def _take(self, entry: Entry) -> None:
         known = self.open.setdefault(entry.data["version"], {})
         key = str(entry.data.get("kind")), str(entry.data.get("subject"))
@@ -102,25 +112,30 @@ def tell(
     others found that goes on for them, and that ``who`` does not find.
     """
     given = {key: list(value) if isinstance(value, tuple) else value for key, value in (limits or {}).items()}
-    registry, new = past.registry, set()
-    known, tells = past.read().open.get(version.number, {}), alerts is not None or over
+    new, tells = set(), alerts is not None or over
     hooked = {"owed": True} if alerts is not None and alerts.webhook is not None else {}
     found = {(finding.kind, finding.subject): finding for finding in checked.findings}
     me, goes_on = author(who), []
+    past.read()
     for key, finding in found.items():
-        if key in known and (me in known[key].told or not tells):
-            goes_on.append(finding)
-            continue
         data = {**finding.to_json(), "version": version.number, "told": tells, "limits": given, **hooked}
-        new.add(registry.note(version.name, TOLD if key in known else FOUND, finding.why, data, who=who).id)
-        if alerts is not None:
-            alerts.tell(version.ref, finding)
+        entry = None
+        while entry is None:
+            known = past.known(version.number, key)
+            if known is not None and (me in known.told or not tells):
+                goes_on.append(finding)
+                break
+            entry = past.write(FOUND if known is None else TOLD, finding.why, data, who)
+        else:
+            new.add(entry.id)
+            if alerts is not None:
+                alerts.tell(version.ref, finding)
     if alerts is not None:
         alerts.still(version.ref, goes_on)
     others = []
-    for one in (one for key, one in known.items() if key not in found):
+    for one in [one for key, one in past.open.get(version.number, {}).items() if key not in found]:
         if one.over(me, given, always=over):
-            _end(registry, one, "is found no more", alerts, who)
+            _end(past, one, "is found no more", alerts, who)
         else:
             others.append(one.entry)
     if alerts is not None and hooked:
@@ -133,18 +148,22 @@ def unserved(past: Past, alerts: Alerts | None, who: str) -> None:
     route = past.registry.route(past.name)
     for number, known in past.read().open.items():
         if number not in (route.live, route.canary):
-            for one in known.values():
-                _end(past.registry, one, f"is over: {past.name}@{number} is no longer served", alerts, who)
+            for one in list(known.values()):
+                _end(past, one, f"is over: {past.name}@{number} is no longer served", alerts, who)
 
 
-def _end(registry: Registry, known: Known, how: str, alerts: Alerts | None, who: str) -> None:
-    """Alertmanager is told by who told it only: to it, anything else would be news."""
+def _end(past: Past, known: Known, how: str, alerts: Alerts | None, who: str) -> None:
+    """Nothing where another process has ended it meanwhile. Alertmanager is told by who told it only: to it, anything
+    else would be news.
+    """
     entry, me = known.entry, author(who)
-    past = Finding(entry.data["kind"], entry.data["subject"], entry.why, since=entry.data.get("since"))
-    data = {key: entry.data.get(key) for key in ("kind", "subject", "version", "since")}
-    registry.note(entry.name, OVER, f"{past.kind} of {past.subject} {how}", data, who=who)
-    if alerts is not None and me in known.told:
-        alerts.over(f"{entry.name}@{entry.data['version']}", past)
+    finding = Finding(entry.data["kind"], entry.data["subject"], entry.why, since=entry.data.get("since"))
+    number, data = entry.data["version"], {key: entry.data.get(key) for key in ("kind", "subject", "version", "since")}
+    while past.known(number, (finding.kind, finding.subject)) is known:
+        if past.write(OVER, f"{finding.kind} of {finding.subject} {how}", data, who) is not None:
+            if alerts is not None and me in known.told:
+                alerts.over(f"{entry.name}@{number}", finding)
+            return
 
 
 def _pay(past: Past, alerts: Alerts, who: str, new: Collection[int]) -> None:

@@ -188,11 +188,27 @@ class Registry:
 
     def note(self, name: str, kind: str, why: str, data: Mapping[str, Any], who: str = "person") -> Entry:
         """Write an entry of one's own. Raises Wrong for the kinds that tell of the registry's own changes."""
-        if kind in journal.OWN:
-            raise Wrong(
-                f"the registry itself writes entries of the kind '{kind}'; take another word than {journal.OWN}"
-            )
+        _refuse_own(kind)
         with self._database.write(changes=False) as connection:
+            return journal.write(connection, name, kind, why, data, who)
+
+    def note_unless(
+        self,
+        name: str,
+        kind: str,
+        why: str,
+        data: Mapping[str, Any],
+        who: str,
+        *,
+        kinds: Collection[str],
+        after: int,
+    ) -> Entry | None:
+        """As ``note`` does; nothing where the model has an entry of these kinds above the id ``after``. So of several
+        who decide at one time, by what they have read, that there is something to write, one writes it."""
+        _refuse_own(kind)
+        with self._database.write(changes=False) as connection:
+            if journal.read(connection, name, after=after, kind=kinds, limit=1):
+                return None
             return journal.write(connection, name, kind, why, data, who)
 
     def journal(
@@ -217,3 +233,8 @@ class Registry:
         with self._database.read() as connection:
             revision: int = connection.execute(select(about.c.revision)).scalar_one()
             return revision
+
+
+def _refuse_own(kind: str) -> None:
+    if kind in journal.OWN:
+        raise Wrong(f"the registry itself writes entries of the kind '{kind}'; take another word than {journal.OWN}")

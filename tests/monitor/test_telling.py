@@ -90,7 +90,55 @@ def test_a_look_reads_on_in_the_journal(watching: Watching, monkeypatch: pytest.
     journal = watching.registry.journal
     monkeypatch.setattr(watching.registry, "journal", lambda *a, **k: read.extend(journal(*a, **k)) or read)
     watching.look()
-    assert [entry.kind for entry in read] == [OVER]
+    assert read == [], "what it wrote itself was read then"
+
+
+class TestTwoServers:
+    """Of one registry, which look at the same moment and find the same: each has read all before the other writes."""
+
+    @pytest.fixture
+    def both(self, watching: Watching, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[str, str]]]:
+        """Both look; what is told by both."""
+        other = Watching(watching.registry, watching.version)
+        told: list[tuple[str, str]] = []
+
+        def look(*findings: Finding) -> list[tuple[str, str]]:
+            told.clear()
+            read = Past.read
+
+            def read_then_let_the_other_look(past: Past) -> Past:
+                read(past)
+                with monkeypatch.context() as patch:
+                    patch.setattr(Past, "read", read)
+                    if past is watching.past and not told:
+                        told.append(("", ""))
+                        told.extend(other.look(*findings))
+                return past
+
+            with monkeypatch.context() as patch:
+                patch.setattr(Past, "read", read_then_let_the_other_look)
+                told.extend(watching.look(*findings))
+            return told[1:]
+
+        return look
+
+    def test_one_of_them_tells_and_one_of_them_ends_it(
+        self, both: Callable[..., list[tuple[str, str]]], watching: Watching
+    ) -> None:
+        for _ in range(2):
+            assert sorted(both(DRIFT, SLOW)) == [
+                ("still", "inputs"),
+                ("still", "latency"),
+                ("tell", "inputs"),
+                ("tell", "latency"),
+            ]
+            assert sorted(both()) == [("over", "inputs"), ("over", "latency")]
+        assert watching.journal()[:4] == [
+            (FOUND, "inputs"),
+            (FOUND, "latency"),
+            (OVER, "inputs"),
+            (OVER, "latency"),
+        ]
 
 
 def test_each_has_its_own_end(watching: Watching) -> None:

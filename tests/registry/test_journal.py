@@ -38,6 +38,18 @@ def test_entries_are_read_by_model_kind_and_from_where_one_was(three: Registry) 
     assert [e.id for e in three.journal()] == sorted({e.id for e in three.journal()})
 
 
+def test_one_who_has_not_read_all_writes_nothing(three: Registry) -> None:
+    one = three.note("digits", "finding", "a", {})
+    three.note("digits", "other kind", "b", {})
+    three.note("other", "finding", "c", {})
+    given = {"who": "loop", "kinds": ("finding", "finding-over")}
+    two = three.note_unless("digits", "finding", "d", {}, after=one.id, **given)
+    assert two is not None
+    assert (two.why, two.who) == ("d", "loop")
+    assert three.note_unless("digits", "finding-over", "e", {}, after=one.id, **given) is None
+    assert [entry.why for entry in three.journal("digits", after=one.id)] == ["b", "d"]
+
+
 def test_an_added_version_is_an_entry(three: Registry) -> None:
     entry = three.journal("digits", kind="add")[1]
     version = three.get("digits@2")

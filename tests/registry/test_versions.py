@@ -185,6 +185,7 @@ def test_the_registry_offers_no_way_to_change_or_delete_a_version() -> None:
             "alias",
             "set_alias",
             "note",
+            "note_unless",
             "journal",
             "revision",
         ),
