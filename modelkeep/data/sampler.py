@@ -65,40 +65,42 @@ class Sampler:
     """Chooses among the requests of one track, as each comes and before anything is known of it, so that what is seen
     of those kept holds for all. The chance of each reader's Share follows how many came in the second before.
 
-    How many to pass over is drawn once for all of them (a geometric distribution), so that a request that nobody keeps
-    costs a subtraction. Who has the smaller chance keeps some of what the others keep. ``ran`` is seconds that
-    the thread that asks, which is the one that answers, had to do something.
+    How many to pass over is drawn once for all of them (a geometric distribution). Whoever asks takes 1 from ``left``,
+    and calls ``choose`` where that leaves nothing or the time is ``due``: a request that nobody keeps costs no call,
+    which takes a microsecond between the answers of a busy server, where nothing is in the processor's cache. Who has
+    the smaller chance keeps some of what the others keep. ``ran`` is seconds that the thread that asks, which is the
+    one that answers, had to do something.
     """
 
-    __slots__ = ("_before", "_due", "_gap", "_left", "_ran", "_running", "_since", "_turned", "shares")
+    __slots__ = ("_before", "_gap", "_ran", "_running", "_since", "_turned", "due", "left", "shares")
 
     def __init__(self, *rates: float, ran: Callable[[], float] = system.ran) -> None:
         self.shares = tuple(Share(rate) for rate in rates)
         self._running = ran
-        self._since = self._due = self._ran = 0.0
+        self._since = self.due = self._ran = 0.0
         self._before = self._turned = 0
-        self._gap = self._left = 0
+        self._gap = self.left = 0
         self._draw()
 
     @property
     def came(self) -> int:
         """How many were counted."""
-        return self._before + self._gap - self._left
+        return self._before + self._gap - self.left
 
     def passed(self, reader: int) -> int:
         """How many came that this reader does not keep."""
         return self.came - self.shares[reader].kept
 
-    def readers(self, now: float) -> int:
-        """Count a request that came at ``now`` (seconds); who keeps it: 1 for the first reader, 2 for the second, …,
-        added up, and 0 for nobody.
+    def choose(self, now: float) -> int:
+        """Who keeps the request that came at ``now`` (seconds) and was taken from ``left``: 1 for the first reader, 2
+        for the second, …, added up, and 0 for nobody.
         """
-        if now >= self._due:
+        if now >= self.due:
+            self.left += 1
             self._turn(now)
-        self._left -= 1
-        return 0 if self._left else self._choose()
-
-    def _choose(self) -> int:
+            self.left -= 1
+        if self.left:
+            return 0
         chances = [share.chance for share in self.shares]
         lot, found = random() * max(chances), 0
         for at, (share, chance) in enumerate(zip(self.shares, chances, strict=True)):
@@ -116,12 +118,12 @@ class Sampler:
             self._gap = 1 + int(log(1 - random()) / log1p(-chance))
         else:
             self._gap = 1 if chance else NEVER
-        self._left = self._gap
+        self.left = self._gap
 
     def _turn(self, now: float) -> None:
         seconds, ran = (now - self._since if self._since else 1.0), self._running()
         busy = min((ran - self._ran) / seconds, 1.0) if self._since else 0.0
         for share in self.shares:
             share.turn((self.came - self._turned) / seconds, seconds, busy)
-        self._since, self._due, self._turned, self._ran = now, now + 1.0, self.came, ran
+        self._since, self.due, self._turned, self._ran = now, now + 1.0, self.came, ran
         self._draw()

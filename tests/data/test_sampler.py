@@ -24,8 +24,12 @@ def sampler_of(*rates: float, busy: float = 0.0) -> Sampler:
 
 
 def came(sampler: Sampler, n: int, began: float, each: float) -> list[int]:
-    """Who kept each of so many requests."""
-    return [sampler.readers(began + i * each) for i in range(n)]
+    """Who kept each of so many requests, asked as serve.plane.asking does."""
+    found = []
+    for now in (began + i * each for i in range(n)):
+        sampler.left -= 1
+        found.append(0 if sampler.left and now < sampler.due else sampler.choose(now))
+    return found
 
 
 def kept(sampler: Sampler, n: int, began: float, each: float) -> list[bool]:

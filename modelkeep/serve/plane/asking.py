@@ -44,7 +44,9 @@ class Asking:
         self.plane, self.request, self.router, self.target, self.track = plane, request, router, target, track
         self.answered: Answered | None = answered
         self.began = time.monotonic()
-        self.kept = plane.readers(request.model, track, self.began)
+        sampler = plane.samplers[track][request.model]
+        sampler.left -= 1
+        self.kept = 0 if sampler.left and self.began < sampler.due else sampler.choose(self.began)
         self.pending: Pending | None = None
         self.question: bytes | None = None
         self.size = 0

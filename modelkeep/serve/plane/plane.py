@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -106,8 +107,9 @@ class Plane:
         self.sinks: dict[str, Callable[[], int]] = {}
         """What watches the traffic beside it, by name, and how much each has dropped."""
         self._routers: dict[str, Router] = {}
-        self._samplers: dict[str, Sampler] = {}
-        self._canary_samplers: dict[str, Sampler] = {}
+        live: defaultdict[str, Sampler] = defaultdict(self._sampler)
+        self.samplers = {"live": live, "shadow": live, "canary": defaultdict(self._sampler)}
+        """By track and model; live and shadow have one, so that both answers to a request are kept or left out together."""
         self._passed = 0
         self._watch()
 
@@ -117,8 +119,8 @@ class Plane:
         self.limits.max_requests, self.limits.max_bytes = settings.max_queue_requests, settings.max_queue_bytes
         self.cache.bound(settings.cache_bytes)
         self._passed = self.passed
-        self._samplers.clear()
-        self._canary_samplers.clear()
+        for samplers in self.samplers.values():
+            samplers.clear()
 
     # ── what is served ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -135,7 +137,7 @@ class Plane:
         """Answer for it no more. What was accepted is still answered. Raises NotFound."""
         self.router(name)
         del self._routers[name]
-        for samplers in (self._samplers, self._canary_samplers):
+        for samplers in self.samplers.values():
             if (sampler := samplers.pop(name, None)) is not None:
                 self._passed += sampler.passed(0)
 
@@ -259,18 +261,10 @@ class Plane:
         if shadow is not None and shadow is not asking.target:
             self._shadow(asking, shadow, parameters, size)
 
-    def readers(self, model: str, track: str, now: float) -> int:
-        """Who is to have a request that comes now, and its shadow's answer too: GATHERED, KEPT, both or nobody."""
-        if self.collector is None and self.traffic is None:
-            return 0
-        samplers = self._canary_samplers if track == "canary" else self._samplers
-        sampler = samplers.get(model) or self._sampler(model, samplers)
-        return sampler.readers(now)
-
     @property
     def passed(self) -> int:
         """Requests that the collector was not offered, for there were more than it wants."""
-        now = (*self._samplers.values(), *self._canary_samplers.values())
+        now = (sampler for track in ("live", "canary") for sampler in self.samplers[track].values())
         return self._passed + sum(sampler.passed(0) for sampler in now)
 
     def record(self, asking: Asking, outcome: str, reply: Reply | None, why: str) -> None:
@@ -339,10 +333,8 @@ class Plane:
         if kept & KEPT and outcome in CAPTURED and self.traffic is not None:
             self.traffic.offer(_exchange(request, version, track, outcome, seconds, outputs))
 
-    def _sampler(self, model: str, samplers: dict[str, Sampler]) -> Sampler:
-        """Of a track; live and shadow have one, so that both answers to a request are kept or left out together."""
-        rates = (one.rate if one is not None else 0.0 for one in (self.collector, self.traffic))
-        return samplers.setdefault(model, Sampler(*rates))
+    def _sampler(self) -> Sampler:
+        return Sampler(*(one.rate if one is not None else 0.0 for one in (self.collector, self.traffic)))
 
     def _watch(self) -> None:
         """What is read at scrape time."""
