@@ -81,9 +81,22 @@ def test_a_thread_ran_or_waited_for_a_core(tmp_path: Path, monkeypatch: pytest.M
     assert system.ran() == 2.5
 
 
+def test_all_threads_of_the_process_and_one_that_ends_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for thread, told in (("17", "2000000000 500000000 17\n"), ("18", "1000000000 250000000 3\n"), ("19", None)):
+        (there := tmp_path / "self" / "task" / thread).mkdir(parents=True)
+        if told:
+            (there / "schedstat").write_text(told)
+    monkeypatch.setattr(system, "PROC", tmp_path)
+    assert system.all_ran() == 3.75
+
+
 def test_where_the_system_does_not_tell_it_is_the_time_of_the_processor(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(system, "PROC", tmp_path)
     before = time.thread_time()
     assert before <= system.ran() <= time.thread_time()
+    before = time.process_time()
+    assert before <= system.all_ran() <= time.process_time()

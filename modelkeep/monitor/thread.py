@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from modelkeep import system
 from modelkeep.data import pulses
 from modelkeep.data.pulses import Counts, Sample
 from modelkeep.metrics import SECONDS, Metrics
@@ -85,12 +86,12 @@ class Watcher:
             self._thread.join(timeout)
 
     def _run(self) -> None:
-        pause, saved, ended = self.every, SHARE * SAVED, time.process_time()
+        pause, saved, ended = self.every, SHARE * SAVED, system.all_ran()
         while not self._stop.wait(pause):
-            share = share_of((time.process_time() - ended) / pause if pause else 1.0)
+            share = share_of((system.all_ran() - ended) / pause if pause else 1.0)
             began = time.thread_time()
             self.turn()
-            spent, ended = time.thread_time() - began, time.process_time()
+            spent, ended = time.thread_time() - began, system.all_ran()
             self.seconds += spent
             saved = min(saved + share * pause, share * SAVED) - spent
             pause = max(self.every, min(-saved / share, LONGEST))
@@ -169,7 +170,7 @@ class Watcher:
 
 
 def share_of(busy: float) -> float:
-    """Of one core, for looks, where what the process computes beside them takes so much of one."""
+    """Of one core, for looks, where what the process computes beside them, or waits to compute, is so much of one."""
     return SHARE + min(max(busy, 0.0), 1.0) * (BUSY_SHARE - SHARE)
 
 

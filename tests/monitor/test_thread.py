@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from modelkeep import system
 from modelkeep.data import pulses
 from modelkeep.metrics import SECONDS, Metrics
 from modelkeep.monitor import thread as module
@@ -231,3 +234,27 @@ def test_looks_take_less_of_a_process_that_is_busy() -> None:
     assert share_of(0.0) == share_of(-1.0) == SHARE
     assert share_of(1.0) == share_of(7.0) == pytest.approx(BUSY_SHARE)
     assert BUSY_SHARE < share_of(0.5) < SHARE
+
+
+def test_a_process_whose_threads_wait_for_a_core_is_busy(
+    make: Callable[..., Watcher], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SAVED", 0.0)
+
+    def pause_after_a_look(*, each: float) -> float:
+        """Where each second brings so many seconds in which threads ran or wanted to."""
+        pauses: list[float] = []
+        ran = itertools.count(0.0, each)
+        monkeypatch.setattr(system, "all_ran", lambda: next(ran))
+        watcher = make(spin)
+        monkeypatch.setattr(watcher, "_stop", SimpleNamespace(wait=lambda pause: pauses.append(pause) or pauses[1:]))
+        watcher._run()
+        return pauses[1]
+
+    def spin() -> list[Checked]:
+        end = time.thread_time() + 0.02
+        while time.thread_time() < end:
+            pass
+        return []
+
+    assert pause_after_a_look(each=1.0) > 5 * pause_after_a_look(each=0.0)

@@ -109,7 +109,7 @@ class Plane:
         self._routers: dict[str, Router] = {}
         live: defaultdict[str, Sampler] = defaultdict(self._sampler)
         self.samplers = {"live": live, "shadow": live, "canary": defaultdict(self._sampler)}
-        """By track and model; live and shadow have one, so that both answers to a request are kept or left out together."""
+        """By track and model; live and shadow share them, so that both answers to a request are kept or left out."""
         self._passed = 0
         self._watch()
 
