@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from modelkeep.errors import BadInput
+from modelkeep.serve.protocol.codec import datatype_of
 from modelkeep.types import Reply
 
 CLASS = 100
@@ -46,7 +47,7 @@ def _count(array: Array, best: int) -> int:
 
 def _best(name: str, array: Array, count: int, labels: Sequence[str], batched: bool) -> Array:
     if array.dtype.kind not in "iuf":
-        raise BadInput(f"output '{name}' is {array.dtype.name}; classification needs scores")
+        raise BadInput(f"output '{name}' is {datatype_of(array)}; classification needs scores")
     rows = array.reshape(len(array) if batched else 1, -1)
     order = np.argsort(-rows.astype(np.float64), axis=1, kind="stable")[:, :count]
     found = np.empty(order.shape, dtype=object)

@@ -48,6 +48,8 @@ TRANSPORT = ("binary_data_output", "headers", "timeout")
 """Parameters of a request that speak to the server, not to the model."""
 LONGEST_ID = 1024
 """Characters: it goes into logs, traces and what is captured."""
+LONGEST_PARAMETERS = 16 * 1024
+"""Characters of them all: they wait with the request, count against no bound on bytes, and are captured too."""
 Table = Mapping[str, Any]
 
 
@@ -96,10 +98,18 @@ def decode(body: bytes, header_length: int | None = None) -> Asked:
     if not isinstance(id_, str) or len(id_) > LONGEST_ID:
         raise BadInput(f"the request's id is {brief(id_)}; give a text of {LONGEST_ID} characters at most")
     kept = {k: v for k, v in parameters.items() if k not in TRANSPORT}
-    for key, value in kept.items():
+    if kept:
+        _check(kept)
+    return Asked(id_, inputs, tuple(wanted), kept, binary, _timeout(parameters), classes)
+
+
+def _check(parameters: Mapping[str, Any]) -> None:
+    for key, value in parameters.items():
         if isinstance(value, list | dict):
             raise BadInput(f"parameter '{key[:80]}' is {brief(value)}; give a text, a number, true or false")
-    return Asked(id_, inputs, tuple(wanted), kept, binary, _timeout(parameters), classes)
+    size = sum(len(key) + (len(value) if isinstance(value, str) else 8) for key, value in parameters.items())
+    if size > LONGEST_PARAMETERS:
+        raise BadInput(f"the request's parameters have {size} characters; give {LONGEST_PARAMETERS} at most")
 
 
 def decode_raw(body: bytes, signature: Signature) -> Asked:

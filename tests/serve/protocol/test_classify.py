@@ -46,5 +46,5 @@ def test_a_model_without_a_batch_has_one_row() -> None:
 
 
 def test_text_has_no_scores() -> None:
-    with pytest.raises(BadInput, match="output 'y' is object; classification needs scores"):
+    with pytest.raises(BadInput, match="output 'y' is BYTES; classification needs scores"):
         classified(reply(y=np.array([["a"]], object)), {"y": 1}, None)

@@ -235,6 +235,11 @@ def tensor(**changes: Any) -> dict[str, Any]:
         (tensor() | {"parameters": {"timeout": 0}}, "parameter timeout is 0; give microseconds above 0"),
         (tensor() | {"parameters": {"timeout": "1"}}, "parameter timeout is '1'"),
         (tensor() | {"parameters": {"t": [None, True]}}, r"parameter 't' is \[null, true\]; give a text"),
+        (
+            tensor() | {"parameters": {"text": "x" * codec.LONGEST_PARAMETERS}},
+            "the request's parameters have 16388 characters; give 16384 at most",
+        ),
+        (tensor() | {"parameters": {f"{n:08d}": n for n in range(1025)}}, "the request's parameters have 16400"),
         (tensor() | {"id": {"a": None}}, "the request's id is {'a': null}; give a text"),
         (tensor() | {"outputs": "y"}, "outputs is 'y'; give a list"),
         (tensor() | {"outputs": [{}]}, "{} is no output; give"),
