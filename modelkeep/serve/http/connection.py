@@ -45,8 +45,9 @@ class Connection(HttpToolsProtocol):
     cycle: Any
     _where: Where | None = None
     _body = b""
-    _head = 0
+    _head = _kept = 0
     _in_head = False
+    _over = _told = False
     _idle_since: float | None = None
     _task: asyncio.Task[None] | None = None
     _waiting: asyncio.TimerHandle | None = None
@@ -81,23 +82,28 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """See HttpToolsProtocol; what comes after a refusal is not looked at."""
-        if self.transport.is_closing():
+        if self._over or self.transport.is_closing():
             return
+        self._told = False
         try:
             self._read(data)
         except httptools.HttpParserError:
             self.send_400_response("")
             return
+        # a name or a value that does not end is kept by the parser, which copies it each time that more of it comes
+        self._kept = 0 if self._told else self._kept + len(data)
+        if self._kept > self.settings.max_head_bytes:
+            self._too_large()
         if self._where is not None:
             self._by_asgi()
         # most requests come whole: a timer is made for the others only
-        if self._in_head and self._waiting is None and not self.transport.is_closing():
+        if self._in_head and self._waiting is None and not self._over and not self.transport.is_closing():
             self._expect_head()
 
     def on_message_begin(self) -> None:
         """A request begins: from here its head must be complete in time."""
         super().on_message_begin()
-        self._head, self._in_head, self._idle_since = 0, True, None
+        self._head, self._in_head, self._idle_since, self._told = 0, True, None, True
 
     def on_url(self, url: bytes) -> None:
         """A part of the target."""
@@ -111,7 +117,7 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The head is whole; the body has bounds of its own (body.py)."""
-        self._in_head, self._idle_since = False, None
+        self._in_head, self._idle_since, self._told = False, None, True
         self._stop_waiting()
         if self.transport.is_closing() or self._offered():
             return
@@ -122,6 +128,7 @@ class Connection(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """A part of the body; none where the head was refused."""
+        self._told = True
         if self._where is not None:
             self._body = self._body + body if self._body else body
         elif self.cycle is not None:
@@ -129,6 +136,7 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The request is whole."""
+        self._told = True
         if self._offered():
             return
         where, direct = self._where, self.direct
@@ -248,9 +256,13 @@ class Connection(HttpToolsProtocol):
 
     def _count(self, size: int) -> None:
         self._head += size
-        if self._head > self.settings.max_head_bytes and not self.transport.is_closing():
-            most = self.settings.max_head_bytes
-            self._refuse(431, f"the head of the request is larger than {most} bytes (max_head_bytes)")
+        self._told = True
+        if self._head > self.settings.max_head_bytes:
+            self._too_large()
+
+    def _too_large(self) -> None:
+        most = self.settings.max_head_bytes
+        self._refuse(431, f"the head of the request is larger than {most} bytes (max_head_bytes)")
 
     def _still_asking(self) -> bool:
         """Whether the only request at work is one whose body still comes in, and nothing of an answer has been sent."""
@@ -261,7 +273,11 @@ class Connection(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self.cycle is not None and not self.cycle.response_complete and not self._still_asking():
-            self.transport.abort()  # an answer is on its way: another one in the midst of it would be taken for it
+            if getattr(self.cycle, "more_body", False):
+                self.transport.abort()  # a part of a request behind others, and of their answers one may have begun
+                return
+            # what came before is answered: another answer in the midst would be taken for one of theirs
+            self._over, self.cycle.keep_alive = True, False
             return
         body: Any = orjson.dumps({"error": why})
         head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)

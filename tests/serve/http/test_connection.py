@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import socket
@@ -282,3 +283,55 @@ def test_a_connection_that_is_closed_is_freed_at_once(server: Running) -> None:
         until(lambda: not [one for one in seen if one()])
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"BAD\r\n\r\n", b"GET / HTTP/1.1\r\nx: %b\r\n\r\n" % (b"x" * 3000)], ids=["no HTTP", "too large"]
+)
+@pytest.mark.parametrize("before", [1, 3])
+def test_what_came_before_something_that_is_no_http_is_answered(server: Running, garbage: bytes, before: int) -> None:
+    with connect(server) as sock:
+        sock.sendall(ALIVE * before + garbage)
+        said = all_of(sock)
+    assert said.count(b"HTTP/1.1 200 OK") == said.count(b'{"live":true}') == before
+    assert said.count(b"HTTP/1.1 ") == before
+    assert b"connection: close" in said
+
+
+def test_what_came_before_a_head_that_drips_is_answered(fakes: SimpleNamespace) -> None:
+    fake, tensor = fakes.Fake(gate=True), {"name": "x", "shape": [1, 1], "datatype": "FP32", "data": [1.0]}
+    body = json.dumps({"inputs": [tensor]}).encode()
+    head = f"POST /v2/models/m/infer HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode()
+    running = Running({"m": fake}, settings=Settings(head_timeout=0.2))
+    with running, connect(running) as sock:
+        try:
+            sock.sendall(head + body + b"GET /v2 HT")
+            time.sleep(0.6)
+        finally:
+            fake.gate.set()
+        said = all_of(sock)
+    assert said.startswith(b"HTTP/1.1 200 OK")
+    assert said.count(b"HTTP/1.1 ") == 1
+
+
+CHUNKED = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1\r\n{\r\n"
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [b"GET / HTTP/1.1\r\nx: ", b"GET / HTTP/1.1\r\n", CHUNKED + b"0\r\nx: ", CHUNKED + b"1;"],
+    ids=["value", "name", "trailer", "extension"],
+)
+def test_a_word_that_does_not_end_is_not_kept(server: Running, begin: bytes) -> None:
+    """The parser keeps it until it is whole."""
+    sent = 0
+    with connect(server) as sock:
+        sock.sendall(begin)
+        time.sleep(0.05)
+        with contextlib.suppress(OSError):
+            while sent < 50_000_000:
+                sent += sock.send(b"x" * 100_000)
+        said = all_of(sock)
+    assert sent < 20_000_000, "what lies in the buffers between"
+    assert b"HTTP/1.1 431 " in said
+    assert b"the head of the request is larger than 2000 bytes (max_head_bytes)" in said
