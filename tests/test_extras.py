@@ -13,6 +13,19 @@ from modelkeep import extras
 from modelkeep.errors import BadModel, MissingExtra
 
 
+def test_onnxruntime_reports_nothing_to_its_maker_and_marks_no_machine(tmp_path: Path) -> None:
+    """1.32 sends events to Microsoft, under an id that it keeps in the home folder, unless told not to."""
+    run = (
+        "import modelkeep, onnxruntime as o; from onnx import helper as h, TensorProto as t; "
+        "x, y = (h.make_tensor_value_info(n, t.FLOAT, [1]) for n in 'xy'); "
+        "m = h.make_model(h.make_graph([h.make_node('Neg', ['x'], ['y'])], 'g', [x], [y]), ir_version=8, "
+        "opset_imports=[h.make_opsetid('', 17)]); o.InferenceSession(m.SerializeToString())"
+    )
+    clean = {key: value for key, value in os.environ.items() if key not in ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME")}
+    subprocess.run([sys.executable, "-c", run], env=clean | {"HOME": str(tmp_path)}, check=True)
+    assert list(tmp_path.rglob("*deviceid*")) == []
+
+
 def test_need_gives_the_module() -> None:
     assert extras.need("json", extra="torch") is sys.modules["json"]
 
