@@ -93,9 +93,10 @@ def show(numbers: Any) -> None:
             continue
         table(f"{one['ref']}: {plots.setting(one)}", plots.COLUMNS, plots.cells(one))
         memory = one["memory"]
+        most = f"; at most {size(memory['peak'])} while it was measured" if memory["peak"] else ""
         say(
             f"  model {size(memory['model'])} in memory, {size(memory['disk'])} on disk; "
-            f"loaded in {seconds(one['load_seconds'])}; at most {size(memory['peak'])} while it was measured"
+            f"loaded in {seconds(one['load_seconds'])}{most}"
         )
         for name, found in one["scenarios"].items():
             if told := plots.gpu(found):

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from modelkeep.quantities import counted
-from modelkeep.tune.figures import rate
+from modelkeep.tune.figures import milliseconds, rate
 from modelkeep.tune.rounds import Entrant, Rounds, Window
 from modelkeep.tune.space import Space
 
@@ -69,7 +69,7 @@ class Race:
         if found.errors:
             lacks.append(f"{counted(found.errors, 'request')} without an answer")
         if p99 > self.promise.p99:
-            lacks.append(f"p99 {p99 * 1e3:.3g} ms instead of {self.promise.p99 * 1e3:g} ms")
+            lacks.append(f"p99 {milliseconds(p99)} instead of {self.promise.p99 * 1e3:g} ms")
         if found.throughput < self.promise.throughput:
             lacks.append(f"{rate(found.throughput)} requests/s instead of {rate(self.promise.throughput)}")
         return " and ".join(lacks)

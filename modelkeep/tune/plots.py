@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from modelkeep import extras
 from modelkeep.errors import Wrong
-from modelkeep.tune import claims, results, scenarios
+from modelkeep.tune import claims, figures, results, scenarios
 from modelkeep.types import ServeConfig
 
 if TYPE_CHECKING:
@@ -327,7 +327,7 @@ def ratio_cells(versus: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 def milliseconds(value: float | None) -> str:
     """Or that there were too few to say."""
-    return "not claimed" if value is None else f"{value * MILLI:.3g} ms"
+    return "not claimed" if value is None else figures.milliseconds(value)
 
 
 def _rows(caption: str, head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

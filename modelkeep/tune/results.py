@@ -13,7 +13,7 @@ from modelkeep import evidence
 from modelkeep.quantities import counted
 from modelkeep.tune import claims
 from modelkeep.tune.bench import doubt
-from modelkeep.tune.figures import rate
+from modelkeep.tune.figures import milliseconds, rate
 from modelkeep.tune.halving import Race
 from modelkeep.tune.rounds import Entrant
 from modelkeep.types import Report, ServeConfig
@@ -116,7 +116,7 @@ def report(found: Outcome, search: Tune, settings: int) -> Report:
 def aside(found: Outcome, entrant: Entrant) -> Report:
     """Report(kind="tune") of the best setting of a version that took part in the search for another."""
     best = found.race.rounds.measured(entrant)
-    said = f"{label(entrant.config)}: {rate(best.throughput)} requests/s, p99 {best.percentile(0.99) * 1e3:.3g} ms"
+    said = f"{label(entrant.config)}: {rate(best.throughput)} requests/s, p99 {milliseconds(best.percentile(0.99))}"
     why = f"{said}, keeps the promise; measured beside the version it was made from"
     return Report("tune", True, why + doubt(len(best.latencies)), _row(found, entrant, frozenset()))
 
@@ -124,7 +124,7 @@ def aside(found: Outcome, entrant: Entrant) -> Report:
 def _why(found: Outcome, lacks: str) -> str:
     race, winner = found.race, found.winner
     best = race.rounds.measured(winner)
-    said = f"{label(winner.config)}: {rate(best.throughput)} requests/s, p99 {best.percentile(0.99) * 1e3:.3g} ms"
+    said = f"{label(winner.config)}: {rate(best.throughput)} requests/s, p99 {milliseconds(best.percentile(0.99))}"
     promise = f"the promise of p99 ≤ {race.promise.p99 * 1e3:g} ms"
     if race.promise.throughput:
         promise += f" and {rate(race.promise.throughput)} requests/s"

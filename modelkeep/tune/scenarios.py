@@ -236,15 +236,15 @@ class Search:
             return self._confirm(low)
         if self.trials and all(trial.verdict == "breaks" for trial in self.trials):
             self.kept = False
-            self.claim = f"no rate keeps it: {min(t.rate for t in self.trials):.3g} a second break it already"
+            self.claim = f"no rate keeps it: {figures.rate(min(t.rate for t in self.trials))} a second break it already"
         else:
             self.claim = self._too_few(rate)
         return None
 
     def _too_few(self, rate: float) -> str:
         return (
-            f"not claimed: p99 needs {self._needs} requests at a rate of about {rate:.3g} a second, and more time than "
-            f"there was; give a larger --budget"
+            f"not claimed: p99 needs {self._needs} requests at a rate of about {figures.rate(rate)} a second, and more "
+            f"time than there was; give a larger --budget"
         )
 
     def _capacity(self) -> float:
@@ -331,7 +331,7 @@ def summary(name: str, numbers: Mapping[str, Any]) -> str:
     p99 = numbers["percentiles"]["p99"]
     told = f"p99 not claimed ({counted(p99['n'], 'request')}, {p99['needs']} needed)"
     if p99["value"] is not None:
-        told = f"p99 {p99['value'] * 1e3:.3g} ms (n = {p99['n']:,})"
+        told = f"p99 {figures.milliseconds(p99['value'])} (n = {p99['n']:,})"
     if name == "single":
         return f"single {told}"
     promise = f"p99 ≤ {numbers['promise'] * 1e3:g} ms"

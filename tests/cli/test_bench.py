@@ -94,6 +94,8 @@ def test_no_rate_keeps_the_promise_is_a_no(keep: Keep, call: Call) -> None:
     code, out, _ = call("bench", "m", "--scenario", "server", "--duration", "0.2s", "--p99", "0.000001s")
     assert code == 1
     assert "no rate keeps it" in out
+    assert "e+0" not in out
+    assert "while it was measured" not in out, "nothing was"
 
 
 def test_two_versions(keep: Keep, call: Call) -> None:
