@@ -1,15 +1,15 @@
 """What does it cost to watch? Requests a second and memory of the service with everything on, against off.
 
     python benchmarks/monitor/cost.py [--model mlp|large|resnet18|bert-small] [--pairs 6] [--seconds 10] [--models 1]
-                                      [--at-once] [--control] [--json FILE]
+                                      [--only capture|collect|monitor] [--at-once] [--control] [--json FILE]
 
 A model with reference rows is served by `modelkeep serve`, workers included on the first core: a perceptron 784-128-10,
 one of 20 million parameters, ResNet-18 with pictures of 600 KB, or BERT-small with sequences of 8 to 128 tokens. With
-capture, collector, metrics and watcher as they are by default, or with capture, collector and watcher off. From the
-last core 32 connections load it without a pause, first for LEAD seconds, for of a rush more is kept than of a load that
-goes on, then for as long as is measured. The two take turns as processes, each started anew and alone on its core, and
-the order changes from pair to pair: two processes of the same program differ by some percent for as long as they run.
-Each pair gives one ratio; median of the pairs and the sign test's interval (95 %).
+capture, collector, metrics and watcher as they are by default (of the three, with --only those given), or with capture,
+collector and watcher off. From the last core 32 connections load it without a pause, first for LEAD seconds, for of a
+rush more is kept than of a load that goes on, then for as long as is measured. The two take turns as processes, each
+started anew and alone on its core, and the order changes from pair to pair: two processes of the same program differ by
+some percent for as long as they run. Each pair gives a ratio; median of the pairs and the sign test's interval (95 %).
 
 With --at-once both run at the same time on the same core, with half of the connections each, and the ratio is that of
 the CPU time of an answer: whatever slows the machine slows both, so that a few pairs tell a difference of 1 %. What
@@ -57,12 +57,12 @@ QUIET = 20.0
 """Seconds after the load, in which what waits is written and looked at, and what was freed is given back to the system
 (modelkeep.serve.workers.settled.TIDY), before memory is read: until then a server holds tens of MB by chance.
 """
-OFF = {
-    "MODELKEEP_CAPTURE_SHARE": "0",
-    "MODELKEEP_CAPTURE_RATE": "0",
-    "MODELKEEP_COLLECT": "0",
-    "MODELKEEP_MONITOR_EVERY": "0",
+PARTS = {
+    "capture": {"MODELKEEP_CAPTURE_SHARE": "0", "MODELKEEP_CAPTURE_RATE": "0"},
+    "collect": {"MODELKEEP_COLLECT": "0"},
+    "monitor": {"MODELKEEP_MONITOR_EVERY": "0"},
 }
+"""What watches, and how each part is switched off."""
 
 
 class Served:
@@ -146,6 +146,12 @@ def held(pid: int) -> float:
     return kilobytes / 1024
 
 
+def switched(how: str, given: argparse.Namespace) -> dict[str, str]:
+    """What switches off all that watches, or all but what is asked for."""
+    on = () if how == "off" or given.control else (given.only or PARTS)
+    return {key: value for part, off in PARTS.items() if part not in on for key, value in off.items()}
+
+
 def run(room: Path, given: argparse.Namespace) -> dict[str, Any]:
     """By form and server, requests a second and CPU microseconds a request of each pair; their memory."""
     served = Served(given.model, room)
@@ -159,9 +165,8 @@ def run(room: Path, given: argparse.Namespace) -> dict[str, Any]:
             both(room / str(number), served, given, cores[0], order, found)
             continue
         for how in order:
-            environ = OFF if how == "off" or given.control else {}
             (at := room / f"{number}-{how}").mkdir()
-            with serving(at, home(at, served, given.models), cores[0], environ) as (port, pid):
+            with serving(at, home(at, served, given.models), cores[0], switched(how, given)) as (port, pid):
                 for form, requests in served.requests.items():
                     rate, cost, busy = measured(port, pid, requests, given.seconds)
                     found[f"{how} busy MB"].append(busy)
@@ -179,9 +184,8 @@ def both(
     with ExitStack() as stack:
         servers = []
         for how in order:
-            environ = OFF if how == "off" or given.control else {}
             (at := room / how).mkdir(parents=True)
-            servers.append(stack.enter_context(serving(at, home(at, served, given.models), core, environ)))
+            servers.append(stack.enter_context(serving(at, home(at, served, given.models), core, switched(how, given))))
         ports = [port for port, _ in servers]
         for form, requests in served.requests.items():
             with ExitStack() as watching:
@@ -269,6 +273,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=6)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--models", type=int, default=1)
+    parser.add_argument("--only", choices=list(PARTS), action="append")
     parser.add_argument("--at-once", action="store_true")
     parser.add_argument("--control", action="store_true")
     parser.add_argument("--json", type=Path)
