@@ -81,6 +81,8 @@ def _blob(tensor: Any, raw: bytes | None) -> bytes:
         if tensor.HasField("contents"):
             raise BadInput(f"input '{tensor.name}' has contents, and raw_input_contents is given too; send one of them")
         return raw
+    if codec.SHARED in tensor.parameters:
+        return b""  # no such extension: codec says so
     kind = CONTENTS.get(tensor.datatype)
     if kind is None:
         if tensor.datatype in codec.ONLY_BINARY:

@@ -70,10 +70,11 @@ class Endpoint:
     """A gRPC server over a plane. All methods belong to the plane's loop. Raises MissingExtra without grpcio."""
 
     def __init__(self, plane: Plane, keys: Gate | None = None, repository: Repository | None = None) -> None:
+        # read as it is imported: its own lines about a busy port say nothing that we do not
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         self._plane, self._keys = plane, keys or Gate(None)
         self._settings, self._metrics = plane.settings, plane.metrics
         self._incoming = Incoming(plane)
-        os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own lines about a busy port say nothing that we do not
         self._grpc: Any = extras.need("grpc", extra="grpc")
         aio: Any = extras.need("grpc.aio", extra="grpc")
         self._certificate: Any = None

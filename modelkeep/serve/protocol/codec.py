@@ -46,6 +46,7 @@ _NUMBERS = {theirs: (dtype.newbyteorder("<"), dtype) for dtype, theirs in BY_DTY
 ONLY_BINARY = ("FP16", "BF16")
 TRANSPORT = ("binary_data_output", "headers", "timeout")
 """Parameters of a request that speak to the server, not to the model."""
+SHARED = "shared_memory_region"
 LONGEST_ID = 1024
 """Characters: it goes into logs, traces and what is captured."""
 LONGEST_PARAMETERS = 16 * 1024
@@ -193,8 +194,8 @@ def _count(name: str, given: Any) -> int:
 
 def _refuse_unsupported(name: str, parameters: Table) -> None:
     """Extensions whose neglect would change the answer without a word."""
-    if "shared_memory_region" in parameters:
-        raise BadInput(f"'{name}' asks for shared_memory_region, an extension that this server does not have")
+    if SHARED in parameters:
+        raise BadInput(f"'{name}' asks for {SHARED}, an extension that this server does not have")
 
 
 def _tensor(tensor: Any, tail: memoryview) -> tuple[str, Array, memoryview]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -48,3 +49,26 @@ except MissingExtra as error:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip().endswith("install it with: pip install 'modelkeep[grpc]'")
+
+
+def test_of_a_port_that_is_taken_grpcio_itself_says_nothing() -> None:
+    code = """
+import asyncio, socket
+from modelkeep.errors import PortInUse
+from modelkeep.serve.grpc.endpoint import Endpoint
+from modelkeep.settings import Settings
+from modelkeep.serve.plane.plane import Plane
+async def main(port):
+    endpoint = Endpoint(Plane(Settings()))
+    try:
+        await endpoint.start("127.0.0.1", port)
+    except PortInUse:
+        print("in use")
+with socket.socket() as taken:
+    taken.bind(("127.0.0.1", 0))
+    taken.listen()
+    asyncio.run(main(taken.getsockname()[1]))
+"""
+    environ = {name: value for name, value in os.environ.items() if name != "GRPC_VERBOSITY"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environ)
+    assert (done.stdout, done.stderr) == ("in use\n", "")

@@ -28,6 +28,14 @@ def wrong(**changes: Any) -> Any:
     return message
 
 
+def shared() -> Any:
+    """As tritonclient asks for a region: with no numbers."""
+    message = question()
+    message.inputs[0].ClearField("contents")
+    message.inputs[0].parameters["shared_memory_region"].string_param = "r"
+    return message
+
+
 @pytest.mark.parametrize(
     ("message", "said"),
     [
@@ -42,6 +50,8 @@ def wrong(**changes: Any) -> Any:
         (wrong(raw=[b"", b""]), "raw_input_contents has 2 parts and there are 1 inputs"),
         (question(model_version="x"), "version 'x' is no whole number; leave it out for the live one"),
         (question(model_version="9" * 5000), "is no whole number; leave it out for the live one"),
+        (question(model_version="\u0663"), "version '\u0663' is no whole number; leave it out for the live one"),
+        (shared(), "'x' asks for shared_memory_region, an extension that this server does not have"),
         (MADE["ModelInferRequest"](model_name="m"), "the request has no inputs"),
     ],
 )
