@@ -22,6 +22,8 @@ from modelkeep.types import Request
 
 AHEAD = 64
 """Requests of one stream that are answered at a time; their answers keep the order of the questions."""
+AHEAD_BYTES = 16 * 1024**2
+"""Bytes of them, one question at least: a client that does not read has the server keep its answers."""
 DATA_TYPES = (
     *("TYPE_INVALID", "TYPE_BOOL", "TYPE_UINT8", "TYPE_UINT16", "TYPE_UINT32", "TYPE_UINT64", "TYPE_INT8"),
     *("TYPE_INT16", "TYPE_INT32", "TYPE_INT64", "TYPE_FP16", "TYPE_FP32", "TYPE_FP64", "TYPE_STRING", "TYPE_BF16"),
@@ -134,12 +136,17 @@ class Handlers:
         return await apart.write(size, partial(encode, reply, raw=raw))
 
     async def model_stream_infer(self, messages: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
-        """Answers in the order of the questions, AHEAD of them at work at a time; an error ends its question only."""
+        """Answers in the order of the questions, AHEAD of them at work at a time, or AHEAD_BYTES where the largest that
+        the stream had tells how large they are; an error ends its question only.
+        """
         tasks: asyncio.Queue[asyncio.Task[Any] | None] = asyncio.Queue(AHEAD)
+        taken, largest = asyncio.Event(), 0
 
         async def ask() -> None:
+            nonlocal largest
             try:
                 async for sent in messages:
+                    largest = max(largest, len(sent))
                     task = asyncio.ensure_future(self._streamed(sent, context))
                     del sent
                     try:
@@ -148,13 +155,18 @@ class Handlers:
                         task.cancel()
                         raise
                     del task
+                    while tasks.qsize() * largest > AHEAD_BYTES:
+                        taken.clear()
+                        await taken.wait()
             finally:
                 await tasks.put(None)
 
         asking = asyncio.ensure_future(ask())
         try:
             while (task := await tasks.get()) is not None:
+                taken.set()
                 answer = await task
+                largest = max(largest, answer.ByteSize())
                 del task
                 yield answer
                 del answer
@@ -199,6 +211,6 @@ class Handlers:
 def _version(text: str) -> int | None:
     if not text:
         return None
-    if not text.isdecimal() or len(text) > LONGEST_VERSION:
+    if not (text.isascii() and text.isdecimal()) or len(text) > LONGEST_VERSION:
         raise BadInput(f"version '{text[:80]}' is no whole number; leave it out for the live one")
     return int(text)

@@ -219,12 +219,12 @@ def test_connections_without_a_word_are_bounded_and_let_go(fakes: SimpleNamespac
 
 
 @contextlib.contextmanager
-def flooded(tricky: Callable[..., Model]) -> Iterator[tuple[Any, str]]:
+def flooded(tricky: Callable[..., Model], queue: int = 16_000_000) -> Iterator[tuple[Any, str]]:
     """A server of model m in a process of its own, that takes 8 MB, and its address over gRPC."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    settings = {"grpc_port": port, "max_body_bytes": 8_000_000, "max_queue_bytes": 16_000_000, "collect": False}
+    settings = {"grpc_port": port, "max_body_bytes": 8_000_000, "max_queue_bytes": queue, "collect": False}
     with serving(tricky(), settings) as server:
         yield server, f"127.0.0.1:{port}"
 
@@ -256,6 +256,21 @@ def test_a_stream_that_waits_keeps_neither_question_nor_answer(tricky: Callable[
             assert server.memory() - before < 6 * 8_000_000, "and not 24 MB for each of twelve"
         finally:
             over.set()
+
+
+def test_a_stream_whose_client_does_not_read_keeps_few_answers(tricky: Callable[..., Model]) -> None:
+    message, count = question(*[1.0] * (LARGE // 2), raw=True), 40
+    message.inputs[0].shape[:] = [LARGE // 2, 1]
+    messages = iter([message.SerializeToString()] * count)
+    with flooded(tricky, 400_000_000) as (server, at), grpc.insecure_channel(at) as channel:
+        before, peak = server.memory(), 0
+        stream = channel.stream_stream(f"/{SERVICE}/{STREAM}")(messages, timeout=3 * WAIT)
+        until = time.monotonic() + 3.0
+        while time.monotonic() < until:
+            peak = max(peak, server.memory())
+            time.sleep(0.01)
+        assert peak - before < 120_000_000, "and not 160 MB of answers, and what they were made of"
+        assert sum(len(answer) > 2 * LARGE for answer in stream) == count
 
 
 def test_many_large_messages_at_a_time_take_little_memory(tricky: Callable[..., Model]) -> None:
