@@ -130,7 +130,7 @@ def _section(path: Path, name: str, rows: Any) -> Any:
         if key not in known:
             raise BadSettings(f"{path}: [{name}] has no '{key}'; there are: {', '.join(known)}")
         if not _fits(known[key].type, value):
-            raise BadSettings(f"{path}: [{name}] {key} = {value!r} must be of kind {known[key].type}")
+            raise BadSettings(f"{path}: [{name}] {key} = {value!r} must be {_wanted(known[key].type)}")
         if not isinstance(value, bool | str | list) and value < 0:
             raise BadSettings(f"{path}: [{name}] {key} = {value!r} must not be negative")
     given = {key: tuple(value) if isinstance(value, list) else value for key, value in rows.items()}
@@ -138,6 +138,21 @@ def _section(path: Path, name: str, rows: Any) -> Any:
         return kind(**given)
     except BadSettings as error:
         raise BadSettings(f"{path}: [{name}] {error}") from error
+
+
+KINDS = {
+    "float": "a number",
+    "int": "a whole number",
+    "str": "a text",
+    "bool": "true or false",
+    "tuple[str": "a list of texts",
+    "tuple[float": "a list of shares between 0 and 1, such as [0.1, 0.5]",
+}
+"""What a field's annotation, by its beginning, asks of a person."""
+
+
+def _wanted(annotation: Any) -> str:
+    return next(told for kind, told in KINDS.items() if str(annotation).startswith(kind))
 
 
 def _fits(annotation: Any, value: Any) -> bool:

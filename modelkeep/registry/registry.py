@@ -41,7 +41,10 @@ class Registry:
         try:
             home.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise Damaged(f"the folder {home} cannot be made: {error.strerror}; set `home` to another place") from error
+            raise Damaged(
+                f"the folder {home} cannot be made: {error.strerror}; set `home` to another place "
+                "(MODELKEEP_HOME=FOLDER, or home in modelkeep.toml)"
+            ) from error
         return cls(Database(settings.database_url), Store(settings.store_url), home / "checkouts")
 
     def close(self) -> None:

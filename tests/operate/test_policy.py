@@ -65,13 +65,13 @@ def test_the_policy_of_the_example_is_readable() -> None:
         ('model = "m"\n[wach]\nevery = 1', "has [wach], which is no section; there are: watch"),
         ('model = "m"\nwatch = 3', "'watch' must be a section: [watch]"),
         ('model = "m"\n[watch]\nevry = 1', "[watch] has no 'evry'; there are: every"),
-        ('model = "m"\n[watch]\nevery = "often"', "every = 'often' must be of kind float"),
-        ('model = "m"\n[watch]\nevery = true', "every = True must be of kind float"),
+        ('model = "m"\n[watch]\nevery = "often"', "every = 'often' must be a number"),
+        ('model = "m"\n[watch]\nevery = true', "every = True must be a number"),
         ('model = "m"\n[watch]\nevery = -1', "every = -1 must not be negative"),
         ('model = "m"\n[watch]\nslo = 99.9', "[watch] slo is 99.9; give a share"),
         ('model = "m"\n[watch]\nsilence = 0', "[watch] silence is 0; give seconds, more than 0"),
-        ('model = "m"\n[watch]\nslices = [1]', "slices = [1] must be of kind tuple"),
-        ('model = "m"\n[update]\nepochs = 1.5', "epochs = 1.5 must be of kind int"),
+        ('model = "m"\n[watch]\nslices = [1]', "slices = [1] must be a list of texts"),
+        ('model = "m"\n[update]\nepochs = 1.5', "epochs = 1.5 must be a whole number"),
         (
             'model = "m"\n[update]\nmethod = "fintune"',
             "[update] method = 'fintune' is no way to update; there is: finetune",
@@ -80,8 +80,13 @@ def test_the_policy_of_the_example_is_readable() -> None:
             'model = "m"\n[update]\nmethod = "transfer"',
             "so it is for a person: modelkeep update NAME --method transfer --classes A,B,…",
         ),
-        ('model = "m"\n[rollout]\nsteps = []', "steps = [] must be of kind tuple"),
-        ('model = "m"\n[rollout]\nsteps = [30, 50]', "steps = [30, 50] must be of kind tuple"),
+        ('model = "m"\n[rollout]\nneeds_labels = 1', "needs_labels = 1 must be true or false"),
+        ('model = "m"\n[update]\nmethod = 1', "method = 1 must be a text"),
+        ('model = "m"\n[rollout]\nsteps = []', "steps = [] must be a list of shares between 0 and 1"),
+        (
+            'model = "m"\n[rollout]\nsteps = [30, 50]',
+            "steps = [30, 50] must be a list of shares between 0 and 1, such as [0.1, 0.5]",
+        ),
     ],
 )
 def test_a_wrong_policy_is_refused_in_one_sentence(tmp_path: Path, text: str, sentence: str) -> None:

@@ -206,7 +206,8 @@ def test_a_missing_driver_is_told() -> None:
 def test_a_home_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(
-        Damaged, match=r"the folder .*/file/home cannot be made: Not a directory; set `home` to another place"
+        Damaged,
+        match=r"the folder .*/file/home cannot be made: Not a directory; set `home` to another place \(MODELKEEP_HOME",
     ):
         Registry.open(Settings(home=tmp_path / "file" / "home"))
 

@@ -74,7 +74,9 @@ class Ring:
         if not NAME.fullmatch(name):
             raise BadSettings(f"'{name}' cannot name a key; use letters, digits, '.', '_' and '-', 64 at most")
         if not scopes or not set(scopes) <= set(SCOPES):
-            raise BadSettings(f"a key needs scopes, of {', '.join(SCOPES)}; given: {', '.join(scopes) or 'none'}")
+            raise BadSettings(
+                f"a key needs scopes (--scope), of {', '.join(SCOPES)}; given: {', '.join(scopes) or 'none'}"
+            )
         token = PREFIX + secrets.token_urlsafe(32)
         with self._locked():
             there = self.read()
