@@ -26,8 +26,6 @@ LATER = (0, 408, 429, *MOVED)
 """Statuses that say nothing against the document: it may be sent again, as after 5xx."""
 HEARD = 1000
 """Documents that are not sent again even where the journal could not be told that they were answered."""
-LASTS = 300.0
-"""Seconds that Alertmanager takes a finding to go on for, unless it is told of it again or that it is over."""
 SETTLES = 60.0
 """Seconds that Alertmanager holds on to what is over: by then the rules of Prometheus, which look at a gauge (scraped
 each 10 s, judged each 30 s), have seen it too, and do not tell of it as news.
@@ -70,13 +68,14 @@ class Alerts:
         return self.still(ref, [finding])
 
     def still(self, ref: str, findings: Sequence[Finding]) -> bool:
-        """These go on: what Alertmanager must hear every few minutes (LASTS). The others are told once only."""
-        return self._alert([_alert(ref, finding, LASTS) for finding in findings])
+        """These go on: what Alertmanager must hear every few minutes (its ``resolve_timeout``, 5 unless set). The
+        others are told once only."""
+        return self._alert([_alert(ref, finding) for finding in findings])
 
     def over(self, ref: str, finding: Finding) -> bool:
         """It is found no more: a line, and Alertmanager resolves it after SETTLES."""
         self._line(f"{finding.kind} {ref} {finding.subject}: over")
-        return self._alert([_alert(ref, finding, SETTLES)])
+        return self._alert([_alert(ref, finding) | {"endsAt": _iso(time.time() + SETTLES)}])
 
     def hook(self, number: int, document: Mapping[str, Any]) -> bool | None:
         """Whether the webhook took a document, None where it is to be sent again; one that was answered never is."""
@@ -153,8 +152,10 @@ class _Stay(urllib.request.HTTPRedirectHandler):
         """None, so that the redirect is an HTTPError."""
 
 
-def _alert(ref: str, finding: Finding, lasts: float) -> dict[str, Any]:
-    """An alert of Alertmanager's API v2. Its labels are what it is known by, so they hold nothing that changes."""
+def _alert(ref: str, finding: Finding) -> dict[str, Any]:
+    """An alert of Alertmanager's API v2. Its labels are what it is known by, so they hold nothing that changes. Its end
+    is not said: of two ends that are still to come Alertmanager takes the later, and would be deaf to an earlier one.
+    """
     now = time.time()
     model, _, version = ref.rpartition("@")
     return {
@@ -170,7 +171,6 @@ def _alert(ref: str, finding: Finding, lasts: float) -> dict[str, Any]:
         },
         "annotations": {"summary": f"{finding.kind} of {finding.subject}, {ref}", "description": finding.why},
         "startsAt": _iso(min(finding.since or now, now)),
-        "endsAt": _iso(now + lasts),
     }
 
 
