@@ -103,18 +103,15 @@ class Canary:
         return _Rollout(self, registry, route, number, path, clock, sleep, on_step or (lambda text: None), who).run()
 
 
-def _fitting(rules: Rules, model: Model, ref: str) -> Rules:
-    """With the promise that is of such answers, and not the other. Raises BadSettings where labels, which are needed,
-    could judge nothing.
-    """
-    if are_classes(model):
-        return replace(rules, max_error=None)
-    if rules.needs_labels and rules.max_error is None:
-        raise BadSettings(
-            f"{ref} answers with numbers, of which labels say nothing until an error is promised: give --max-error "
-            "(max_error under [watch]), or need no labels"
-        )
-    return replace(rules, min_accuracy=None)
+MUTE = (
+    "its answers are numbers, of which labels say nothing until an error is promised: give --max-error (max_error "
+    "under [watch]), or need no labels"
+)
+
+
+def _fitting(rules: Rules, model: Model) -> Rules:
+    """With the promise that is of such answers, and not the other."""
+    return replace(rules, max_error=None) if are_classes(model) else replace(rules, min_accuracy=None)
 
 
 class _Rollout:
@@ -141,7 +138,11 @@ class _Rollout:
             canary: (version, registry.get(Ref(self.name, version)).model)
             for canary, version in ((False, self.live), (True, number))
         }
-        self.rules = _fitting(plan.rules(), models[True][1], f"{self.name}@{number}")
+        self.rules = _fitting(plan.rules(), models[True][1])
+        self.mute = self.rules.max_error is None and not are_classes(models[True][1])
+        """Whether labels could judge nothing."""
+        if self.mute and self.rules.needs_labels and route.canary is None:  # one that is there already has to end
+            raise BadSettings(f"{self.name}@{number} cannot be judged by labels: {MUTE}")
         self.judge = Judge(self.rules, steps=len(plan.steps), slow=self.slow is not None)
         self.outcomes = Outcomes(path, self.name, models, self._begin_row(path))
 
@@ -211,11 +212,10 @@ class _Rollout:
         least = self.judge.least()
         done = max(0.0, min(self.judge.progress(), 1.0))
         unlabelled = least == WRONG and not self.judge.harms[least].counts[True]
-        mend = (
-            ", for no label of its answers came; give a step longer than labels take, or need none"
-            if unlabelled
-            else ""
-        )
+        mend = ""
+        if unlabelled:
+            mend = ", for no label of its answers came; give a step longer than labels take, or need none"
+            mend = f", for {MUTE}" if self.mute else mend
         return f"{done:.0%} of the evidence that promotion needs; {self.judge.describe(least)}{mend}"
 
     def _promote(self) -> Decision:

@@ -169,10 +169,14 @@ class TestPromisedError:
 
     def test_labels_that_could_judge_nothing_are_not_waited_for(self, prices: Any, make_world: Any, ways: Any) -> None:
         with pytest.raises(
-            BadSettings, match=r"digits@2 answers with numbers, of which labels say nothing.*--max-error"
+            BadSettings, match=r"digits@2 cannot be judged by labels: its answers are numbers.*--max-error"
         ):
             run(LABELLED, make_world(prices, ways(), ways()))
         assert (prices.writes, prices.entries) == ([], [])
+        prices.kept = replace(prices.kept, canary=2, weight=0.5)
+        left = run(replace(LABELLED, max_seconds=5), make_world(prices, ways(), ways()))
+        assert (left.verdict, prices.kept.canary) == ("inconclusive", None), "who goes on with one ends it"
+        assert "of which labels say nothing until an error is promised" in left.why
         assert run(replace(LABELLED, needs_labels=False), make_world(prices, ways(), ways())).verdict == "promote"
 
     def test_classes_have_no_error(self, registry: Any, make_world: Any, ways: Any) -> None:
