@@ -1,5 +1,5 @@
 """Large questions and answers are read and written on a thread, one after the other: on the event loop everybody else
-would wait meanwhile.
+would wait meanwhile. The largest have a thread of their own, for some take seconds: 64 MB of short texts.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from modelkeep.serve.plane.plane import Plane
 T = TypeVar("T")
 LARGE = 256 * 1024
 """Bytes: as JSON some milliseconds; and from here on, the way to a thread and back (0.1 ms) is little beside them."""
-_thread = ThreadPoolExecutor(1, thread_name_prefix="apart")
+LARGEST = 4 * 1024**2
+_large, _largest = (ThreadPoolExecutor(1, thread_name_prefix=name) for name in ("large", "largest"))
 
 
 async def read(plane: Plane, size: int, work: Callable[[], T]) -> T:
@@ -30,4 +31,6 @@ async def read(plane: Plane, size: int, work: Callable[[], T]) -> T:
 
 async def write(size: int, work: Callable[[], T]) -> T:
     """What ``work`` makes of an answer of about so many bytes."""
-    return work() if size <= LARGE else await asyncio.get_running_loop().run_in_executor(_thread, work)
+    if size <= LARGE:
+        return work()
+    return await asyncio.get_running_loop().run_in_executor(_large if size <= LARGEST else _largest, work)

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from modelkeep.serve.protocol import codec
-from modelkeep.serve.protocol.apart import LARGE
+from modelkeep.serve.protocol.apart import LARGE, LARGEST
 from modelkeep.serve.server import Running
 from modelkeep.settings import Settings
 
@@ -31,11 +31,12 @@ class Gate:
     """Large questions wait for it where they are read."""
 
     def __init__(self) -> None:
+        self.least = LARGE
         self.entered, self.open = threading.Semaphore(0), threading.Event()
 
     def before(self, real: Callable[..., Any]) -> Callable[..., Any]:
         def read(body: bytes, *more: Any) -> Any:
-            if len(body) > LARGE:
+            if len(body) > self.least:
                 self.entered.release()
                 assert self.open.wait(20)
             return real(body, *more)
@@ -82,3 +83,19 @@ def test_kserves_first_protocol_keeps_nobody_waiting(
         finally:
             gate.open.set()
         assert large.result().json() == {"predictions": [[1.0]]}
+
+
+def test_who_sends_a_picture_does_not_wait_for_the_largest(
+    fakes: SimpleNamespace, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate.least = LARGEST
+    monkeypatch.setattr(codec, "decode", gate.before(codec.decode))
+    with Running({"m": fakes.Fake()}) as url, ThreadPoolExecutor(1) as client:
+        try:
+            largest = client.submit(httpx.post, url + INFER, content=question(LARGEST + 1), timeout=30)
+            assert gate.entered.acquire(timeout=20)
+            assert httpx.post(url + INFER, content=question(SIZE), timeout=20).status_code == 200
+            assert not largest.done()
+        finally:
+            gate.open.set()
+        assert largest.result().status_code == 200
