@@ -103,7 +103,7 @@ def number(heads: Headers, name: str, kind: Callable[[str], T], default: Any) ->
     if text is None:
         return default
     try:
-        value: Any = kind(text)
+        value: Any = -1 if "_" in text else kind(text)  # 1_000 is a number in Python, and nowhere else
     except ValueError:
         value = -1
     if not value >= 0:  # NaN is not

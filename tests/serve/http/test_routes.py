@@ -243,6 +243,7 @@ def test_every_error_says_what_to_do(
         ("x-modelkeep-timeout", "nan", "header x-modelkeep-timeout is 'nan'"),
         ("x-modelkeep-timeout", "x" * 3000, "xxx...xxx"),
         ("inference-header-content-length", "-1", "header inference-header-content-length is '-1'"),
+        ("inference-header-content-length", "1_0", "header inference-header-content-length is '1_0'"),
         ("inference-header-content-length", "9999", "Inference-Header-Content-Length is 9999"),
         ("content-encoding", "br", "Content-Encoding 'br' is not known here; send gzip, deflate or none"),
         ("content-encoding", "gzip", "the body is not gzip"),
