@@ -175,6 +175,15 @@ def _floating(inputs: Sequence[TensorSpec]) -> str:
     return "float32" if kinds == {"float32"} else "float64"
 
 
+def _no_width(estimator: Any) -> str:
+    validation = extras.need("sklearn.utils.validation", extra="sklearn")
+    try:
+        validation.check_is_fitted(estimator)
+    except (ValueError, TypeError):  # NotFittedError is a ValueError; TypeError: it cannot be fitted
+        return "was not fitted; fit it, and save it again"
+    return "does not say how many columns it takes, as of texts; convert it with skl2onnx, and add the .onnx file"
+
+
 def _inputs(estimator: Any, data: Dataset | None, source: Path) -> tuple[tuple[TensorSpec, ...], bool]:
     """One matrix, or an input for each named column where the pipeline picks them by name."""
     names = [str(name) for name in getattr(estimator, "feature_names_in_", ())]
@@ -188,7 +197,7 @@ def _inputs(estimator: Any, data: Dataset | None, source: Path) -> tuple[tuple[T
         return tuple(TensorSpec(name, _dtype(rows[name]), (None, 1)) for name in names), True
     width = int(estimator.num_feature() if is_booster(estimator) else getattr(estimator, "n_features_in_", 0))
     if not width:
-        raise BadModel(f"{source} holds a {type(estimator).__name__} that was not fitted; fit it, and save it again")
+        raise BadModel(f"{source} holds a {type(estimator).__name__} that {_no_width(estimator)}")
     if data is None:
         return (TensorSpec("X", "float64", (None, width)),), False
     if len(data.inputs) > 1:

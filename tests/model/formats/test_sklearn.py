@@ -233,6 +233,13 @@ class TestBoosters:
             np.testing.assert_allclose(engines.load(model).run({"X": X})[first], kind.predict(frame), atol=1e-6)
 
 
+def test_one_of_texts_is_not_told_that_it_was_not_fitted(tmp_path: Path) -> None:
+    texts = pytest.importorskip("sklearn.feature_extraction.text")
+    pipeline = make_pipeline(texts.TfidfVectorizer(), LogisticRegression()).fit(["good", "bad", "good one"], [1, 0, 1])
+    with pytest.raises(BadModel, match=r"a Pipeline that does not say how many columns .*add the \.onnx file"):
+        formats.adopt(saved(pipeline, tmp_path), tmp_path / "model")
+
+
 def test_an_unfitted_estimator_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadModel, match="holds a Ridge that was not fitted; fit it, and save it again"):
         formats.adopt(saved(Ridge(), tmp_path), tmp_path / "into")
