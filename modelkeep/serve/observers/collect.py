@@ -41,7 +41,7 @@ REQUEST_BYTES = 1 * 1024**2
 HURRY_BYTES = 1 * 1024**2
 RATE = 500.0
 """Requests a second of each version and track that are looked at, where more come: enough for every verdict."""
-TICK = 2.0
+TICK = 0.5
 SHARE, SAVED = 0.01, 5.0
 """Of one core, that the thread takes at most on average; and the seconds whose share may be saved up."""
 LEAST = 16
