@@ -1,21 +1,21 @@
 """What does it cost to watch? Requests a second and memory of the service with everything on, against off.
 
     python benchmarks/monitor/cost.py [--model mlp|large|resnet18|bert-small] [--pairs 6] [--seconds 10] [--models 1]
-                                      [--only capture|collect|monitor] [--at-once] [--control] [--json FILE]
+                                      [--only capture|collect|monitor] [--lead 30] [--at-once] [--control] [--json FILE]
 
 A model with reference rows is served by `modelkeep serve`, workers included on the first core: a perceptron 784-128-10,
 one of 20 million parameters, ResNet-18 with pictures of 600 KB, or BERT-small with sequences of 8 to 128 tokens. With
 capture, collector, metrics and watcher as they are by default (of the three, with --only those given), or with capture,
-collector and watcher off. From the last core 32 connections load it without a pause, first for LEAD seconds, for of a
-rush more is kept than of a load that goes on, then for as long as is measured. The two take turns as processes, each
-started anew and alone on its core, and the order changes from pair to pair: two processes of the same program differ by
-some percent for as long as they run. Each pair gives a ratio; median of the pairs and the sign test's interval (95 %).
+collector and watcher off. From the last core 32 connections load it without a pause, before anything is measured for
+--lead seconds: 30, or 0 to see what a rush costs. The two take turns as processes, each started anew and alone on its
+core, and the order changes from pair to pair: two processes of the same program differ by some percent for as long as
+they run. Each pair gives a ratio; median of the pairs and the sign test's interval (95 %).
 
 With --at-once both run at the same time on the same core, with half of the connections each, and the ratio is that of
 the CPU time of an answer: whatever slows the machine slows both, so that a few pairs tell a difference of 1 %. What
 watching takes by the second rather than by the request counts double then. With --control both are off, and the
 ratio shows how far it can be trusted. Memory is what the processes of a server hold, on less off, by model, the median
-of the pairs: under load, as the median of the second half of LEAD, and after it, once what was freed was given back.
+of the pairs: under load, as the median of the second half of the lead, and after it, once what was freed is given back.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import chain, repeat
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -51,8 +52,10 @@ CONNECTIONS, LEAST, MOST_MB = 32, 0.97, 20.0
 HIDDEN = {"mlp": (128,), "large": (4096, 4096)}
 LONGEST = 128
 HOWS = ("on", "off")
-LEAD = 10.0
-"""Seconds of load before each form is measured."""
+LEAD, NEXT = 30.0, 10.0
+"""Seconds of load before the first form is measured, and before the next: of a rush more is kept than of a load that
+goes on, and it takes half a minute until that is written and looked at.
+"""
 QUIET = 20.0
 """Seconds after the load, in which what waits is written and looked at, and what was freed is given back to the system
 (modelkeep.serve.workers.settled.TIDY), before memory is read: until then a server holds tens of MB by chance.
@@ -167,8 +170,8 @@ def run(room: Path, given: argparse.Namespace) -> dict[str, Any]:
         for how in order:
             (at := room / f"{number}-{how}").mkdir()
             with serving(at, home(at, served, given.models), cores[0], switched(how, given)) as (port, pid):
-                for form, requests in served.requests.items():
-                    rate, cost, busy = measured(port, pid, requests, given.seconds)
+                for lead, (form, requests) in zip(leads(given), served.requests.items(), strict=False):
+                    rate, cost, busy = measured(port, pid, requests, lead, given.seconds)
                     found[f"{how} busy MB"].append(busy)
                     found[form][how].append(rate)
                     found[form][f"{how} µs"].append(cost)
@@ -187,10 +190,10 @@ def both(
             (at := room / how).mkdir(parents=True)
             servers.append(stack.enter_context(serving(at, home(at, served, given.models), core, switched(how, given))))
         ports = [port for port, _ in servers]
-        for form, requests in served.requests.items():
+        for lead, (form, requests) in zip(leads(given), served.requests.items(), strict=False):
             with ExitStack() as watching:
                 busy = [watching.enter_context(memory(pid)) for _, pid in servers]
-                together(ports, requests, CONNECTIONS // 2, LEAD)
+                together(ports, requests, CONNECTIONS // 2, lead)
             for how, samples in zip(order, busy, strict=True):
                 found[f"{how} busy MB"].append(later(samples))
             before = [spent(pid) for _, pid in servers]
@@ -203,10 +206,15 @@ def both(
             found[f"{how} MB"].append(held(pid))
 
 
-def measured(port: int, pid: int, requests: list[bytes], seconds: float) -> tuple[float, float, float]:
+def leads(given: argparse.Namespace) -> Iterator[float]:
+    """Seconds of load before each form is measured."""
+    return chain([given.lead], repeat(min(NEXT, given.lead)))
+
+
+def measured(port: int, pid: int, requests: list[bytes], lead: float, seconds: float) -> tuple[float, float, float]:
     """Requests a second of a server under load, CPU microseconds a request, and MB."""
     with memory(pid) as samples:
-        closed(port, requests, CONNECTIONS, LEAD)
+        closed(port, requests, CONNECTIONS, lead)
     before = spent(pid)
     latencies, rate = timed(port, requests, CONNECTIONS, seconds)
     return rate, 1e6 * (spent(pid) - before) / len(latencies), later(samples)
@@ -273,6 +281,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=6)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--models", type=int, default=1)
+    parser.add_argument("--lead", type=float, default=LEAD)
     parser.add_argument("--only", choices=list(PARTS), action="append")
     parser.add_argument("--at-once", action="store_true")
     parser.add_argument("--control", action="store_true")
