@@ -89,7 +89,7 @@ def test_it_sees_nothing_of_what_is_installed_beside_modelkeep(asked: Process, t
     told, _ = asked.call("probe:about", {}, seconds=60)
     assert str(tmp_path) not in told["path"]
     assert "OWN" in told["environ"]
-    assert set(told["environ"]) <= {"OWN", "PATH", "HOME", "TMPDIR", "LANG", "LC_CTYPE"}
+    assert set(told["environ"]) <= {"OWN", "PATH", "HOME", "TMPDIR", "LANG", "LC_CTYPE", "ORT_DISABLE_TELEMETRY"}
 
 
 def test_one_that_dies_is_told_with_its_last_words_and_replaced(asked: Process) -> None:
