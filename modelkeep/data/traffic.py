@@ -29,7 +29,7 @@ WAITING_ROWS, WAITING_BYTES = 10_000, 12 * 1024**2
 """What offer() lets wait for the writer; more is dropped and counted."""
 WAITING_ARRAYS = 8 * 1024**2
 """Where so many bytes wait, rows come without their arrays, as where those would fill the file too soon."""
-GATHER_SECONDS, GATHER_ROWS, GATHER_BYTES = 2.0, 1000, 1024**2
+GATHER_SECONDS, GATHER_ROWS, GATHER_BYTES = 1.0, 1000, 1024**2
 """What the writer waits for, to write many rows at once, and no more of them than that."""
 ROW_OVERHEAD = 200
 SPAN = 512.0
