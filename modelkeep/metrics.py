@@ -7,6 +7,7 @@ labels are made once and kept, as ``labels()`` costs more than the increment its
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -69,19 +70,35 @@ class Total:
         self.seconds += seconds
 
 
-@dataclass
-class TrackSeries:
-    """What requests to one version on one track come to."""
+@dataclass(slots=True)
+class Durations:
+    """A histogram over SECONDS that each request adds to, for one thread: prometheus_client's takes locks for it.
 
-    outcomes: dict[str, Counter]
-    duration: Histogram
+    ``counts`` are how many by the first bound that they do not exceed, the last for those above all.
+    """
+
+    counts: list[int] = field(default_factory=lambda: [0] * (len(SECONDS) + 1))
+    seconds: float = 0.0
+
+    def observe(self, seconds: float) -> None:
+        """Once more."""
+        self.counts[bisect_left(SECONDS, seconds)] += 1
+        self.seconds += seconds
+
+
+@dataclass(slots=True)
+class TrackSeries:
+    """What requests to one version on one track come to. For one thread; any other may read."""
+
+    outcomes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(OUTCOMES, 0))
+    duration: Durations = field(default_factory=Durations)
     answered: Total = field(default_factory=Total)
     failed: Total = field(default_factory=Total)
     last: float = 0.0
 
     def record(self, outcome: str, seconds: float) -> None:
         """A request came to this, now."""
-        self.outcomes[outcome].inc()
+        self.outcomes[outcome] += 1
         self.duration.observe(seconds)
         self.last = time.time()
         (self.answered if outcome == "ok" else self.failed).add(seconds)
@@ -89,9 +106,8 @@ class TrackSeries:
 
 @dataclass
 class VersionSeries:
-    """What the runs of one version come to. Safe to bump from any thread."""
+    """What the runs of one version come to. For one thread; any other may read."""
 
-    queue: Histogram
     compute: Histogram
     batch: Histogram
     invalid: Counter
@@ -100,6 +116,7 @@ class VersionSeries:
     positions: Callable[[str], Counter]
     _class: Callable[[str], Counter]
     _classes: dict[str, Counter] = field(default_factory=dict)
+    queue: Durations = field(default_factory=Durations)
     runs: dict[int, Total] = field(default_factory=dict)
     waited: Total = field(default_factory=Total)
     computed: Total = field(default_factory=Total)
@@ -150,16 +167,23 @@ class Metrics:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         one = ("model", "version")
-        self._requests = self._counter("requests", "Requests by what they came to", *one, "track", "outcome")
+        self._requests = _Read("modelkeep_requests_total", "Requests by what they came to", self._by_outcome)
+        self._duration = self._durations("request", "From the request parsed to its answer ready", self._by_track)
+        self._durations("queue", "A request's wait for a free worker", self._by_version)
+        self.registry.register(self._requests)
         self._rejections = self._counter("rejections", "Requests turned away", "reason")
         self._invalid = self._counter("output_invalid", "Rows of output that hold NaN or infinity", *one)
         self._hits = self._counter("cache_hits", "Requests answered from the cache", *one)
         self._misses = self._counter("cache_misses", "Requests whose answer the cache did not have", *one)
         self._positions = self._counter("positions", "Positions of sequences, and of their padding", *one, "kind")
         self._classes = self._counter("output_class", "Rows by predicted class", *one, "class")
-        self._duration = self._seconds("request", "From the request parsed to its answer ready", *one, "track")
-        self._queue = self._seconds("queue", "A request's wait for a free worker", *one)
-        self._compute = self._seconds("compute", "One run of the model, on a batch", *one)
+        self._compute = Histogram(
+            "modelkeep_compute_duration_seconds",
+            "One run of the model, on a batch",
+            one,
+            buckets=SECONDS,
+            registry=self.registry,
+        )
         self._batch = Histogram("modelkeep_batch_size", "Rows of one run", one, buckets=ROWS, registry=self.registry)
         self._deaths = self._counter("worker_deaths", "Worker processes that ended by themselves or hung", *one, "kind")
         self._info = self._gauge("model_info", "1 for each version in memory", *one, *HOW)
@@ -177,8 +201,7 @@ class Metrics:
         key = (model, str(version), track)
         series = self._tracks.get(key)
         if series is None:
-            outcomes = {o: self._child(self._requests, *key, o) for o in OUTCOMES}
-            series = self._tracks[key] = TrackSeries(outcomes, self._child(self._duration, *key))
+            series = self._tracks[key] = TrackSeries()
         return series
 
     def version(self, model: str, version: int) -> VersionSeries:
@@ -187,7 +210,6 @@ class Metrics:
         series = self._versions.get(key)
         if series is None:
             series = self._versions[key] = VersionSeries(
-                self._child(self._queue, *key),
                 self._child(self._compute, *key),
                 self._child(self._batch, *key),
                 self._child(self._invalid, *key),
@@ -200,7 +222,11 @@ class Metrics:
 
     def tracks(self, model: str, version: int) -> list[TrackSeries]:
         """The series of a version on every track that it has been on."""
-        return [series for key, series in self._tracks.items() if key[:2] == (model, str(version))]
+        return [series for *key, series in self.on_tracks() if key[:2] == [model, str(version)]]
+
+    def on_tracks(self) -> list[tuple[str, str, str, TrackSeries]]:
+        """Model, version and track of all series of requests, and the series. From any thread."""
+        return [(*key, series) for key, series in list(self._tracks.items())]
 
     def rejected(self, reason: str) -> None:
         """One request was turned away; ``reason`` is one of REASONS."""
@@ -288,9 +314,27 @@ class Metrics:
     def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
         return Gauge(f"modelkeep_{name}", text, labels, registry=self.registry)
 
-    def _seconds(self, name: str, text: str, *labels: str) -> Histogram:
-        name = f"modelkeep_{name}_duration_seconds"
-        return Histogram(name, text, labels, buckets=SECONDS, registry=self.registry)
+    def _durations(self, name: str, text: str, read: Callable[[], Iterable[Filled]]) -> Collector:
+        found = _ReadHistogram(f"modelkeep_{name}_duration_seconds", text, SECONDS, read)
+        self.registry.register(found)
+        return found
+
+    def _by_outcome(self) -> Iterator[tuple[dict[str, str], float]]:
+        for model, version, track, series in self.on_tracks():
+            for outcome, count in series.outcomes.items():
+                yield {"model": model, "version": version, "track": track, "outcome": outcome}, float(count)
+
+    def _by_track(self) -> Iterator[Filled]:
+        for model, version, track, series in self.on_tracks():
+            yield _filled({"model": model, "version": version, "track": track}, series.duration)
+
+    def _by_version(self) -> Iterator[Filled]:
+        for (model, version), series in list(self._versions.items()):
+            yield _filled({"model": model, "version": version}, series.queue)
+
+
+def _filled(labels: dict[str, str], durations: Durations) -> Filled:
+    return labels, list(durations.counts), durations.seconds
 
 
 class _ReadHistogram(Collector):

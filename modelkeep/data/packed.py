@@ -20,9 +20,12 @@ TEXT = 48
 
 def size_of(arrays: Arrays | None) -> int:
     """Bytes in memory; of an array of objects, those of its texts too."""
-    if not arrays:
-        return 0
-    return sum(array.nbytes + (_texts(array) if array.dtype.kind == "O" else 0) for array in arrays.values())
+    size = 0
+    for array in arrays.values() if arrays else ():
+        size += array.nbytes
+        if array.dtype.kind == "O":
+            size += _texts(array)
+    return size
 
 
 def _texts(array: Array) -> int:

@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -176,27 +177,21 @@ def share_of(busy: float) -> float:
 
 def counted(metrics: Metrics) -> dict[tuple[str, int], Counts]:
     """What the requests to each version came to since the server's start, shadows left out."""
-    requests: dict[tuple[str, int], int] = {}
-    failed: dict[tuple[str, int], int] = {}
-    slower: dict[tuple[str, int], list[int]] = {}
-    wanted = ["modelkeep_requests_total", "modelkeep_request_duration_seconds"]
-    wanted += [f"modelkeep_request_duration_seconds_{end}" for end in ("bucket", "count")]
-    for family in metrics.registry.restricted_registry(wanted).collect():
-        for name, labels, value, *_ in family.samples:
-            if labels.get("track") not in TRACKS:
-                continue
-            key = labels["model"], int(labels["version"])
-            if name == "modelkeep_requests_total" and labels["outcome"] not in ("bad_input", "cancelled"):
-                requests[key] = requests.get(key, 0) + int(value)
-                failed[key] = failed.get(key, 0) + (int(value) if labels["outcome"] in FAILED else 0)
-            elif name.endswith(("_bucket", "_count")):
-                each = slower.setdefault(key, [0] * len(SECONDS))
-                at = SECONDS.index(float(labels["le"])) if labels.get("le", "+Inf") != "+Inf" else None
-                if name.endswith("_count"):
-                    slower[key] = [one + int(value) for one in each]
-                elif at is not None:
-                    each[at] -= int(value)
-    return {key: Counts(n, failed[key], tuple(slower.get(key, ()))) for key, n in requests.items()}
+    found: dict[tuple[str, int], Counts] = {}
+    for model, version, track, series in metrics.on_tracks():
+        if track not in TRACKS:
+            continue
+        key = model, int(version)
+        before = found.get(key, Counts(0, 0, (0,) * len(SECONDS)))
+        requests = sum(n for outcome, n in series.outcomes.items() if outcome not in ("bad_input", "cancelled"))
+        failed = sum(series.outcomes[outcome] for outcome in FAILED)
+        above = list(accumulate(reversed(series.duration.counts)))[-2::-1]
+        found[key] = Counts(
+            before.requests + requests,
+            before.failed + failed,
+            tuple(a + b for a, b in zip(before.slower, above, strict=True)),
+        )
+    return found
 
 
 def resident(metrics: Metrics) -> float:

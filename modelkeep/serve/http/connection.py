@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import httptools
@@ -44,6 +44,7 @@ class Connection(HttpToolsProtocol):
     direct: Direct | None = None
     cycle: Any
     _where: Where | None = None
+    _heads: Mapping[bytes, bytes] = {}
     _body = b""
     _head = _kept = 0
     _in_head = False
@@ -84,14 +85,14 @@ class Connection(HttpToolsProtocol):
         """See HttpToolsProtocol; what comes after a refusal is not looked at."""
         if self._over or self.transport.is_closing():
             return
-        self._told = False
+        self._told, head = False, self._head
         try:
             self._read(data)
         except httptools.HttpParserError:
             self.send_400_response("")
             return
         # a name or a value that does not end is kept by the parser, which copies it each time that more of it comes
-        self._kept = 0 if self._told else self._kept + len(data)
+        self._kept = 0 if self._told or self._head != head else self._kept + len(data)
         if self._kept > self.settings.max_head_bytes:
             self._too_large()
         if self._where is not None:
@@ -102,8 +103,8 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A request begins: from here its head must be complete in time."""
-        super().on_message_begin()
-        self._head, self._in_head, self._idle_since, self._told = 0, True, None, True
+        self.url, self.headers, self.expect_100_continue = b"", [], False
+        self._head, self._in_head, self._idle_since = 0, True, None
 
     def on_url(self, url: bytes) -> None:
         """A part of the target."""
@@ -112,19 +113,24 @@ class Connection(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One field of the head."""
-        super().on_header(name, value)
+        name = name.lower()
+        if name == b"expect":
+            super().on_header(name, value)
+        else:
+            self.headers.append((name, value))
         self._count(len(name) + len(value) + 4)
 
     def on_headers_complete(self) -> None:
         """The head is whole; the body has bounds of its own (body.py)."""
-        self._in_head, self._idle_since, self._told = False, None, True
+        self._in_head, self._idle_since = False, None
         self._stop_waiting()
         if self.transport.is_closing() or self._offered():
             return
         if self.direct is not None and (self.cycle is None or self.cycle.response_complete):
-            self._where = self.direct.where(self)
+            self._heads = dict(self.headers)
+            self._where = self.direct.where(self, self._heads)
         if self._where is None:
-            super().on_headers_complete()
+            self._scoped()
 
     def on_body(self, body: bytes) -> None:
         """A part of the body; none where the head was refused."""
@@ -141,10 +147,10 @@ class Connection(HttpToolsProtocol):
             return
         where, direct = self._where, self.direct
         if where is not None and direct is not None:
-            if direct.admits(self.headers):
+            if direct.admits(self._heads):
                 body, self._where, self._body = self._body, None, b""
                 self.cycle = cycle = Cycle(self)
-                direct.ask(cycle, where, self.headers, body)
+                direct.ask(cycle, where, self._heads, body)
                 return
             self._by_asgi()
         if self.cycle is not None:
@@ -199,10 +205,18 @@ class Connection(HttpToolsProtocol):
         """Whether this request offers another protocol. CONNECT, which the parser takes for an offer too, does not."""
         return bool(self.parser.should_upgrade()) and self.parser.get_method() != b"CONNECT"
 
+    def _scoped(self) -> None:
+        """The head is whole, and goes to the application: uvicorn makes its scope when a request begins."""
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.expect_100_continue = url, expects
+        self.headers += headers  # the scope has this very list
+        super().on_headers_complete()
+
     def _by_asgi(self) -> None:
         """What has come so far of a request that did not come whole."""
         body, self._where, self._body = self._body, None, b""
-        super().on_headers_complete()
+        self._scoped()
         if body:
             super().on_body(body)
 
@@ -256,7 +270,6 @@ class Connection(HttpToolsProtocol):
 
     def _count(self, size: int) -> None:
         self._head += size
-        self._told = True
         if self._head > self.settings.max_head_bytes:
             self._too_large()
 

@@ -83,31 +83,30 @@ class Direct:
         self._plane, self._gate, self._infer = plane, gate, Infer(plane)
         self._writing: set[asyncio.Task[None]] = set()
 
-    def where(self, protocol: Any) -> Where | None:
+    def where(self, protocol: Any, heads: body.Headers) -> Where | None:
         """Which model and version a request is for, whose head is there; None where it must take the other way."""
         parser = protocol.parser
         if parser.get_method() != b"POST" or parser.get_http_version() != "1.1" or protocol.flow.write_paused:
             return None
-        if any(name in NOT_PLAIN for name, _ in protocol.headers):
+        if not NOT_PLAIN.isdisjoint(heads):
             return None
         url = protocol.url
         return _target(url) if len(url) <= LONGEST_PATH else None
 
-    def admits(self, headers: Headers) -> bool:
+    def admits(self, heads: body.Headers) -> bool:
         """Whether the key is good. Where it is not, door.py says why."""
-        given = next((value.decode("latin-1") for name, value in headers if name == b"authorization"), None)
+        given = heads.get(b"authorization")
         try:
-            self._gate.admit(given, "infer")
+            self._gate.admit(None if given is None else given.decode("latin-1"), "infer")
         except ModelkeepError:
             return False
         return True
 
-    def ask(self, cycle: Cycle, where: Where, headers: Headers, content: bytes) -> None:
+    def ask(self, cycle: Cycle, where: Where, heads: body.Headers, content: bytes) -> None:
         """Answer it, now or once the model has."""
         began = time.monotonic()
         try:
             body.bound(self._plane, len(content))
-            heads = body.headers(headers)
             asked = self._infer.asked(where, heads, content)
             request = self._infer.request(where, heads, asked, began)
 

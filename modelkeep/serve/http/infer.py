@@ -19,10 +19,9 @@ from modelkeep.serve.protocol import apart, codec
 from modelkeep.serve.protocol.classify import classified, weight
 from modelkeep.types import Reply, Request
 
-TIMEOUT = "x-modelkeep-timeout"
+TIMEOUT = b"x-modelkeep-timeout"
 """Header: seconds that the client waits."""
-TRACE = "traceparent"
-JSON_LENGTH = "inference-header-content-length"
+JSON_LENGTH = b"inference-header-content-length"
 BINARY = b"application/octet-stream"
 PATH = re.compile(r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[0-9]{1,9}))?/infer")
 LONGEST_PATH = 512
@@ -54,7 +53,7 @@ class Infer:
         """See ASGI. Every error is one sentence under ``error``; the traceback of a defect goes to the log."""
         status = 200
         try:
-            answer, headers = await self._answer(scope["path_params"], body.headers(scope["headers"]), receive)
+            answer, headers = await self._answer(scope["path_params"], dict(scope["headers"]), receive)
         except Exception as error:  # noqa: BLE001 - a defect of modelkeep, perhaps, and the server must outlive it
             status, answer, headers = failed(error)
         if self.plane.stopping:
@@ -90,8 +89,7 @@ class Infer:
         """
         most = self.plane.settings.request_timeout
         seconds = body.number(heads, TIMEOUT, float, most)
-        if (sticky := heads.get(STICKY)) is not None:
-            asked.parameters[STICKY] = sticky
+        asked.parameters.update(sticky(heads))
         return Request(
             id=asked.id or new_id(),
             model=where["model"],
@@ -100,7 +98,7 @@ class Infer:
             outputs=asked.outputs,
             deadline=began + min(seconds, most, asked.timeout or most),
             version=where.get("version"),
-            trace=heads.get(TRACE, ""),
+            trace=trace(heads),
         )
 
     def answer(self, reply: Reply, asked: codec.Asked) -> tuple[bytes, Headers]:
@@ -110,8 +108,19 @@ class Infer:
         answer, json_length = codec.encode(reply, asked.binary)
         if json_length is None:
             return answer, [(b"content-type", JSON), (b"server-timing", timing(reply))]
-        length = (JSON_LENGTH.encode(), str(json_length).encode())
+        length = (JSON_LENGTH, str(json_length).encode())
         return answer, [(b"content-type", BINARY), (b"server-timing", timing(reply)), length]
+
+
+def sticky(heads: body.Headers) -> dict[str, str]:
+    """What keeps the requests of one client on one track, as a parameter; none where it is not given."""
+    given = heads.get(b"x-modelkeep-sticky")
+    return {} if given is None else {STICKY: given.decode("latin-1")}
+
+
+def trace(heads: body.Headers) -> str:
+    """The client's traceparent, empty where it has none."""
+    return heads.get(b"traceparent", b"").decode("latin-1")
 
 
 def new_id() -> str:

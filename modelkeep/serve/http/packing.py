@@ -23,9 +23,9 @@ def chosen(accepted: str | None) -> str | None:
     return None
 
 
-def wanted(body: bytes, heads: Mapping[str, str]) -> str | None:
+def wanted(body: bytes, heads: Mapping[bytes, bytes]) -> str | None:
     """The encoding that a reply is to have; none where it is not worth it."""
-    return chosen(heads.get("accept-encoding")) if len(body) >= LEAST else None
+    return chosen(heads.get(b"accept-encoding", b"").decode("latin-1")) if len(body) >= LEAST else None
 
 
 async def packed(body: bytes, encoding: str) -> bytes:

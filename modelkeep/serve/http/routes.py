@@ -19,10 +19,9 @@ from modelkeep import __version__, metrics
 from modelkeep.errors import BadInput, ModelkeepError, NotReady, Unsupported, brief
 from modelkeep.serve.http import body, openapi, packing, v1
 from modelkeep.serve.http.convertors import VERSION
-from modelkeep.serve.http.infer import TIMEOUT, TRACE, Infer, new_id
+from modelkeep.serve.http.infer import TIMEOUT, Infer, new_id, sticky, trace
 from modelkeep.serve.http.replies import retry_after, timing, told
 from modelkeep.serve.plane.plane import Plane
-from modelkeep.serve.plane.router import STICKY
 from modelkeep.serve.protocol import apart, codec, describe, statistics
 from modelkeep.serve.sources.repository import READY, Repository
 from modelkeep.types import Request
@@ -98,14 +97,13 @@ class _Handlers:
 
     async def predict(self, http: HttpRequest) -> Response:
         """KServe's first protocol."""
-        began, name, heads = time.monotonic(), http.path_params["model"], body.headers(http.scope["headers"])
+        began, name, heads = time.monotonic(), http.path_params["model"], dict(http.scope["headers"])
         signature = self.plane.find(name).signature
         raw = await body.read(http.receive, heads, self.plane)
         inputs = await apart.read(self.plane, len(raw), lambda: v1.inputs(codec.parse(raw), signature))
         most = self.plane.settings.request_timeout
         deadline = began + min(body.number(heads, TIMEOUT, float, most), most)
-        sticky = {STICKY: heads[STICKY]} if STICKY in heads else {}
-        request = Request(new_id(), name, inputs, sticky, deadline=deadline, trace=heads.get(TRACE, ""))
+        request = Request(new_id(), name, inputs, sticky(heads), deadline=deadline, trace=trace(heads))
         reply = await self.plane.infer(request)
         headers = {
             "server-timing": timing(reply).decode(),
@@ -231,7 +229,7 @@ class _Handlers:
         return await self._object(http, b"{}")
 
     async def _object(self, http: HttpRequest, otherwise: bytes = b"") -> dict[str, Any]:
-        raw = await body.read(http.receive, body.headers(http.scope["headers"]), self.plane) or otherwise
+        raw = await body.read(http.receive, dict(http.scope["headers"]), self.plane) or otherwise
         return await apart.read(self.plane, len(raw), lambda: codec.parse(raw))
 
     # ── answers and errors ───────────────────────────────────────────────────────────────────────────────────────

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from modelkeep import system
-from modelkeep.metrics import Metrics, VersionSeries
+from modelkeep.metrics import Metrics, TrackSeries, VersionSeries
 from modelkeep.serve.plane.batcher import Batcher
 from modelkeep.serve.workers import ragged
 from modelkeep.serve.workers.crew import Crew
@@ -56,7 +56,7 @@ class Loaded:
         self.batched = self.signature.batched
         self._plain = _plain(self.signature)
         self.series = metrics.version(name, number)
-        self._metrics = metrics
+        self._metrics, self._tracks = metrics, dict[str, TrackSeries]()
         metrics.loaded(name, number, format, config)
         self.batcher = Batcher(
             runner,
@@ -79,6 +79,13 @@ class Loaded:
     def ref(self) -> str:
         """``name@number``."""
         return f"{self.name}@{self.number}"
+
+    def on(self, track: str) -> TrackSeries:
+        """The series of its requests on a track."""
+        series = self._tracks.get(track)
+        if series is None:
+            series = self._tracks[track] = self._metrics.track(self.name, self.number, track)
+        return series
 
     def check(self, inputs: Arrays) -> None:
         """``signature.check``, in a third of its time where all is well. Raises BadInput."""

@@ -322,8 +322,8 @@ class Plane:
         kept: int,
         outputs: Arrays | None,
     ) -> None:
-        model, version = request.model, target.number
-        self.metrics.track(model, version, track).record(outcome, seconds)
+        target.on(track).record(outcome, seconds)
+        version = target.number
         if self.sample is not None and outcome in CAPTURED and self.sample.wants(mark_of(request.id)):
             self.sample.offer(_exchange(request, version, track, outcome, seconds, outputs))
         if not kept:

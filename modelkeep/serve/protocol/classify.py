@@ -38,11 +38,12 @@ def classified(reply: Reply, wanted: Mapping[str, int], answered: Loaded | None)
 
 def weight(reply: Reply, wanted: Mapping[str, int]) -> int:
     """About how much there is to write, in bytes; a class takes as long as a hundred."""
-    return sum(CLASS * _count(array, wanted.get(name, 0)) + array.nbytes for name, array in reply.outputs.items())
-
-
-def _count(array: Array, best: int) -> int:
-    return min(array.size, best * len(array)) if best and array.ndim else 0
+    size = 0
+    for name, array in reply.outputs.items():
+        size += array.nbytes
+        if name in wanted and array.ndim:
+            size += CLASS * min(array.size, wanted[name] * len(array))
+    return size
 
 
 def _best(name: str, array: Array, count: int, labels: Sequence[str], batched: bool) -> Array:

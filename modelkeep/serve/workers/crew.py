@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from modelkeep.types import Array, Arrays
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Answer:
     """What one request got: its own rows, and the seconds it waited and its run took."""
 

@@ -43,4 +43,5 @@ class Pace:
             return 0.0
         each = max(rows / requests, 1.0)
         batch = max(int(max_batch // each), 1) * each
-        return (rows // batch) * self.run(round(batch)) / workers
+        runs = rows // batch
+        return runs * self.run(round(batch)) / workers if runs else 0.0
