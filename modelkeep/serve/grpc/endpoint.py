@@ -157,7 +157,7 @@ class Endpoint:
 
         async def guarded(_: object, context: Any) -> Any:
             try:
-                key = self._admit(context, scope_of(name))
+                key = await self._admit(context, scope_of(name))
                 if self._incoming.stopping and name == "ModelInfer":
                     self._metrics.rejected("not_ready")
                     raise NotReady(STOPPING)
@@ -175,7 +175,7 @@ class Endpoint:
 
         async def guarded(_: object, context: Any) -> None:
             try:
-                self._admit(context, scope_of(name))
+                await self._admit(context, scope_of(name))
                 with self._incoming.stream():
                     async for answer in handler(self._each(name, read, context), context):
                         await context.write(answer)
@@ -194,7 +194,7 @@ class Endpoint:
         first = True
         while (message := await self._incoming.next(context)) is not None:
             if not first:
-                self._admit(context, scope_of(name))
+                await self._admit(context, scope_of(name))
             first = False
             parsed = read(message)
             del message  # as with answers: nobody keeps a question for as long as the next does not come
@@ -228,13 +228,15 @@ class Endpoint:
         error.__traceback__ = error.__context__ = error.__cause__ = None
         return refused
 
-    def _admit(self, context: Any, scope: str) -> str:
+    async def _admit(self, context: Any, scope: str) -> str:
         """The name of the caller's key. Raises what Gate.admit does."""
         given = dict(context.invocation_metadata() or ()).get("authorization")
         try:
             return self._keys.admit(given, scope)
         except ModelkeepError as error:
             self._metrics.rejected("rate" if isinstance(error, Overloaded) else "key")
+            if isinstance(error, Overloaded):  # of its message no more has come than gRPC reads ahead
+                await asyncio.sleep(self._plane.refusals.pause(0))
             raise
 
 

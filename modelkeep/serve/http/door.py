@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -42,6 +43,7 @@ class Door:
 
     def __init__(self, inner: ASGIApp, gate: Gate, plane: Plane, mounts: Mapping[str, Mounted] | None = None) -> None:
         self._inner, self._gate, self._metrics, self._infer = inner, gate, plane.metrics, Infer(plane)
+        self._refusals = plane.refusals
         self._mounts = dict(mounts or {})
         self._begin = tuple(self._mounts)
 
@@ -66,6 +68,8 @@ class Door:
                 self._gate.admit(given, scope_of(scope["method"], scope["path"]))
             except ModelkeepError as error:
                 self._metrics.rejected("rate" if isinstance(error, Overloaded) else "key")
+                if isinstance(error, Overloaded):
+                    await asyncio.sleep(self._refusals.pause(_size(scope)))
                 await _refuse(send, error)
                 return
             # past the table of routes, which costs more than all else that HTTP does to a request
@@ -85,6 +89,13 @@ def scope_of(method: str, path: str) -> str:
     if method in ("GET", "HEAD") or (method, path) == ("POST", LOOKING):
         return "read"
     return "infer" if method == "POST" and ASKING.fullmatch(path) else "admin"
+
+
+def _size(scope: Scope) -> int:
+    """Bytes of a request's body; of one that does not say, as of a large one."""
+    heads = dict(scope["headers"])
+    told = heads.get(b"content-length", b"0" if scope["method"] == "GET" else b"")
+    return int(told) if told.isdigit() else sys.maxsize
 
 
 async def _refuse(send: Send, error: ModelkeepError) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from modelkeep.serve.workers.crew import Answer, Pending
     from modelkeep.types import Request
 
-Answered = Callable[["Reply | ModelkeepError"], None]
+Answered = Callable[["Reply | ModelkeepError"], object]
 
 
 class Asking:
@@ -66,7 +66,7 @@ class Asking:
             plane.admit(request, target, size)
         except ModelkeepError as error:
             # where it was raised nobody has to know, and those frames know who waits for it: a cycle
-            self._end(outcome_of(error), error.with_traceback(None))
+            self._refuse(error.with_traceback(None))
             return
         self.size = size
         try:
@@ -102,6 +102,15 @@ class Asking:
         if self.question is not None:
             self.plane.cache.put(self.question, outputs)
         self._end("ok", Reply(request.id, request.model, self.target.number, outputs, timings))
+
+    def _refuse(self, error: ModelkeepError) -> None:
+        answered, request = self.answered, self.request
+        if isinstance(error, Overloaded) and answered is not None:
+            pause = self.plane.refusals.pause(size_of(request.inputs), request.deadline)
+            if pause > 0:
+                loop = asyncio.get_running_loop()
+                self.answered = lambda got: loop.call_later(pause, answered, got)
+        self._end(outcome_of(error), error)
 
     def _end(self, outcome: str, got: Reply | ModelkeepError) -> None:
         answered, self.answered = self.answered, None

@@ -18,6 +18,7 @@ from modelkeep.serve.plane.asking import Answered, Asking, outcome_of
 from modelkeep.serve.plane.cache import Cache, question
 from modelkeep.serve.plane.limits import Limits
 from modelkeep.serve.plane.loaded import Loaded
+from modelkeep.serve.plane.refusals import Refusals
 from modelkeep.serve.plane.router import STICKY, Router
 from modelkeep.settings import Settings
 from modelkeep.types import Reply, Request
@@ -97,6 +98,7 @@ class Plane:
         self.settings, self.traffic = settings, traffic
         self.metrics = metrics or Metrics()
         self.limits = Limits(settings.max_queue_requests, settings.max_queue_bytes, self.metrics.rejected)
+        self.refusals = Refusals()
         self.cache = Cache(settings.cache_bytes)
         self.collector: Gathers | None = None
         self.sample: Samples | None = None

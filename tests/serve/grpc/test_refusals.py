@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from modelkeep.serve.protocol.keys import Ring
 from modelkeep.settings import Settings
-from tests.serve.grpc.client import MADE, WAIT, Client, Serve, grpc, question
+from tests.serve.grpc.client import MADE, WAIT, Client, Connect, Serve, grpc, question
 
 
 def wrong(**changes: Any) -> Any:
@@ -156,3 +159,19 @@ def test_a_load_with_parameters_that_are_not_there_is_refused(client: Client) ->
     message.parameters["colour"].string_param = "red"
     code, said = client.refused(message, "RepositoryModelLoad")
     assert (code, said) == ("INVALID_ARGUMENT", "'colour' is no parameter of load; there is: config")
+
+
+def test_who_asks_above_its_rate_again_and_again_is_told_in_turn(
+    connect: Connect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ring = Ring(tmp_path / "keys.json")
+    key = [("authorization", f"Bearer {ring.add('slow', ['infer'], rate=1)}")]
+    channel, running = connect(ring=ring)
+    monkeypatch.setattr(running.plane.refusals, "pause", lambda size: 0.3)
+    client = Client(channel)
+    client.ask(question(), metadata=key)
+    began = time.monotonic()
+    status, said = client.refused(question(), metadata=key)
+    assert time.monotonic() - began >= 0.3
+    assert status == "RESOURCE_EXHAUSTED"
+    assert "may send 1 requests a second" in said

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 import ssl
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -117,6 +119,22 @@ def test_above_its_rate_a_key_gets_429(ring: Ring, server: Running) -> None:
     assert (first.status_code, second.status_code) == (200, 429)
     assert int(second.headers["retry-after"]) >= 1
     assert server.plane.metrics.value("modelkeep_rejections_total", reason="rate") == 1
+
+
+def test_who_asks_above_its_rate_again_and_again_is_told_in_turn(
+    ring: Ring, server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = ring.add("slow", ["infer"], rate=1)
+    server.service.keys._looked = -keys.LOOK_AGAIN
+    sizes: list[int] = []
+    monkeypatch.setattr(server.plane.refusals, "pause", lambda size: sizes.append(size) or 0.3)
+    with httpx.Client(base_url=server.url, headers={"authorization": f"Bearer {token}"}, timeout=20) as client:
+        assert client.post("/v2/models/m/infer", json=ASK).status_code == 200
+        began = time.monotonic()
+        assert client.post("/v2/models/m/infer", json=ASK).status_code == 429
+        assert time.monotonic() - began >= 0.3
+        assert client.post("/v2/models/m/infer", content=iter([b"{}"])).status_code == 429
+    assert sizes == [len(httpx.Request("POST", "http://x", json=ASK).content), sys.maxsize]
 
 
 # ── gRPC ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
