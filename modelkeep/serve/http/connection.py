@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
 from typing import TYPE_CHECKING, Any
 
 import httptools
 import orjson
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from modelkeep.serve.http.direct import Cycle, Direct
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 GONE = "modelkeep.gone"
 """In an ASGI scope: the client has left, which is why its task is cancelled."""
+
+
+BEHIND = 32
+"""Requests that may wait behind another on their connection; those before one more are answered, and it closes."""
 
 
 GOODBYE = 5.0
@@ -34,15 +39,31 @@ def bounded(settings: Settings, rejected: Callable[[str], None], direct: Direct 
     return type("Bounded", (Connection,), fields)
 
 
+class _Flow(FlowControl):
+    """Of a body behind other requests, no more is read than uvicorn keeps of any until its turn has come."""
+
+    def __init__(self, transport: asyncio.Transport, pipeline: Sized) -> None:
+        super().__init__(transport)
+        self._pipeline = pipeline
+
+    def resume_reading(self) -> None:
+        """Where nothing waits: what is at work has come whole."""
+        if not self._pipeline:
+            super().resume_reading()
+
+
 class Connection(HttpToolsProtocol):
     """A client that sends its head slowly, a head that is too large, a client that does not read its answer, and
     one connection too many are each cut off; all but the last two are told why (RFC 9110, 15.5.9 and RFC 6585, 5).
+
+    ``cycle`` is the last request that came, ``_working`` the one at work where others wait behind it.
     """
 
     settings = Settings()
     rejected: Callable[[str], None]
     direct: Direct | None = None
     cycle: Any
+    _working: Any = None
     _where: Where | None = None
     _heads: Mapping[bytes, bytes] = {}
     _body = b""
@@ -57,6 +78,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A new client, which must say something in time."""
         super().connection_made(transport)
+        self.flow = _Flow(transport, self.pipeline)
         if len(self.connections) > self.settings.max_connections:
             most = self.settings.max_connections
             self._refuse(503, f"{most} connections are open, the most this server takes (max_connections)")
@@ -71,6 +93,9 @@ class Connection(HttpToolsProtocol):
         self._stop_waiting()
         if self.timeout_keep_alive_task is not None:
             self.timeout_keep_alive_task.cancel()
+        if self.pipeline:
+            self.pipeline.clear()
+            self.cycle = self._working
         if isinstance(self.cycle, Cycle):
             self.cycle.leave()
         elif self._task is not None and not self._task.done() and not self.cycle.response_complete:
@@ -79,7 +104,7 @@ class Connection(HttpToolsProtocol):
             self._task.cancel()
         self.resume_writing()
         super().connection_lost(exc)
-        self.cycle = None
+        self.cycle = self._working = None
 
     def data_received(self, data: bytes) -> None:
         """See HttpToolsProtocol; what comes after a refusal is not looked at."""
@@ -137,7 +162,7 @@ class Connection(HttpToolsProtocol):
         self._told = True
         if self._where is not None:
             self._body = self._body + body if self._body else body
-        elif self.cycle is not None:
+        elif self.cycle is not None and not self._over:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -153,7 +178,7 @@ class Connection(HttpToolsProtocol):
                 direct.ask(cycle, where, self._heads, body)
                 return
             self._by_asgi()
-        if self.cycle is not None:
+        if self.cycle is not None and not self._over:
             super().on_message_complete()
 
     def on_response_complete(self) -> None:
@@ -162,7 +187,8 @@ class Connection(HttpToolsProtocol):
             super().on_response_complete()
             return
         self.server_state.total_requests += 1
-        self.flow.resume_reading()
+        if self.flow.read_paused:
+            self.flow.resume_reading()
         self._idle_since = self.loop.time()
         if self.timeout_keep_alive_task is None:
             self._look_again(self.timeout_keep_alive)
@@ -207,11 +233,20 @@ class Connection(HttpToolsProtocol):
 
     def _scoped(self) -> None:
         """The head is whole, and goes to the application: uvicorn makes its scope when a request begins."""
-        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        if len(self.pipeline) >= BEHIND:
+            self._over, self.cycle.keep_alive = True, False
+        if self._over:
+            return
+        url, headers, expects, before = self.url, self.headers, self.expect_100_continue, self.cycle
         super().on_message_begin()
         self.url, self.expect_100_continue = url, expects
         self.headers += headers  # the scope has this very list
         super().on_headers_complete()
+        self.headers = []  # trailers are no part of the head (RFC 9110, 6.5.1)
+        if self.pipeline:
+            if len(self.pipeline) == 1:
+                self._working = before
+            FlowControl.resume_reading(self.flow)  # or a client that leaves would not be noticed
 
     def _by_asgi(self) -> None:
         """What has come so far of a request that did not come whole."""
@@ -221,6 +256,7 @@ class Connection(HttpToolsProtocol):
             super().on_body(body)
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self._working = cycle
         self._task = self.loop.create_task(cycle.run_asgi(app))
         self.tasks.add(self._task)
         self._task.add_done_callback(self.tasks.discard)

@@ -63,7 +63,8 @@ class Door:
             if scope["path"].startswith(self._begin) and (at := self._mount(scope["path"])):
                 await self._mounts[at]({**scope, "root_path": scope.get("root_path", "") + at}, receive, send)
                 return
-            given = next((v.decode("latin-1") for k, v in scope["headers"] if k == b"authorization"), None)
+            heads = reversed(scope["headers"])  # of two keys the last counts, as in direct.py
+            given = next((v.decode("latin-1") for k, v in heads if k == b"authorization"), None)
             try:
                 self._gate.admit(given, scope_of(scope["method"], scope["path"]))
             except ModelkeepError as error:

@@ -15,13 +15,15 @@ import numpy as np
 import pytest
 
 from modelkeep.serve.http import listener
-from modelkeep.serve.http.connection import Connection
+from modelkeep.serve.http.connection import BEHIND, Connection
 from modelkeep.serve.server import Running
 from modelkeep.settings import Settings
 from modelkeep.types import Signature, TensorSpec
 from tests.waiting import until
 
 ALIVE = b"GET /v2/health/live HTTP/1.1\r\nhost: x\r\n\r\n"
+BODY = json.dumps({"inputs": [{"name": "x", "shape": [1, 1], "datatype": "FP32", "data": [1.0]}]}).encode()
+ASKED = b"POST /v2/models/m/infer HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%b" % (len(BODY), BODY)
 WIDE = 4_000_000
 """Floats of one answer: more than all the buffers between a server and a client that does not read."""
 
@@ -312,6 +314,46 @@ def test_what_came_before_a_head_that_drips_is_answered(fakes: SimpleNamespace) 
         said = all_of(sock)
     assert said.startswith(b"HTTP/1.1 200 OK")
     assert said.count(b"HTTP/1.1 ") == 1
+
+
+def test_what_waits_behind_a_request_is_bounded(fakes: SimpleNamespace) -> None:
+    """Or one client could fill the memory: each answer let in thousands of requests more."""
+    fake = fakes.Fake(gate=True)
+    running = Running({"m": fake})
+    with running, connect(running) as sock:
+        try:
+            sock.sendall(ASKED + ALIVE * (BEHIND + 2000))
+            assert fake.entered.acquire(timeout=20)
+            assert alive(running)
+        finally:
+            fake.gate.set()
+        said = all_of(sock)
+        assert said.count(b"HTTP/1.1 200 OK") == 1 + BEHIND
+        assert said.count(b"connection: close") == 1
+
+
+def test_of_a_body_behind_other_requests_little_is_read(fakes: SimpleNamespace) -> None:
+    fake = fakes.Fake(gate=True)
+    running = Running({"m": fake}, settings=Settings(request_timeout=20.0))
+    with running, connect(running) as sock:
+        try:
+            head = ASKED.partition(b"content-length")[0] + b"content-length: 50000000\r\n\r\n"
+            sock.sendall(ASKED + ALIVE * 3 + head)
+            assert fake.entered.acquire(timeout=20)
+            sock.settimeout(0.3)
+            sent = 0
+            with contextlib.suppress(TimeoutError):
+                while sent < 50_000_000:
+                    sent += sock.send(b"x" * 100_000)
+        finally:
+            fake.gate.set()
+        assert sent < 20_000_000, "what lies in the buffers between"
+        sock.settimeout(20)
+        said = b""
+        while said.count(b"HTTP/1.1 200 OK") < 4:
+            said += sock.recv(65536)
+        sock.sendall(b"x" * (50_000_000 - sent))
+        assert b"the body is not JSON" in sock.recv(1000)
 
 
 CHUNKED = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1\r\n{\r\n"

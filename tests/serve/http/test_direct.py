@@ -220,6 +220,57 @@ def test_who_leaves_frees_the_place(fakes: SimpleNamespace) -> None:
     assert len(fake.runs) == 1
 
 
+@pytest.mark.parametrize("extra", [(), ("expect: 100-continue",)], ids=["short", "long"])
+def test_who_leaves_with_requests_behind_frees_the_place(
+    fakes: SimpleNamespace, extra: tuple[str, ...], capfd: pytest.CaptureFixture[str]
+) -> None:
+    fake = fakes.Fake(gate=True)
+    running = Running({"m": fake})
+    with running, Talk(running) as first:
+        first.send(request(1.0))
+        assert fake.entered.acquire(timeout=20)
+        for number in range(8):
+            with Talk(running) as talk:
+                talk.send(request(10.0 + number, *extra), request(20.0 + number), request(30.0 + number))
+        labels = {"model": "m", "version": "1", "track": "live", "outcome": "cancelled"}
+        try:
+            until(lambda: running.plane.metrics.value("modelkeep_requests_total", **labels) == 8.0)
+            assert running.plane.limits.requests == 1
+        finally:
+            fake.gate.set()
+        assert first.value() == 1.0
+    assert len(fake.runs) == 1
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_trailer_is_no_header(server: Running) -> None:
+    """Whether it comes with the head or after it."""
+    head, _, body = request(1.0).partition(b"\r\n\r\n")
+    head = head.replace(b"content-length: %d" % len(body), b"transfer-encoding: chunked") + b"\r\n\r\n"
+    rest = b"%x\r\n%b\r\n0\r\ncontent-encoding: gzip\r\n\r\n" % (len(body), body)
+    with Talk(server) as talk:
+        talk.send(head, rest)
+        assert talk.value() == 2.0
+
+
+@pytest.mark.parametrize(("last", "status"), [("good", 200), ("bad", 401)])
+def test_of_two_keys_the_last_counts_on_both_ways(
+    fakes: SimpleNamespace, tmp_path: Any, last: str, status: int
+) -> None:
+    ring = Ring(tmp_path / "keys.json")
+    given = {"good": f"authorization: Bearer {ring.add('me', ['infer'])}", "bad": "authorization: Bearer mk_wrong"}
+    first = "bad" if last == "good" else "good"
+    whole = request(1.0, given[first], given[last])
+    running = Running({"m": fakes.Fake()}, settings=Settings(keys=str(ring.path)))
+    with running:
+        for parts in ((whole,), (whole[:-5], whole[-5:])):
+            with Talk(running) as talk:
+                for part in parts:
+                    talk.send(part)
+                    time.sleep(0.05)
+                assert talk.answer()[0] == status
+
+
 def test_a_key_is_asked_for(fakes: SimpleNamespace, tmp_path: Any, taken: list[bool]) -> None:
     ring = Ring(tmp_path / "keys.json")
     key, looking = ring.add("me", ["infer"]), ring.add("other", ["read"])
