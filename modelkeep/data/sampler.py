@@ -11,7 +11,7 @@ from random import random
 from modelkeep import system
 
 ALL = 2**32
-BURST, REGAINED = 10.0, 0.1
+BURST, REGAINED = 4.0, 0.1
 """Seconds' worth of requests that a rush may bring before it is known how many there are, once; and how much of a
 second's worth each second gives back of that.
 """
