@@ -183,9 +183,10 @@ def counted(metrics: Metrics) -> dict[tuple[str, int], Counts]:
             continue
         key = model, int(version)
         before = found.get(key, Counts(0, 0, (0,) * len(SECONDS)))
-        requests = sum(n for outcome, n in series.outcomes.items() if outcome not in ("bad_input", "cancelled"))
-        failed = sum(series.outcomes[outcome] for outcome in FAILED)
-        above = list(accumulate(reversed(series.duration.counts)))[-2::-1]
+        outcomes, durations = series.outcomes.copy(), series.duration.counts.copy()  # which another thread adds to
+        requests = sum(n for outcome, n in outcomes.items() if outcome not in ("bad_input", "cancelled"))
+        failed = sum(outcomes[outcome] for outcome in FAILED)
+        above = list(accumulate(reversed(durations)))[-2::-1]
         found[key] = Counts(
             before.requests + requests,
             before.failed + failed,

@@ -50,7 +50,24 @@ def make(tmp_path: Path) -> Callable[..., Watcher]:
     return one
 
 
+class Moving(dict[str, int]):
+    """Counts that another thread adds a failure to while they are read."""
+
+    def items(self) -> Any:
+        found = list(super().items())
+        self["error"] += 1
+        return found
+
+
 class TestCounting:
+    def test_what_comes_while_it_counts_is_in_all_or_in_none(self) -> None:
+        metrics = Metrics()
+        serve(metrics, 5)
+        series = metrics.track("digits", 1, "live")
+        series.outcomes = Moving(series.outcomes)
+        one = counted(metrics)["digits", 1]
+        assert (one.requests, one.failed) == (5, 0)
+
     def test_requests_failures_and_slow_ones_by_version(self) -> None:
         metrics = Metrics()
         serve(metrics, 5, seconds=0.003)
