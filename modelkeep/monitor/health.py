@@ -117,7 +117,10 @@ class Health:
         since, shares = check.since()
         share = float(shares.mean())
         what = "of the requests failed" if subject == "errors" else f"of the answers took longer than {self.p99:g} s"
-        why = f"{share:.1%} {what} over {len(shares)} {self._span} with traffic, where {100 * check.most:.3g}% may"
+        why = (
+            f"{share:.1%} {what}, on average over {len(shares)} {self._span} with traffic, where "
+            f"{100 * check.most:.3g}% may"
+        )
         evidence: dict[str, Any] = {
             "share": share,
             "most": check.most,

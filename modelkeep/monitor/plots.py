@@ -29,8 +29,9 @@ class Line:
 
 
 def percent(value: float) -> str:
-    """0.125 → 12.5%."""
-    return f"{100 * value:.3g}%"
+    """0.125 → 12.5%; what is next to nothing, 0%."""
+    share = 100 * value
+    return f"{share:.3g}%" if 1e-4 <= abs(share) < 999.5 else f"{round(share):,}%"
 
 
 def clock(at: float) -> str:

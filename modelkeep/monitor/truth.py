@@ -14,7 +14,7 @@ from modelkeep.monitor.estimated import Calibrated, Calibration
 from modelkeep.monitor.labelled import Labelled, Slices, answer
 from modelkeep.monitor.place import Place
 from modelkeep.monitor.quality import are_classes
-from modelkeep.quantities import counted
+from modelkeep.quantities import counted, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -155,7 +155,7 @@ class Truth:
         if others:
             lines.append(", ".join(f"{name.replace('_', ' ')} {one.describe()}" for name, one in others.items()))
         if self.lag.median is not None:
-            lines.append(f"labels come {self.lag.median:,.0f} s after the answer (median of {self.lag.n:,})")
+            lines.append(f"labels come {seconds(self.lag.median)} after the answer (median of {self.lag.n:,})")
         return lines + (self.slices.describe() if self.slices else [])
 
 

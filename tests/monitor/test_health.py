@@ -43,7 +43,7 @@ def test_failures_are_found() -> None:
         assert (found.kind, found.subject) == ("health", "errors")
         assert found.since is not None
         assert 55 <= found.since <= 66
-        assert "of the requests failed over" in found.why
+        assert "of the requests failed, on average over" in found.why
         assert found.evidence["share"] > 0.1
 
 

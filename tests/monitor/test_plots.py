@@ -111,3 +111,4 @@ def test_an_axis_that_need_not_begin_at_zero_is_round(values: list[float], ticks
 
 def test_percent() -> None:
     assert [percent(0.125), percent(1.0), percent(0.00042)] == ["12.5%", "100%", "0.042%"]
+    assert [percent(3e-16), percent(-3e-16), percent(-123.4)] == ["0%", "0%", "-12,340%"]
