@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelkeep import quantities
+from modelkeep.data.features import MAX_FEATURES
 from modelkeep.model import baseline
 from modelkeep.monitor import series
 from modelkeep.monitor.captured import Captured, calibration
@@ -165,7 +166,7 @@ class Run:
         return bool(since) and (calibrated is None or calibrated.since(since[0]) < TELLING)
 
     def _notes(self) -> list[str]:
-        notes = []
+        notes = self._unwatched()
         if not self.drifts:
             notes.append("drift is not judged: the version keeps no reference rows; add it with --data")
         if strange := self.profiled.run.strange or self.captured.unreadable:
@@ -195,6 +196,23 @@ class Run:
                 "counted for nothing"
             )
         return notes
+
+    def _unwatched(self) -> list[str]:
+        """Of tensors that are beyond the features that are looked at."""
+        known, signature = self.judged.known, self.judged.model.signature
+        found = []
+        for name, what, specs in (("inputs", "input", signature.inputs), ("answers", "output", signature.outputs)):
+            subject = None if known is None else known.subject(name)
+            if subject is None:
+                continue
+            seen = {tensor.name for tensor in subject.columns.tensors}
+            missed = [spec.name for spec in specs if spec.name not in seen]
+            if missed:
+                found.append(
+                    f"drift is not judged of {counted(len(missed), what)}, such as '{missed[0]}': {MAX_FEATURES} "
+                    f"features of the {name} are looked at, those that come first"
+                )
+        return found
 
     def _lines(self, doubtful: bool) -> list[str]:
         truth, estimated = self.truth, self.captured.estimated

@@ -16,7 +16,7 @@ from modelkeep.data.dataset import Dataset
 from modelkeep.model import baseline
 from modelkeep.monitor import captured
 from modelkeep.monitor.look import check
-from modelkeep.types import Model, Version
+from modelkeep.types import Model, TensorSpec, Version
 from tests.monitor.look.found import Send, kinds
 
 
@@ -134,6 +134,22 @@ def test_without_reference_rows_drift_is_not_judged_and_that_is_said(
     assert checked.findings == ()
     assert checked.notes == ("drift is not judged: the version keeps no reference rows; add it with --data",)
     assert "drift is not judged" in checked.describe()
+
+
+def test_inputs_beyond_the_features_that_are_looked_at_are_said(
+    version: Version, model: Model, home: Path, send: Send, held_out: Callable[[int], Any]
+) -> None:
+    send(held_out(32)[0])
+    more = tuple(TensorSpec(name, "float32", (None, 1)) for name in ("age", "height"))
+    wide = replace(model, signature=replace(model.signature, inputs=(*model.signature.inputs, *more)))
+    known = baseline.build(model)
+    assert known is not None
+    baseline.write(known, home / "baselines" / "wide.npz")
+    checked = check(replace(version, digest="wide"), wide, home)
+    assert checked.notes == (
+        "drift is not judged of 2 inputs, such as 'age': 64 features of the inputs are looked at, those that come "
+        "first",
+    )
 
 
 def test_too_few_reference_rows_are_none(
