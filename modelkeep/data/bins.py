@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from modelkeep.data.features import Edges
     from modelkeep.types import Array
@@ -21,8 +21,12 @@ MAX_CATEGORIES = 12
 ROUNDING = 4
 """Values of a feature that lie within so many millionths of its size are one: the norms of embeddings of length 1
 differ by what their engine rounds, and another engine, number of threads or batch rounds otherwise."""
-WHOLE = 2**23
-"""From here on float32 has no digits behind the point."""
+WHOLE, EXACT_WHOLE = 2**23, 2**52
+"""From here on float32, and float64, has no digits behind the point."""
+OTHER = "any other"
+"""The label of what is none of the kinds that a feature's numbers stand for."""
+LABEL = 24
+"""Characters of a kind's label."""
 REFERENCE_RISK = 0.01
 """The chance, borne once, that the reference rows are so untypical of their world that the guarantee fails."""
 
@@ -45,11 +49,17 @@ class Bins:
             row[: len(one)] = one
         self._unused = np.array([len(one) for one in self.cuts], dtype=np.intp)
         self.shares = np.zeros((self.features, self.count)) if shares is None else shares
+        self.kinds: Mapping[int, Sequence[str]] = {}
+        """What a feature's numbers 0, 1, … stand for, by its place, where they do."""
 
     @classmethod
-    def of(cls, reference: Array, fixed: Sequence[Edges]) -> Bins:
-        """The bins of a reference matrix [rows, features], with their shares; ``fixed`` edges are taken as they are."""
-        cuts = [list(given) if given is not None else cut(reference[:, at]) for at, given in enumerate(fixed)]
+    def of(cls, reference: Array, fixed: Sequence[Edges], exact: Sequence[bool] = ()) -> Bins:
+        """The bins of a reference matrix [rows, features], with their shares; ``fixed`` edges are taken as they are,
+        and ``exact`` says of which features no value was ever a float32."""
+        cuts = [
+            list(given) if given is not None else cut(reference[:, at], bool(exact) and exact[at])
+            for at, given in enumerate(fixed)
+        ]
         found = cls(cuts, len(reference))
         found.shares = found.tally(found.place(reference), np.full(found.n, 1 / max(found.n, 1)))
         return found
@@ -104,8 +114,8 @@ class Bins:
             found[:, at] = known[bins]
         return found
 
-    def label(self, feature: int, place: int) -> str:
-        """What a bin holds, for a person."""
+    def label(self, feature: int, place: int, kinds: Sequence[str] = ()) -> str:
+        """What a bin holds, for a person; ``kinds`` are what its numbers stand for, if not those that are known."""
         cuts = self.cuts[feature]
         if place == self.count - 1:
             return "NaN"
@@ -113,12 +123,19 @@ class Bins:
             return "any"
         scale = max(abs(edge) for edge in cuts)
         near = (cuts[max(place - 1, 0)], cuts[min(place, len(cuts) - 1)])
-        if (only := _only(*near)) is not None:
-            return f"{only}"
+        only = _only(*near)
+        if (named := kinds or self.kinds.get(feature, ())) and (place == 0 or only == -1):
+            return OTHER
+        if only is not None:
+            return _short(named[only]) if 0 <= only < len(named) else f"{only}"
         low, high = (f"{0.0 if abs(edge) < 1e-5 * scale or scale <= 1e-6 else edge:.4g}" for edge in near)
         if place == 0:
             return f"< {high}"
         return f"≥ {low}" if place >= len(cuts) else f"{low} to {high}" if low != high else low
+
+
+def _short(text: str) -> str:
+    return f"{text[: LABEL - 1]}…" if len(text) > LABEL else text or "''"
 
 
 def _only(low: float, high: float) -> int | None:
@@ -129,19 +146,22 @@ def _only(low: float, high: float) -> int | None:
     return number if ends and low < high and number <= high + slack < number + 1 else None
 
 
-def _codes(values: Array) -> bool:
+def _codes(values: Array, exact: bool) -> bool:
     """Whether they are whole numbers, as of shops, which no rounding makes one of another; from WHOLE on all are."""
-    return bool(np.abs(values).max() < WHOLE and (values == np.rint(values)).all())
+    most = EXACT_WHOLE if exact else WHOLE
+    return bool(np.abs(values).max() < most and (values == np.rint(values)).all())
 
 
-def cut(column: Array) -> list[float]:
-    """The rising edges between the bins of one feature."""
+def cut(column: Array, exact: bool = False) -> list[float]:
+    """The rising edges between the bins of one feature; ``exact``: no value of it was ever a float32."""
     known = column[np.isfinite(column)]
     if not known.size:
         return []
     values = np.unique(known)
-    small = 1e-6 * (float(np.abs(values).max()) or 1.0)
-    if values[-1] - values[0] <= ROUNDING * small and not _codes(values):
+    small, codes = 1e-6 * (float(np.abs(values).max()) or 1.0), _codes(values, exact)
+    if codes:
+        small = min(small, 0.5)
+    elif values[-1] - values[0] <= ROUNDING * small:
         return [float(values[0]) - ROUNDING * small, float(values[-1]) + ROUNDING * small]
     if len(values) <= MAX_CATEGORIES:
         between = ((values[1:] + values[:-1]) / 2).tolist()

@@ -214,6 +214,8 @@ class Tensor:
         self.name, self.kind, self.reader, self.mask, self.apart = spec.name, kind, reader, mask, apart or reader
         self.batched = spec.shape[:1] == (None,)
         self.width = _size(_row(spec))
+        self.exact = kind == "values" and not spec.dtype.startswith(("float16", "float32", "bfloat"))
+        """Whether no value of its columns was ever a float32, which tells no large whole number from the next."""
 
     @classmethod
     def learned(cls, spec: TensorSpec, reference: Array | None, *, scores: bool, mask: str = "") -> Tensor:
@@ -264,6 +266,18 @@ class Columns:
         self.columns = [column for tensor in self.tensors for column in tensor.reader.columns]
         self.names = [column.name for column in self.columns]
         self.edges = [column.edges for column in self.columns]
+        self.exact = [tensor.exact for tensor in self.tensors for _ in tensor.reader.columns]
+
+    @property
+    def kinds(self) -> dict[int, tuple[str, ...]]:
+        """Of each column whose numbers stand for texts, by its place, which."""
+        found: dict[int, tuple[str, ...]] = {}
+        at = 0
+        for tensor in self.tensors:
+            if isinstance(tensor.reader, Texts):
+                found |= dict.fromkeys(range(at, at + tensor.reader.each), tensor.reader.common)
+            at += len(tensor.reader.columns)
+        return found
 
     @classmethod
     def of(

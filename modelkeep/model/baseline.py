@@ -44,6 +44,9 @@ class Subject:
     columns: Columns
     bins: Bins
 
+    def __post_init__(self) -> None:
+        self.bins.kinds = self.columns.kinds
+
 
 @dataclass(frozen=True, eq=False)
 class Baseline:
@@ -119,7 +122,7 @@ def _answers(model: Model, rows: Dataset, seconds: float) -> Arrays:
 
 def _subject(specs: Sequence[TensorSpec], arrays: Arrays, *, answers: bool, classes: bool = True) -> Subject:
     columns = Columns.of(specs, arrays, answers=answers, classes=classes)
-    return Subject(columns, Bins.of(columns.read_reference(arrays), columns.edges))
+    return Subject(columns, Bins.of(columns.read_reference(arrays), columns.edges, columns.exact))
 
 
 def _numbers(labels: Array | None) -> bool:

@@ -85,15 +85,18 @@ class Drift:
         *,
         tests: int = 0,
         of: str = "captured",
+        classes: Sequence[str] = (),
     ) -> None:
         """``reference`` [rows, features], cut at the ``fixed`` edges where there are such, or the bins it fell into;
-        ``tests`` is how many features share the false alarms, if more than these; ``of`` says which requests come."""
+        ``tests`` is how many features share the false alarms, if more than these; ``of`` says which requests come;
+        ``classes`` are the names of the classes, where they have some."""
         self.subject, self.names, self.tolerance, self.of = subject, tuple(names), tolerance, of
         self.bins = reference if isinstance(reference, Bins) else Bins.of(reference, fixed)
         steps = max(tolerance.false_alarm_every / CHUNK, 1.0)
         self.detector = Detector(len(names), log(max(tests, len(names)) * steps))
         self._every = tolerance.told or tolerance.false_alarm_every
         self._classes = [at for at, name in enumerate(names) if subject == "answers" and name == CLASS]
+        self._named = tuple(classes)
         self.n = 0
         self._seen = np.zeros_like(self.bins.shares)
         self._classes_seen = np.zeros_like(self.bins.shares[self._classes])
@@ -199,11 +202,14 @@ class Drift:
         distance, rarer = float(np.abs(after - before).sum() / 2), self._rarer(feature, after)
         if feature in self._classes and before[rarer] - after[rarer] > distance / 2:
             return (
-                f"{self.bins.label(feature, rarer)} is the answer to {after[rarer]:.1%} of {self._counted(n)}, of "
+                f"{self._label(feature, rarer)} is the answer to {after[rarer]:.1%} of {self._counted(n)}, of "
                 f"the reference rows to {before[rarer]:.1%}, of which it may lose {self.tolerance.lost:.0%}"
             )
         may = self.tolerance.share
         return f"{distance:.0%} of {self._counted(n)} fall elsewhere than the reference rows did, where {may:.0%} may"
+
+    def _label(self, feature: int, place: int) -> str:
+        return self.bins.label(feature, place, self._named if feature in self._classes else ())
 
     def _counted(self, n: int) -> str:
         return f"{counted(n, 'request')} {self.of}"
@@ -231,7 +237,7 @@ class Drift:
         return {
             "feature": self.names[feature],
             "moved": distance,
-            "bins": [self.bins.label(feature, place) for place in used],
+            "bins": [self._label(feature, place) for place in used],
             "before": [float(before[place]) for place in used],
             "after": [float(after[place]) for place in used],
         }

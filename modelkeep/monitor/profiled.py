@@ -117,6 +117,7 @@ def drifts(judged: Judged, of: str = "captured") -> dict[str, Drift]:
             tolerance,
             tests=len(subjects) * len(one.columns.names),
             of=of,
+            classes=judged.model.labels,
         )
         for name, one in subjects.items()
         if one.columns.names

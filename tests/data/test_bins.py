@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from modelkeep.data.bins import MAX_CATEGORIES, REFERENCE_RISK, Bins, cut
+from modelkeep.data.bins import MAX_CATEGORIES, OTHER, REFERENCE_RISK, Bins, cut
+from modelkeep.data.features import Columns
+from modelkeep.model.baseline import Subject
+from modelkeep.types import TensorSpec
 
 
 def one(values: object, fixed: tuple[float, ...] | None = None) -> Bins:
@@ -34,6 +37,17 @@ class TestCut:
         bins = one(np.full(100, 3.0))
         assert len(set(places(bins, [2.9, 3.0, 3.1, np.nan]))) == 4
         assert places(bins, [3.0 + 1e-9]) == places(bins, [3.0])
+
+    @pytest.mark.parametrize("dtype", ["int64", "float64"])
+    def test_codes_of_many_digits_are_categories(self, dtype: str) -> None:
+        """No rounding makes one of another, unlike what was a float32."""
+        codes = np.array([[10_000_001], [10_000_002], [10_000_003]] * 30, dtype=dtype)
+        columns = Columns.of((TensorSpec("code", dtype, (None, 1)),), {"code": codes})
+        bins = Bins.of(columns.read({"code": codes}), columns.edges, columns.exact)
+        assert places(bins, [10_000_000, *codes[:3, 0], 10_000_004]) == [0, 1, 2, 3, 4]
+        assert [bins.label(0, place) for place in (1, 2, 3)] == ["10000001", "10000002", "10000003"]
+        narrow = Columns.of((TensorSpec("code", "float32", (None, 1)),), {"code": codes.astype(np.float32)})
+        assert narrow.exact == [False]
 
     def test_many_values_are_quantiles(self) -> None:
         values = np.random.default_rng(0).normal(size=4000)
@@ -147,6 +161,17 @@ class TestUpper:
         few, many = one([0, 1] * 50), one([0, 1] * 500)
         chosen = np.array([[False, True, False, False, False]])
         assert many.upper(chosen)[0] < few.upper(chosen)[0]
+
+
+def test_kinds_are_told_by_their_names() -> None:
+    texts = np.array([["red"], ["green"], ["red"], [""], ["a colour that few people know of"]], dtype=object)
+    columns = Columns.of((TensorSpec("colour", "str", (None, 1)),), {"colour": texts})
+    bins = Subject(columns, Bins.of(columns.read({"colour": texts}), columns.edges)).bins
+    named = ["red", "green", "''", "a colour that few peopl…"]
+    new = columns.read({"colour": np.array([["blue"], *texts[[0, 1, 3, 4]].tolist()], dtype=object)})
+    assert [bins.label(0, place) for place in bins.place(new)[:, 0]] == [OTHER, *named]
+    classes = one([0, 1, 2] * 20)
+    assert [classes.label(0, at, ("cat", "dog")) for at in range(1, 4)] == ["cat", "dog", "2"]
 
 
 def test_labels_say_what_a_bin_holds() -> None:

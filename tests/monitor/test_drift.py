@@ -167,6 +167,15 @@ class TestAClassThatIsGone:
             assert found.why.startswith("predicted class, the one feature of the answers, moved: 7 is the answer to ")
             assert "of which it may lose 33%" in found.why
 
+    def test_it_is_called_by_its_name_where_it_has_one(self) -> None:
+        names = [f"kind {at}" for at in range(10)]
+        given: Any = ("answers", self.answers(0.0, 10_000, 0), ["predicted class"], [None], Tolerance())
+        drift = Drift(*given, tests=20, classes=names)
+        _, found = look_often(drift, self.answers(1.0, 1000, 20))
+        assert found is not None
+        assert "moved: kind 7 is the answer to " in found.why
+        assert found.evidence["most_moved"][0]["bins"] == names
+
     def test_one_that_lost_less_than_it_may_is_no_drift_however_many_come(self) -> None:
         drift = self.watch_answers(self.answers(0.0, 10_000, 3))
         assert look_often(drift, self.answers(0.3, 30_000, 4)) == (0, None)
