@@ -50,9 +50,12 @@ def _best(name: str, array: Array, count: int, labels: Sequence[str], batched: b
     if array.dtype.kind not in "iuf":
         raise BadInput(f"output '{name}' is {datatype_of(array)}; classification needs scores")
     rows = array.reshape(len(array) if batched else 1, -1)
-    order = np.argsort(-rows.astype(np.float64), axis=1, kind="stable")[:, :count]
+    whole = rows.dtype.kind != "f"
+    # ~ turns the order of whole numbers round; minus does not for UINT8, and floats have not all of them above 2**53
+    order = np.argsort(~rows if whole else -rows, axis=1, kind="stable")[:, :count]
     found = np.empty(order.shape, dtype=object)
     for (row, place), index in np.ndenumerate(order):
         label = f":{labels[int(index)]}" if index < len(labels) else ""
-        found[row, place] = f"{rows[row, index]:f}:{index}{label}"
+        value = f"{rows[row, index]}" if whole else f"{rows[row, index]:f}"
+        found[row, place] = f"{value}:{index}{label}"
     return found if batched else found[0]

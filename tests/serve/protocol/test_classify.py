@@ -31,8 +31,22 @@ def test_the_best_come_first_with_value_index_and_label() -> None:
 
 def test_without_labels_or_with_too_few_the_index_says_it() -> None:
     scores = np.array([[1, 5, 3]])
-    assert classified(reply(y=scores), {"y": 1}, None).outputs["y"].tolist() == [["5.000000:1"]]
-    assert classified(reply(y=scores), {"y": 2}, answered("a")).outputs["y"].tolist() == [["5.000000:1", "3.000000:2"]]
+    assert classified(reply(y=scores), {"y": 1}, None).outputs["y"].tolist() == [["5:1"]]
+    assert classified(reply(y=scores), {"y": 2}, answered("a")).outputs["y"].tolist() == [["5:1", "3:2"]]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scores", "best"),
+    [
+        ("int64", [2**62 + 1, 2**62 + 3, -(2**63)], [f"{2**62 + 3}:1", f"{2**62 + 1}:0", f"{-(2**63)}:2"]),
+        ("uint64", [2**64 - 2, 0, 2**64 - 1], [f"{2**64 - 1}:2", f"{2**64 - 2}:0", "0:1"]),
+        ("uint8", [0, 255, 7], ["255:1", "7:2", "0:0"]),
+        ("float16", [0.5, 2.0, -1.0], ["2.000000:1", "0.500000:0", "-1.000000:2"]),
+    ],
+)
+def test_whole_numbers_stay_what_they_are(dtype: str, scores: list[float], best: list[str]) -> None:
+    """As Triton writes them."""
+    assert classified(reply(y=np.array([scores], dtype)), {"y": 3}, None).outputs["y"].tolist() == [best]
 
 
 def test_more_than_there_are_gives_all_and_equal_scores_keep_their_order() -> None:
