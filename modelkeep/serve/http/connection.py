@@ -11,6 +11,7 @@ import orjson
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from modelkeep.errors import brief
 from modelkeep.serve.http.direct import Cycle, Direct
 from modelkeep.settings import Settings
 
@@ -233,6 +234,10 @@ class Connection(HttpToolsProtocol):
 
     def _scoped(self) -> None:
         """The head is whole, and goes to the application: uvicorn makes its scope when a request begins."""
+        coded = next((value for name, value in self.headers if name == b"transfer-encoding"), b"chunked")
+        if coded.lower() != b"chunked":  # the parser would take off the chunks, and no more
+            self._refuse(501, f"Transfer-Encoding {brief(coded.decode('latin-1'))} is not known here; send chunked")
+            return
         if len(self.pipeline) >= BEHIND:
             self._over, self.cycle.keep_alive = True, False
         if self._over:

@@ -377,3 +377,19 @@ def test_a_word_that_does_not_end_is_not_kept(server: Running, begin: bytes) -> 
     assert sent < 20_000_000, "what lies in the buffers between"
     assert b"HTTP/1.1 431 " in said
     assert b"the head of the request is larger than 2000 bytes (max_head_bytes)" in said
+
+
+@pytest.mark.parametrize("coded", ["gzip, chunked", "gzip\r\ntransfer-encoding: chunked"])
+def test_a_transfer_coding_that_is_not_known_is_refused_not_overlooked(server: Running, coded: str) -> None:
+    with connect(server) as sock:
+        head = f"POST /v2/models/m/infer HTTP/1.1\r\nhost: x\r\ntransfer-encoding: {coded}\r\n\r\n"
+        sock.sendall(head.encode() + b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY))
+        status, why = status_and_error(all_of(sock))
+    assert (status, "is not known here; send chunked" in why) == (501, True)
+
+
+def test_chunked_in_capitals_is_chunked(server: Running) -> None:
+    with connect(server) as sock:
+        head = b"POST /v2/models/m/infer HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntransfer-encoding: Chunked\r\n\r\n"
+        sock.sendall(head + b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY))
+        assert all_of(sock).startswith(b"HTTP/1.1 200 ")
