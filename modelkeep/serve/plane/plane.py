@@ -139,6 +139,7 @@ class Plane:
         """Answer for it no more. What was accepted is still answered. Raises NotFound."""
         self.router(name)
         del self._routers[name]
+        self.metrics.weights(name, Router(name).shares)
         for samplers in self.samplers.values():
             if (sampler := samplers.pop(name, None)) is not None:
                 self._passed += sampler.passed(0)

@@ -107,7 +107,7 @@ class Follower:
         load: Bring = bring,
         poll: float = POLL,
     ) -> None:
-        self.registry, self.names, self.machine, self.poll = registry, list(names), machine, poll
+        self.registry, self.names, self.machine, self.poll = registry, list(dict.fromkeys(names)), machine, poll
         self.configs, self.options, self.load = dict(configs or {}), dict(options or {}), load
         self.models: dict[str, Followed] = {}
         self.changes: dict[str, dict[str, Any]] = {}
@@ -169,7 +169,8 @@ class Follower:
         if name not in self.names:
             if (await asyncio.to_thread(self.registry.route, name)).live is None:
                 raise _none_is_live(name)
-            self.names.append(name)
+            if name not in self.names:  # another may have asked for it meanwhile
+                self.names.append(name)
             self._plane.expect(name)
         await self._settle(name)
         if problem := self._plane.problem(name):

@@ -99,9 +99,35 @@ def test_a_model_is_brought_and_taken_away(client: httpx.Client, world: SimpleNa
     assert len(world.runners) == 2
     assert client.post("/v2/repository/models/second/unload").status_code == 200
     assert ask(client, "second") == 404
+    assert 'modelkeep_route_weight_ratio{model="second",track="live"} 0.0' in client.get("/metrics").text
     assert ask(client, "first") == 200
     assert client.post("/v2/repository/models/second/unload").status_code == 404
     assert client.get("/v2/health/ready").status_code == 200
+
+
+def test_two_who_bring_a_model_at_once_bring_it_once(client: httpx.Client, world: SimpleNamespace) -> None:
+    """Or it stays half there once it is taken away, and the registry is followed no more for any model."""
+    both, route = threading.Barrier(2), world.registry.route
+
+    def together(name: str) -> Route:
+        both.wait(20)
+        return route(name)  # type: ignore[no-any-return]
+
+    found: list[int] = []
+    asking = [
+        threading.Thread(target=lambda: found.append(client.post("/v2/repository/models/second/load").status_code))
+        for _ in range(2)
+    ]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(world.registry, "route", together)
+        for one in asking:
+            one.start()
+        for one in asking:
+            one.join(20)
+    assert found == [200, 200]
+    assert client.post("/v2/repository/models/second/unload").status_code == 200
+    assert client.post("/v2/repository/models/second/load").status_code == 200
+    assert ask(client, "second") == 200
 
 
 def test_what_a_model_had_accepted_before_it_left_is_answered(client: httpx.Client, world: SimpleNamespace) -> None:
