@@ -88,8 +88,8 @@ class Infer:
         most. Raises BadInput.
         """
         most = self.plane.settings.request_timeout
-        seconds = body.number(heads, TIMEOUT, float, most)
-        asked.parameters.update(sticky(heads))
+        seconds = body.number(heads, TIMEOUT, float, most) if TIMEOUT in heads else most
+        asked.parameters |= sticky(heads)
         return Request(
             id=asked.id or new_id(),
             model=where["model"],

@@ -218,7 +218,12 @@ def tensor(**changes: Any) -> dict[str, Any]:
         (tensor(datatype="BYTES"), "the data of input 'a' is not BYTES"),
         (tensor(parameters=3), "parameters of input 'a' is 3; give an object"),
         (tensor(parameters={"shared_memory_region": "x"}), "'a' asks for shared_memory_region, an extension"),
-        (tensor(parameters={"binary_data_size": 8}), "input 'a' has binary_data_size 8 and 0 bytes of the body"),
+        (
+            tensor(data=None, parameters={"binary_data_size": 8}),
+            "input 'a' has binary_data_size 8 and 0 bytes of the body",
+        ),
+        (tensor(data=None, parameters={"binary_data_size": -8}), "input 'a' has binary_data_size -8; give a whole"),
+        (tensor(data=None, parameters={"binary_data_size": "8"}), "input 'a' has binary_data_size '8'; give a whole"),
         (tensor(parameters={"binary_data_size": 0}), "input 'a' has data, and binary_data_size is given too; send one"),
         ({"inputs": tensor()["inputs"] * 2}, "input 'a' is given twice"),
         (None, "the body is a JSON null; send an object"),
@@ -331,3 +336,31 @@ def test_junk_is_refused_with_a_sentence(junk: Any, parts: dict[str, Any], lengt
     for head in (junk, parts, {"inputs": [full]}, {"inputs": [full], **parts}):
         with contextlib.suppress(BadInput):  # and nothing else
             assert codec.decode(json.dumps(head).encode(), length).inputs
+
+
+def test_a_head_that_is_remembered_is_nobodys_to_change() -> None:
+    """Two requests have the same head: what becomes of one says nothing of the other."""
+    head = {
+        "inputs": [
+            {"name": "a", "datatype": "FP32", "shape": [1], "parameters": {"binary_data_size": 4}},
+            {"name": "b", "datatype": "FP32", "shape": [2], "data": [3, 4]},
+            {"name": "c", "datatype": "BYTES", "shape": [1], "data": ["x"]},
+        ],
+        "parameters": {"k": 1},
+    }
+    text = json.dumps(head).encode()
+    first, second = (codec.decode(text + np.float32(value).tobytes(), len(text)) for value in (1, 2))
+    first.parameters["sticky"] = "mine"
+    first.inputs["b"][0], first.inputs["c"][0] = 9, "y"
+    del first.inputs["a"]
+    assert second.inputs["a"].tolist() == [2]
+    assert second.inputs["b"].tolist() == [3, 4]
+    assert second.inputs["c"].tolist() == ["x"]
+    assert second.parameters == codec.decode(text + bytes(4), len(text)).parameters == {"k": 1}
+
+
+def test_a_head_that_is_wrong_is_wrong_each_time() -> None:
+    text = json.dumps({"inputs": [{"name": "a", "datatype": "FP31", "shape": [1]}]}).encode()
+    for _ in range(2):
+        with pytest.raises(BadInput, match="datatype 'FP31'"):
+            codec.decode(text + bytes(4), len(text))
