@@ -208,7 +208,7 @@ class Service:
             tidying.cancel()
             for page in mounted.values():
                 page.stop()
-            ending = [] if grpc is None else [grpc.stop(settings.request_timeout)]
+            ending = [] if grpc is None else [grpc.stop(self.plane.settings.request_timeout)]
             await asyncio.gather(self._listener.drain(), *ending)
             await serving
             await self.source.end()
@@ -233,14 +233,17 @@ class Service:
             log.warning("not everything could be read anew, and what was in force stays: %s", said)
 
     def _adjust(self, fresh: Settings) -> None:
-        if names := adjustable.fixed(self.settings, fresh):
+        names = adjustable.fixed(self.settings, fresh)
+        if self.traffic is not None and self._log is None and fresh.capture_share > 0:
+            names.append("capture_share (it was 0)")
+        if names:
             log.warning("these settings take effect at a start only: %s", ", ".join(names))
         settings = replace(self.plane.settings, **adjustable.bounds(fresh))
         self._listener.adjust(settings)
         if self._grpc is not None:
             self._grpc.adjust(settings)
         if self._log is not None:
-            self._log.adjust(settings.capture_share, settings.capture_rate)
+            self._log.adjust(settings.capture_share, settings.capture_rate if settings.capture_share else 0.0)
         self.plane.adjust(settings)
         if self._sample is not None:
             self._sample.share = settings.sample_share

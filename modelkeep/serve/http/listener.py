@@ -28,6 +28,11 @@ def within(settings: Settings) -> Settings:
     return replace(settings, max_connections=connections(protocols * settings.max_connections) // protocols)
 
 
+def _grace(settings: Settings) -> int:
+    """Seconds that a server which ends waits for the answers to what it has accepted."""
+    return int(settings.request_timeout) + 5
+
+
 class Listener(uvicorn.Server):
     """uvicorn, with signals left to us, and an end in which a client with a kept connection loses nothing."""
 
@@ -49,7 +54,7 @@ class Listener(uvicorn.Server):
                 proxy_headers=False,
                 backlog=BACKLOG,
                 timeout_keep_alive=KEEP_ALIVE,
-                timeout_graceful_shutdown=int(settings.request_timeout) + 5,
+                timeout_graceful_shutdown=_grace(settings),
             )
         )
 
@@ -86,6 +91,7 @@ class Listener(uvicorn.Server):
             certificate(settings)
             show_certificate(settings, self._tls)
         self._protocol.settings = within(settings)
+        self.config.timeout_graceful_shutdown = _grace(settings)
 
     async def drain(self) -> None:
         """Accept no more; let every reply say 'close'; then have idle connections closed."""

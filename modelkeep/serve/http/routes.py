@@ -123,7 +123,8 @@ class _Handlers:
         if not isinstance(given, dict):
             raise BadInput('send {"labels": {"<request id>": label}}')
         if self.label is None:
-            raise Unsupported("this server keeps no traffic that labels could belong to; serve from a registry")
+            mend = "serve from a registry, and not with --capture 0"
+            raise Unsupported(f"this server keeps no traffic that labels could belong to; {mend}")
         return self._json(await asyncio.to_thread(self.label, model, given))
 
     async def alerts(self, http: HttpRequest) -> Response:

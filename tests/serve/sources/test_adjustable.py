@@ -21,6 +21,7 @@ import httpx
 import pytest
 import trustme
 
+from modelkeep.data import traffic
 from modelkeep.errors import BadInput, BadModel, NotFound, Unsupported
 from modelkeep.serve.server import Running
 from modelkeep.serve.sources import adjustable
@@ -249,6 +250,32 @@ def test_told_to_look_again_it_reads_settings_and_registry(
         running.service.reread = broken
         running.call(running.service.again())
     assert "what was in force stays: modelkeep.toml is not TOML" in caplog.messages[-1]
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "told"),
+    [(1.0, 0.0, []), (0.0, 1.0, ["these settings take effect at a start only: capture_share (it was 0)"])],
+)
+def test_a_share_of_traffic_that_is_or_was_nothing(
+    fakes: SimpleNamespace, tmp_path: Path, caplog: pytest.LogCaptureFixture, first: float, then: float, told: list[str]
+) -> None:
+    file = tmp_path / "traffic.db"
+    running = Running({"m": fakes.Fake()}, settings=Settings(capture_share=first), traffic=file)
+    with running as url:
+        httpx.post(f"{url}/v2/models/m/infer", content=BODY).raise_for_status()
+        running.service.reread = lambda: Settings(capture_share=then)
+        running.call(running.service.again())
+        httpx.post(f"{url}/v2/models/m/infer", content=BODY).raise_for_status()
+    assert len(traffic.read(file, "m")) == first
+    assert caplog.messages == told
+
+
+def test_who_may_ask_for_longer_is_waited_for_longer(fakes: SimpleNamespace) -> None:
+    running = Running({"m": fakes.Fake()}, settings=Settings(request_timeout=1.0))
+    with running:
+        running.service.reread = lambda: Settings(request_timeout=90.0)
+        running.call(running.service.again())
+        assert running.service._listener.config.timeout_graceful_shutdown == 95
 
 
 def test_sighup_reads_the_file_anew_and_the_server_lives(tmp_path: Path) -> None:
