@@ -52,6 +52,10 @@ LONGEST_ID = 1024
 """Characters: it goes into logs, traces and what is captured."""
 LONGEST_PARAMETERS = 16 * 1024
 """Characters of them all: they wait with the request, count against no bound on bytes, and are captured too."""
+MOST_LISTS, DENSE = 1_000_000, 8
+"""In JSON, where there are so many that one comes for each DENSE bytes: each takes 56 bytes, which may be thirty times
+its text, and while they are made nobody else is answered.
+"""
 SHORT = 1024
 """Bytes of a head that is remembered."""
 Table = Mapping[str, Any]
@@ -181,7 +185,14 @@ def decode_raw(body: bytes, signature: Signature) -> Asked:
 
 
 def parse(body: bytes) -> dict[str, Any]:
-    """A JSON object. Raises BadInput that says where it breaks."""
+    """A JSON object. Raises BadInput that says where it breaks, or for one that is lists and little else."""
+    if len(body) > MOST_LISTS:
+        count = body.count(b"[") + body.count(b"{")
+        if count > MOST_LISTS and count * DENSE > len(body):
+            raise BadInput(
+                f"the JSON has {count:,} lists and objects, and {MOST_LISTS:,} are read at most where they hold so "
+                "little; send the numbers as one flat list, or as a binary tensor"
+            )
     try:
         found = orjson.loads(body)
     except orjson.JSONDecodeError as error:

@@ -364,3 +364,14 @@ def test_a_head_that_is_wrong_is_wrong_each_time() -> None:
     for _ in range(2):
         with pytest.raises(BadInput, match="datatype 'FP31'"):
             codec.decode(text + bytes(4), len(text))
+
+
+def test_json_that_is_lists_and_little_else_is_refused_before_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codec, "MOST_LISTS", 1000)
+    row = {"name": "a", "datatype": "FP32", "shape": [1200, 1]}
+    with pytest.raises(BadInput, match=r"1,205 lists and objects, and 1,000 are read at most .* one flat list"):
+        codec.decode(json.dumps({"inputs": [row | {"data": [[]] * 1200}]}).encode())
+    read = codec.decode(json.dumps({"inputs": [row | {"data": [[0.123456]] * 1200}]}).encode())
+    assert read.inputs["a"].shape == (1200, 1)
+    text = {"name": "a", "datatype": "BYTES", "shape": [1], "data": ["[" * 1200 + " " * 9000]}
+    assert codec.decode(json.dumps({"inputs": [text]}).encode()).inputs["a"].shape == (1,)
