@@ -70,6 +70,8 @@ class Burn:
         """One line for a person."""
         rates = ", ".join(f"{name} {rate:.2g}" for name, rate in self.rates.items() if self.requests[name])
         left = f"{self.left:.0%} of the error budget is left"
+        if self.left < 0:
+            left = f"the error budget is spent {1 - self.left:,.1f} times over"
         return f"objective {self.objective:.3%}: {left}; burn rates {rates or 'unknown'}"
 
 

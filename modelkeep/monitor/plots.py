@@ -39,6 +39,11 @@ def clock(at: float) -> str:
     return time.strftime("%H:%M:%S", time.localtime(at))
 
 
+def day(at: float) -> str:
+    """The day here, and its hour and minute."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
+
+
 def bars(title: str, labels: Sequence[str], groups: Sequence[tuple[str, str, Sequence[float]]]) -> str:
     """Shares by label, side by side: ``groups`` are (name, kind, values). A pointer on a bar tells its value."""
     top = _nice(max((max(values, default=0.0) for _, _, values in groups), default=0.0) or 1.0)
@@ -91,8 +96,9 @@ def lines(
             f'<line class="mark" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{up(height):.1f}" y2="{up(height):.1f}"/>'
         )
         shapes.append(_text(WIDTH - RIGHT, up(height) - 4, name, "end"))
+    when = clock if day(first)[:10] == day(last)[:10] else day
     for at in (first, last) if last > first else (first,):
-        shapes.append(_text(across(at), HEIGHT - BOTTOM + 18, clock(at), "start" if at == first else "end"))
+        shapes.append(_text(across(at), HEIGHT - BOTTOM + 18, when(at), "start" if at == first else "end"))
     return _svg(title, shapes)
 
 
@@ -115,7 +121,7 @@ def _path(
     up: Callable[[float], float],
     form: Callable[[float], str],
 ) -> str:
-    said = escape(f"{line.name}: {form(run[-1][2])} at {clock(run[-1][1])}")
+    said = escape(f"{line.name}: {form(run[-1][2])} at {day(run[-1][1])}")
     if len(run) == 1:
         at = f'cx="{across(run[0][1]):.1f}" cy="{up(run[0][2]):.1f}"'
         return f'<circle class="{line.kind}" r="2.5" {at}><title>{said}</title></circle>'

@@ -266,6 +266,14 @@ def test_without_scripts_the_pages_stand_still_and_work(serve: Serve, see: Calla
     assert keep.registry.route("digits").live == 2
 
 
+def test_a_chart_of_several_days_tells_the_day(serve: Serve, see: Callable[..., Any]) -> None:
+    page = see(serve().url, timezone_id="UTC", locale="en-US")
+    page.goto("/console/models/digits")
+    said = "(last) => tick({ scales: { x: { min: 1e9, max: 1e9 + last } } }, 1e9 + 60)"
+    assert page.evaluate(said, 600) == "01:47:40"
+    assert page.evaluate(said, 200_000) == "Sep 9, 01:47"
+
+
 def test_a_line_breaks_where_nothing_came(serve: Serve, see: Callable[..., Any]) -> None:
     served = serve()
     served.ask(20)

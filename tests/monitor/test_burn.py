@@ -27,6 +27,11 @@ def test_nothing_known() -> None:
     assert told.describe() == "objective 99.900%: 100% of the error budget is left; burn rates unknown"
 
 
+def test_more_than_the_budget_is_said_in_words() -> None:
+    told = burn(minutes((PERIOD, 0, 0.04)), NOW, 0.99)
+    assert told.describe().startswith("objective 99.000%: the error budget is spent 4.0 times over; burn rates")
+
+
 def test_a_rate_of_one_spends_the_budget_in_its_period() -> None:
     told = burn(minutes((PERIOD, 0, 0.01)), NOW, 0.99)
     assert all(rate == pytest.approx(1.0) for rate in told.rates.values())

@@ -89,6 +89,11 @@ class TestLines:
         assert lines("None", [], []) == ""
         assert lines("None", [1.0], [Line("x", [None])]) == ""
 
+    def test_of_several_days_the_day_is_told(self) -> None:
+        one = [Line("x", [0.1, 0.2])]
+        assert len(re.findall(r">\d\d:\d\d:\d\d<", lines("Hours", [1.0, 61.0], one))) == 2
+        assert re.findall(r">(\S+) \d\d:\d\d<", lines("Days", [4e5, 6e5], one)) == ["1970-01-05", "1970-01-07"]
+
     def test_ticks_are_round(self) -> None:
         drawn = lines("Ticks", [0.0, 1.0], [Line("x", [0.0, 0.43])])
         assert re.findall(r">([\d.]+%)<", drawn)[:3] == ["0%", "25%", "50%"]

@@ -12,7 +12,13 @@ let charts = [];
 // ── times in the reader's own zone ──
 
 const clock = (date) => date.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
-const tick = (seconds) => clock(new Date(seconds * 1000));
+
+// on a chart of several days the day is told as well
+function tick(chart, seconds) {
+  const [first, last, at] = [chart.scales.x.min, chart.scales.x.max, seconds].map((one) => new Date(one * 1000));
+  if (first.toDateString() === last.toDateString()) return clock(at);
+  return at.toLocaleString([], { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+}
 
 function localise(within) {
   for (const time of within.querySelectorAll("time[datetime]")) {
@@ -82,9 +88,9 @@ function plot(place, series, values, bands) {
   const chart = new uPlot({
     width: place.clientWidth,
     height: 190,
-    series: [{ value: (_, at) => (at === null ? "–" : tick(at)) }, ...series],
+    series: [{ value: (chart, at) => (at === null ? "–" : tick(chart, at)) }, ...series],
     bands,
-    axes: [{ ...axis, space: 90, size: 32, values: (_, ticks) => ticks.map(tick) }, { ...axis, size: 52, values: (_, ticks) => ticks.map(number) }],
+    axes: [{ ...axis, space: 100, size: 32, values: (chart, ticks) => ticks.map((at) => tick(chart, at)) }, { ...axis, size: 52, values: (_, ticks) => ticks.map(number) }],
     scales: { y: { range: (_, low, high) => (bands.length ? [Math.min(low, 95), 100] : [0, high > 0 ? high * 1.1 : 1]) } },
     cursor: { drag: { x: false, y: false } },
   }, values, place);
