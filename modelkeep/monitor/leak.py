@@ -7,7 +7,8 @@ Under "a block rises with a chance of one half at most" the rises are bets as an
 median of the rises, with the interval of the sign test (evidence.median_interval), which no single step can move.
 
 Caches that fill, and an allocator that gets to know its load, raise memory in block after block too, and then are done:
-so a server's first hour is not judged, and growth is a finding once it comes to a tenth of what there was.
+so a server's first hour is not judged, and growth is a finding once it comes to a tenth of what there was. A block that
+lies a tenth lower has given that back: what came before counts no more.
 """
 
 from __future__ import annotations
@@ -39,10 +40,13 @@ class _Server:
     def __init__(self, at: float) -> None:
         self.born = self.began = self.newest = at
         self.bytes = 0.0
-        self.rises: list[float] = []
-        self.rising = Rising(0.5, PER_ALARM)
         self._block: list[float] = []
         self._last: float | None = None
+        self._forget()
+
+    def _forget(self) -> None:
+        self.rises: list[float] = []
+        self.rising = Rising(0.5, PER_ALARM)
 
     def add(self, at: float, size: float) -> None:
         """The next sample."""
@@ -54,7 +58,9 @@ class _Server:
 
     def _close(self) -> None:
         now = median(self._block)
-        if self._last is not None and self.began - self.born >= WARM_UP:
+        if self._last is not None and self._last >= (1 + MATERIAL) * now:
+            self._forget()
+        elif self._last is not None and self.began - self.born >= WARM_UP:
             self.rises.append(now - self._last)
             del self.rises[:-MAX_RISES]
             self.rising.add(float(now - self._last > TRIFLE * BLOCK * self._last), self.began)

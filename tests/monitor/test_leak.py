@@ -50,6 +50,18 @@ def test_memory_that_breathes_for_two_days_is_none() -> None:
         assert leak.numbers()["low"] < 0 < leak.numbers()["high"]
 
 
+def test_what_is_given_back_every_half_hour_is_none() -> None:
+    sizes = 1000 * MB + np.arange(12 * 120) % 60 * 7 * MB
+    for hours in range(2, 13):
+        leak = watch(sizes[: hours * 120])
+        assert leak.finding() is None
+
+
+def test_a_leak_of_workers_that_begin_anew_is_found() -> None:
+    once = 1000 * MB + np.arange(3 * 120) * 2 * MB
+    assert watch([*once, *once]).finding() is not None
+
+
 def test_steps_are_none() -> None:
     """A version is loaded each hour: eight steps of 100 MB, which any line through them calls a slope."""
     rng = np.random.default_rng(6)
