@@ -25,6 +25,11 @@ def size(value: float) -> str:
     return f"{value:.3g} TB"
 
 
+def figure(value: float) -> str:
+    """0.000123456 → '0.0001235', 70710.7 → '70,711'."""
+    return f"{value:,.0f}" if 9999.5 <= abs(value) < 1e15 else f"{value:.4g}"
+
+
 def counted(number: int, thing: str) -> str:
     """1, 'row' → '1 row'; 1797, 'row' → '1,797 rows'. For what takes an s where there are more."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"

@@ -38,3 +38,8 @@ def test_a_step_is_worth_a_line_as_it_begins_and_every_ten_seconds() -> None:
     lines = quantities.Lines(lambda: next(clock))
     told = [lines.of(done, 2, f"{done}") for done in (0, 0.2, 0.4, 0.6, 1)]
     assert told == ["step 1 of 2: 0", None, "step 1 of 2: 0.4", None, "step 2 of 2: 1"]
+
+
+def test_a_figure_has_four_digits_and_no_power_of_ten_where_it_is_large() -> None:
+    found = [quantities.figure(value) for value in (0.000123456, 2.0, 70710.7, -12345678.9, 9999.6, 1e-9, float("inf"))]
+    assert found == ["0.0001235", "2", "70,711", "-12,345,679", "10,000", "1e-09", "inf"]

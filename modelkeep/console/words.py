@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from math import isfinite
 from typing import Any
 
 from modelkeep import quantities
@@ -81,7 +80,7 @@ def plain(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:,.4g}" if isfinite(value) and abs(value) < 1e6 else f"{value:.4g}"
+        return quantities.figure(value)
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, Sequence) and not isinstance(value, str):

@@ -68,11 +68,16 @@ class Burn:
 
     def describe(self) -> str:
         """One line for a person."""
-        rates = ", ".join(f"{name} {rate:.2g}" for name, rate in self.rates.items() if self.requests[name])
+        rates = ", ".join(f"{name} {factor(rate)}" for name, rate in self.rates.items() if self.requests[name])
         left = f"{self.left:.0%} of the error budget is left"
         if self.left < 0:
             left = f"the error budget is spent {1 - self.left:,.1f} times over"
         return f"objective {self.objective:.3%}: {left}; burn rates {rates or 'unknown'}"
+
+
+def factor(rate: float) -> str:
+    """A burn rate for a person: 8.6, 167, 1,000."""
+    return f"{rate:.2g}" if rate < 99.5 else f"{rate:,.0f}"
 
 
 def burn(minutes: Sequence[Minute], now: float, objective: float) -> Burn:

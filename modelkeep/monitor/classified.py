@@ -16,6 +16,8 @@ from modelkeep.evidence import mean_interval
 from modelkeep.monitor.detector import MAX_VALUES
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from modelkeep.types import Array
 
 CONFIDENCE = 0.95
@@ -35,11 +37,11 @@ class Measured(NamedTuple):
     high: float | None
     n: int
 
-    def describe(self, form: str = ".3f") -> str:
+    def describe(self, form: Callable[[float], str] = "{:.3f}".format) -> str:
         """``0.912 (0.880 to 0.940, n 400)``."""
-        ends = [f"{end:{form}}" for end in (self.low, self.high) if end is not None]
+        ends = [form(end) for end in (self.low, self.high) if end is not None]
         band = "" if not ends else f"{' to '.join(ends)}{', ' if len(ends) == 2 else ' or more, '}"
-        return f"{self.value:{form}} ({band}n {self.n:,})"
+        return f"{form(self.value)} ({band}n {self.n:,})"
 
 
 def probabilities(scores: Array) -> Array:

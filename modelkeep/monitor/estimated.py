@@ -263,7 +263,7 @@ class Estimated:
         """
         if not self.n:
             return "estimated without labels: no answers yet"
-        told = ", ".join(f"{name} {one.describe('.1%')}" for name, one in self.measured().items())
+        told = ", ".join(f"{name} {one.describe('{:.1%}'.format)}" for name, one in self.measured().items())
         if not holds:
             told += "; void, for calibration no longer holds"
         elif doubtful:

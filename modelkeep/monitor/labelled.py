@@ -219,4 +219,5 @@ class Slices:
     def describe(self) -> list[str]:
         """Lines for a person: the three least accurate slices that have some requests."""
         told = [row for row in self.numbers() if row["n"] >= FEWEST and "accuracy" in row]
-        return [f"where {row['slice']}: accuracy {Measured(**row['accuracy']).describe('.1%')}" for row in told[:3]]
+        accuracy = [Measured(**row["accuracy"]).describe("{:.1%}".format) for row in told[:3]]
+        return [f"where {row['slice']}: accuracy {one}" for row, one in zip(told, accuracy, strict=False)]

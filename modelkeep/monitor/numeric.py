@@ -19,7 +19,7 @@ import numpy as np
 from modelkeep.evidence import mean_interval
 from modelkeep.monitor.classified import CONFIDENCE, Measured
 from modelkeep.monitor.detector import MAX_VALUES, Rising
-from modelkeep.quantities import counted
+from modelkeep.quantities import counted, figure
 from modelkeep.types import Finding
 
 if TYPE_CHECKING:
@@ -97,8 +97,8 @@ class Numeric:
         since, shares = self._too_far.since()
         mean = float(np.mean(self._absolute[-len(shares) :]))
         why = (
-            f"the mean absolute error is {mean:.4g} on the last {counted(len(shares), 'labelled request')}; "
-            f"{self.promise} is {self.worst:.4g}"
+            f"the mean absolute error is {figure(mean)} on the last {counted(len(shares), 'labelled request')}; "
+            f"{self.promise} is {figure(self.worst)}"
         )
         evidence = {"mae": mean, "n": len(shares), "worst": self.worst}
         evidence["log_evidence"] = float(self._too_far.detector.log_evidence[0])

@@ -8,7 +8,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from modelkeep import quantities
-from modelkeep.monitor.burn import NAMES, PAIRS
+from modelkeep.monitor.burn import NAMES, PAIRS, factor
 from modelkeep.monitor.plots import Line, bars, lines, percent
 from modelkeep.quantities import counted
 
@@ -199,7 +199,7 @@ def _metrics(numbers: Mapping[str, Any]) -> str:
 def _cell(name: str, one: Mapping[str, Any] | None) -> str:
     if one is None:
         return "–"
-    form = percent if name in SHARES else "{:.4g}".format
+    form = percent if name in SHARES else quantities.figure
     if one.get("low") is None:
         return form(one["value"])
     upper = "or more" if one["high"] is None else f"to {form(one['high'])}"
@@ -276,7 +276,7 @@ def _burn(slo: Mapping[str, Any]) -> str:
 
 def _rate(slo: Mapping[str, Any], window: str) -> str:
     """Where nothing was asked there is none, instead of a perfect one."""
-    return f"{slo['burn'][window]:.2g}" if slo["requests"][window] else "–"
+    return factor(slo["burn"][window]) if slo["requests"][window] else "–"
 
 
 def _figure(title: str, caption: str, drawn: str) -> str:

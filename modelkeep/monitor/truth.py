@@ -14,13 +14,14 @@ from modelkeep.monitor.estimated import Calibrated, Calibration
 from modelkeep.monitor.labelled import Labelled, Slices, answer
 from modelkeep.monitor.place import Place
 from modelkeep.monitor.quality import are_classes
-from modelkeep.quantities import counted, seconds
+from modelkeep.quantities import counted, figure, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from modelkeep.data.labels import Lag
     from modelkeep.data.traffic import Exchange
+    from modelkeep.monitor.classified import Measured
     from modelkeep.monitor.judged import Judged
 
 RUN = 5000
@@ -153,10 +154,16 @@ class Truth:
             lines = [f"{told}; labels came for {self.lag.coverage or 0:.0%} of {answers}"]
         others = {name: one for name, one in self.labelled.measured().items() if name != "accuracy"}
         if others:
-            lines.append(", ".join(f"{name.replace('_', ' ')} {one.describe()}" for name, one in others.items()))
+            lines.append(", ".join(_told(name, one) for name, one in others.items()))
         if self.lag.median is not None:
             lines.append(f"labels come {seconds(self.lag.median)} after the answer (median of {self.lag.n:,})")
         return lines + (self.slices.describe() if self.slices else [])
+
+
+def _told(name: str, one: Measured) -> str:
+    """Errors are in the unit of the answers, however large or small that makes them."""
+    form = figure if name in ("rmse", "mae") else "{:.3f}".format
+    return f"{name.replace('_', ' ')} {one.describe(form)}"
 
 
 def _several(judged: Judged) -> bool:

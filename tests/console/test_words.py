@@ -31,6 +31,7 @@ from modelkeep.console import words
         (words.plain(True), "yes"),
         (words.plain(1234567), "1,234,567"),
         (words.plain(0.123456), "0.1235"),
+        (words.plain(70710.7), "70,711"),
         (words.plain(float("nan")), "nan"),
         (words.plain(["a", "b"]), "a, b"),
         (words.plain(list(range(20))), "0, 1, 2, 3, 4, 5, 6, 7, … (20 in all)"),

@@ -98,4 +98,4 @@ class TestClassified:
 
     def test_as_a_person_reads_it(self) -> None:
         assert Measured(0.912, 0.88, 0.94, 1400).describe() == "0.912 (0.880 to 0.940, n 1,400)"
-        assert Measured(0.5, None, None, 3).describe(".1%") == "50.0% (n 3)"
+        assert Measured(0.5, None, None, 3).describe("{:.1%}".format) == "50.0% (n 3)"

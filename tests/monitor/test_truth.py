@@ -86,7 +86,7 @@ def test_of_several_numbers_the_error_is_told(tmp_path: Path, classes: bool, n: 
     if n:
         assert truth.numbers()["mae"]["value"] == pytest.approx(2.0, abs=1e-5)
         assert truth.numbers()["rmse"]["value"] == pytest.approx(2.0, abs=1e-5)
-        assert truth.describe()[1].startswith("rmse 2.000 (1.153 to 4.5")
+        assert truth.describe()[1].startswith("rmse 2 (1.153 to 4.5")
 
 
 def test_each_number_says_of_which_requests_it_is(prices: Truth) -> None:

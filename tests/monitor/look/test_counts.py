@@ -36,7 +36,7 @@ def test_health_is_judged_by_counts(version: Version, model: Model, home: Path) 
     assert kinds(checked) == [("health", "errors"), ("health", "latency")]
     assert checked.n == 6000
     assert checked.findings[0].evidence["worth"] == "page"
-    assert "of the error budget is left; burn rates" in checked.findings[0].why
+    assert "the error budget is spent 166.7 times over; burn rates 5m 167, 30m 167" in checked.findings[0].why
     assert kinds(check(version, model, home, p99=0.2)) == [("health", "errors")]
 
 
