@@ -311,15 +311,25 @@ class Keep:
         """A canary in steps, judged on live outcomes: promoted, or ended with the old version live.
 
         ``sleep`` waits between two looks; what it raises leaves the canary as it is, for a later run to go on with.
-        Where the plan has no ``min_accuracy``, that of the settings is promised.
+        Where the plan has no ``min_accuracy``, that of the settings is promised. Raises Conflict where another rollout
+        of the model goes on.
         """
+        from modelkeep.rollout import attended
+
         if plan.min_accuracy is None:
             plan = dataclasses.replace(plan, min_accuracy=self.settings.promised.get("min_accuracy"))
         version = self.get(ref)
         self.model(version)  # a damaged version is refused before it gets any traffic
-        return plan.run(
-            self.registry, version.name, version.number, self.traffic, sleep=sleep, on_step=on_step, who=self.who
-        )
+        with attended.alone(self.settings.home, version.name):
+            return plan.run(
+                self.registry, version.name, version.number, self.traffic, sleep=sleep, on_step=on_step, who=self.who
+            )
+
+    def attended(self, name: str) -> bool:
+        """Whether a rollout of the model goes on now; else its canary, if it has one, was left behind."""
+        from modelkeep.rollout import attended
+
+        return attended.attended(self.settings.home, name)
 
     def promote(self, ref: str | Ref | Version, *, why: str = "promoted by hand") -> Route:
         """Live at once, with no canary."""

@@ -195,6 +195,13 @@ def test_a_rollout_is_held_to_the_promise_of_the_settings_or_to_its_own(
     assert [plan.min_accuracy for plan in plans] == [held, None]
 
 
+def test_a_rollout_that_goes_on_is_known_to_others(keep: Keep, added: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep.promote(added)
+    monkeypatch.setattr(Canary, "run", lambda *_, **__: keep.attended("digits"))
+    assert keep.rollout(added, Canary()) is True
+    assert not keep.attended("digits")
+
+
 def test_a_model_that_is_named_twice_is_served_once(keep: Keep, added: str, monkeypatch: pytest.MonkeyPatch) -> None:
     served: list[list[str]] = []
     monkeypatch.setattr("modelkeep.serve.server.serve_registry", lambda registry, names, *_, **__: served.append(names))

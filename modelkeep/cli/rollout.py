@@ -41,7 +41,7 @@ def rollout(
     """Send shares of the live traffic to REF, judge it against the live version, and promote it or roll it back.
 
     The verdict is on errors, slow answers and, where labels come, wrong answers; it may be looked at at any time.
-    Exit code 1 when it was rolled back or stayed undecided: the old version is live then.
+    Exit code 1 when it was rolled back, stayed undecided or was stopped: it is not live then.
     """
     from modelkeep.rollout.canary import Canary
 

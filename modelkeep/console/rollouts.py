@@ -99,7 +99,9 @@ class Runs:
         """What a rollout would refuse on its thread, said to the person who asks for it."""
         with Keep(self._settings, who="console") as keep:
             keep.get(Ref(name, number))
-            route = keep.registry.route(name)
+            route, attended = keep.registry.route(name), keep.attended(name)
+        if attended:
+            raise Conflict(f"a rollout of {name} goes on already; roll it back first")
         if route.live is None:
             raise Conflict(f"{name} has no live version to compare {name}@{number} with; promote one first")
         if route.canary is None and route.live == number:

@@ -16,15 +16,18 @@ DAY = 24 * 3600.0
 STARTED, PROMOTED, FAILED, RESET = "update started", "promoted", "failed", "reset"
 UNASKED = "nobody asked"
 """Of a canary to which no request came: nothing failed, and its version waits for requests."""
+OVERTAKEN = "overtaken"
+"""Of a version while which was made somebody else changed who answers: nothing failed, and it is left to a person."""
 
 
 def refusal(spending: Spending, entries: Sequence[Entry], *, now: Callable[[], float] = time.time) -> str | None:
     """Why no update may start now, as one sentence; None when one may.
 
     ``entries`` are the journal's operate entries of the model, the oldest first; their data's ``stage`` is one of the
-    words above. A person who runs ``modelkeep promote`` does not reset the count of failures; a success does.
+    words above. A person who runs ``modelkeep promote`` does not reset the count of failures; a success does. An update
+    that began at a time to come began before the clock was set back, and is not held against this one.
     """
-    starts = [e.at for e in entries if e.data.get("stage") == STARTED]
+    starts = [e.at for e in entries if e.data.get("stage") == STARTED and e.at <= now()]
     failures = 0
     for entry in entries:
         stage = entry.data.get("stage")

@@ -92,6 +92,9 @@ class Loop:
         """Look once, and act. True or False when an update ended (promoted or not), None when none did."""
         name = self.policy.model
         route = self.keep.registry.route(name)
+        if route.canary is not None and self.keep.attended(name):
+            self._say(f"{name}@{route.canary} is rolled out by somebody else; waiting for the end", about="attended")
+            return None
         if route.canary is not None:
             self._note("resumed", f"{name}@{route.canary} was left as a canary; judging it further")
             return self._roll_out(self.keep.get(Ref(name, route.canary)))
@@ -112,14 +115,32 @@ class Loop:
             return None
         version = self._update(finding, rows)
         del rows  # pictures would fill memory for as long as the rollout lasts
-        return False if version is None else self._roll_out(version)
+        if version is None or self._overtaken(version, route):
+            return False
+        return self._roll_out(version)
+
+    def _overtaken(self, version: Version, base: Route) -> bool:
+        """Whether somebody else decided who is to answer while ``version`` was made of what was live: theirs stands."""
+        now = self.keep.registry.route(version.name)
+        if (now.live, now.canary) == (base.live, None):
+            return False
+        whose = (
+            f"{version.name}@{now.live} is live" if now.canary is None else f"{version.name}@{now.canary} is a canary"
+        )
+        self._note(
+            budget.OVERTAKEN,
+            f"{version.ref} is not rolled out, for while it was made somebody changed the route: {whose}; to do so all "
+            f"the same: modelkeep rollout {version.ref}",
+            version=version.number,
+        )
+        return True
 
     def _unasked(self, route: Route) -> tuple[int, int] | None:
         """The version whose canary nobody asked, and the row of the traffic that was the newest then; None where there
         is none, or another version is live since.
         """
         entries = self.keep.registry.journal(self.policy.model, kind="operate")
-        last = entries[-1].data if entries else {}
+        last = next((e.data for e in reversed(entries) if e.data.get("stage") != budget.RESET), {})
         if last.get("stage") != budget.UNASKED or last.get("live") != route.live:
             return None
         return int(last["version"]), int(last["row"])

@@ -34,7 +34,8 @@ class Decision:
     """What a rollout came to: promote, rollback, inconclusive (time was up), unasked (it was, and no request had come
     to the canary, so nothing is known of it) or stopped (somebody changed the route).
 
-    In all but the first the old version is live. ``numbers`` holds shares, counts and evidence by kind of harm.
+    Where somebody made it live meanwhile, that is promote too. In all others the version is not live. ``numbers`` holds
+    shares, counts and evidence by kind of harm.
     """
 
     verdict: str
@@ -250,6 +251,9 @@ class _Rollout:
     def _stopped(self) -> Decision:
         """Somebody changed the route: who, and why, says the journal."""
         *_, change = self.registry.journal(self.name, kind="route", before=sys.maxsize, limit=1)
+        if self.registry.route(self.name).live == self.number:
+            why = f"{self.name}@{self.number} is live: {change.who} made it so before there was a verdict: {change.why}"
+            return self._decide("promote", why)
         why = f"{change.who} changed the route of {self.name}: {change.why}"
         return self._decide("stopped", f"the rollout of {self.name}@{self.number} stopped: {why}")
 

@@ -15,6 +15,7 @@ from modelkeep.console.rollouts import Runs, compared, entries_of, told
 from modelkeep.data.traffic import Exchange, TrafficLog
 from modelkeep.errors import Conflict, NotFound, Overloaded
 from modelkeep.keep import Keep
+from modelkeep.rollout import attended
 from modelkeep.rollout.canary import Canary
 from tests.waiting import until
 
@@ -57,6 +58,11 @@ def test_a_rollout_is_begun_and_rolled_back_by_a_person(keep: Keep, runs: Runs) 
     assert [share for _, share in one.steps] == [0.5, 0.0]
     said = "the rollout of digits@2 stopped: console changed the route of digits: I do not like it"
     assert run.said[-1][1] == said
+
+
+def test_one_that_goes_on_elsewhere_is_not_joined(keep: Keep, runs: Runs) -> None:
+    with attended.alone(keep.settings.home, "digits"), pytest.raises(Conflict, match="goes on already; roll it back"):
+        runs.start("digits", 2, QUICK, who="console")
 
 
 def test_evidence_promotes_it(keep: Keep, runs: Runs) -> None:

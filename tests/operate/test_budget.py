@@ -31,6 +31,12 @@ def test_the_cooldown_is_waited_for() -> None:
     assert ask(spending, (STARTED, 101)) is None
 
 
+def test_a_clock_that_was_set_back_by_a_year_holds_nothing_back_for_a_year() -> None:
+    once = Spending(updates_per_day=1, cooldown=100)
+    assert ask(once, (STARTED, -365 * DAY)) is None
+    assert "the policy allows" in str(ask(once, (STARTED, -365 * DAY), (STARTED, 60)))
+
+
 def test_updates_of_one_day_are_counted() -> None:
     spending = Spending(updates_per_day=2, cooldown=0)
     assert ask(spending, (STARTED, DAY + 1), (STARTED, 9)) is None

@@ -14,6 +14,7 @@ import pytest
 from modelkeep.data import labels, traffic
 from modelkeep.data.dataset import Dataset
 from modelkeep.errors import BadData, Regressed, Unsupported
+from modelkeep.operate.budget import RESET, refusal
 from modelkeep.operate.loop import Loop
 from modelkeep.operate.policy import Policy, Rolling, Spending, Updating, Watching
 from modelkeep.types import Finding, Ref, Report, Route
@@ -45,6 +46,7 @@ class PlayedKeep:
         self.findings, self.labels, self.verdict = findings, labels, verdict
         self.refuse: Exception | None = None
         self.untrainable: Exception | None = None
+        self.rolled_out_by_others = False
         self.done: list[str] = []
         self.plan: Any = None
 
@@ -73,6 +75,9 @@ class PlayedKeep:
         if self.refuse:
             raise self.refuse
         return SimpleNamespace(ref="m@2", number=2, name="m", reports=(Report("score", True, "better"),))
+
+    def attended(self, name: str) -> bool:
+        return self.rolled_out_by_others
 
     def rollout(self, version: Any, plan: Any, *, on_step: Any) -> Any:
         self.done.append(f"rollout {version.ref} {plan.steps}")
@@ -313,6 +318,41 @@ def test_a_canary_that_was_left_behind_is_judged_further() -> None:
     assert keep.registry.entries[0].data["stage"] == "resumed"
 
 
+def test_a_canary_that_somebody_judges_is_left_to_them() -> None:
+    keep, said = PlayedKeep(findings=[DRIFT], labels=100), []
+    keep.registry.now = Route("m", live=1, canary=7, weight=0.5)
+    keep.rolled_out_by_others = True
+    waits = loop(keep)
+    waits.tell = said.append
+    assert [waits.turn(), waits.turn()] == [None, None]
+    assert (keep.done, keep.registry.entries) == ([], [])
+    assert said == ["m@7 is rolled out by somebody else; waiting for the end"]
+
+
+@pytest.mark.parametrize(
+    ("now", "whose"),
+    [(Route("m", live=5), "m@5 is live"), (Route("m", live=1, canary=5, weight=0.1), "m@5 is a canary")],
+)
+def test_who_changes_the_route_during_an_update_is_not_overruled(now: Route, whose: str) -> None:
+    keep = PlayedKeep(findings=[DRIFT], labels=100)
+
+    def step_in(text: str) -> None:
+        if text.startswith("updating"):
+            keep.registry.now = now
+
+    steps = loop(keep, failures=1)
+    steps.tell = step_in
+    outcome = steps.run(cycles=1)
+    assert keep.done == ["finetune on 100"]
+    assert keep.registry.now == now
+    assert not outcome.promoted
+    assert outcome.last == (
+        f"m@2 is not rolled out, for while it was made somebody changed the route: {whose}; "
+        "to do so all the same: modelkeep rollout m@2"
+    )
+    assert refusal(Spending(failures=1, cooldown=0), keep.registry.entries) is None
+
+
 def test_it_stops_in_time() -> None:
     keep = PlayedKeep(findings=[], labels=0)
     clock = iter(range(1000))
@@ -364,6 +404,12 @@ class TestNobodyAsked:
         assert loop(keep).turn() is True  # another process goes on with it
         assert keep.done[1:] == ["rollout m@2 (0.5,)"] * 2
         assert keep.registry.now.live == 2
+
+    def test_a_person_who_forgets_failures_does_not_forget_it(self, keep: PlayedKeep) -> None:
+        assert loop(keep).turn() is None
+        keep.registry.note("m", "operate", "failures forgotten", {"stage": RESET})
+        assert loop(keep, cooldown=0.0).turn() is None
+        assert len(keep.done) == 2
 
     def test_once_a_person_has_made_another_live_it_is_left(self, keep: PlayedKeep) -> None:
         assert loop(keep).turn() is None

@@ -190,7 +190,7 @@ class TestOthersMayStepIn:
         "change",
         [
             {"canary": None, "weight": 0.0},
-            {"live": 2, "canary": None, "weight": 0.0, "previous": 1},
+            {"live": 3, "canary": None, "weight": 0.0, "previous": 1},
             {"weight": 0.9},
             {"canary": 3},
         ],
@@ -210,6 +210,14 @@ class TestOthersMayStepIn:
         assert decision.why == "the rollout of digits@2 stopped: person changed the route of digits: by hand"
         for field, value in change.items():
             assert getattr(registry.kept, field) == value
+
+    def test_who_makes_it_live_has_promoted_it(self, registry: Any, make_world: Any, ways: Any) -> None:
+        world = make_world(registry, ways(), ways())
+        promoted = {"live": 2, "canary": None, "weight": 0.0, "previous": 1}
+        world.then = lambda: registry.set_route(replace(registry.kept, **promoted), why="by hand", who="ann")
+        decision = run(LABELLED, world)
+        assert decision.verdict == "promote"
+        assert decision.why == "digits@2 is live: ann made it so before there was a verdict: by hand"
 
     def test_one_who_comes_between_the_look_and_the_write_wins_too(
         self, registry: Any, make_world: Any, ways: Any, monkeypatch: pytest.MonkeyPatch
