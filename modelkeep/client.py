@@ -66,7 +66,7 @@ class _Terms:
         }
 
     def asked(self, method: str, path: str, timeout: float | None, content: Any = None) -> _Asked:
-        body = b"" if content is None else json.dumps(content).encode()
+        body = b"" if content is None else _json(content)
         return _Asked(method, path, body, {}, time.monotonic() + (timeout or self.timeout))
 
     def question(
@@ -80,7 +80,7 @@ class _Terms:
     ) -> _Asked:
         seconds = timeout or self.timeout
         body, length = pack(inputs, outputs, parameters)
-        where = f"/v2/models/{quote(model, safe='')}" + ("" if version is None else f"/versions/{version}")
+        where = _path(model) + ("" if version is None else f"/versions/{version}")
         headers = {LENGTH: str(length), TIMEOUT: ""}
         return _Asked("POST", f"{where}/infer", body, headers, time.monotonic() + seconds)
 
@@ -125,8 +125,26 @@ def pack(inputs: Arrays, outputs: Sequence[str] = (), parameters: Mapping[str, A
     }
     if not outputs:
         del head["outputs"]
-    text = json.dumps(head).encode()
+    text = _json(head)
     return b"".join([text, *blobs]), len(text)
+
+
+def _path(model: str) -> str:
+    return f"/v2/models/{quote(model, safe='')}"
+
+
+def _json(content: Any) -> bytes:
+    """With numpy's numbers as Python's. Raises BadInput for what JSON has not."""
+    try:
+        return json.dumps(content, default=_plain, allow_nan=False).encode()
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"JSON cannot carry this: {error}") from None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"{value!r:.80} is no text, no number, no list and no table of them")
 
 
 def unpack(body: bytes, length: int | None) -> Reply:
@@ -219,7 +237,7 @@ class Client:
 
     def ready(self, model: str | None = None) -> bool:
         """Whether the model, or every model, answers; False where the server cannot be reached."""
-        path = "/v2/health/ready" if model is None else f"/v2/models/{model}/ready"
+        path = "/v2/health/ready" if model is None else f"{_path(model)}/ready"
         try:
             return self._http.get(path).status_code == 200
         except httpx.TransportError:
@@ -227,11 +245,11 @@ class Client:
 
     def metadata(self, model: str) -> dict[str, Any]:
         """Its inputs, outputs and versions."""
-        return _object(self._send(self._terms.asked("GET", f"/v2/models/{model}", None)))
+        return _object(self._send(self._terms.asked("GET", _path(model), None)))
 
     def label(self, model: str, truth: Mapping[str, Any]) -> int:
         """Hand in the truth by request id; returns how many match a captured request."""
-        asked = self._terms.asked("POST", f"/v2/models/{model}/labels", None, {"labels": dict(truth)})
+        asked = self._terms.asked("POST", f"{_path(model)}/labels", None, {"labels": dict(truth)})
         return int(_object(self._send(asked))["matched"])
 
     def close(self) -> None:
@@ -294,7 +312,7 @@ class AsyncClient:
 
     async def ready(self, model: str | None = None) -> bool:
         """See Client.ready."""
-        path = "/v2/health/ready" if model is None else f"/v2/models/{model}/ready"
+        path = "/v2/health/ready" if model is None else f"{_path(model)}/ready"
         try:
             return (await self._http.get(path)).status_code == 200
         except httpx.TransportError:
@@ -302,11 +320,11 @@ class AsyncClient:
 
     async def metadata(self, model: str) -> dict[str, Any]:
         """See Client.metadata."""
-        return _object(await self._send(self._terms.asked("GET", f"/v2/models/{model}", None)))
+        return _object(await self._send(self._terms.asked("GET", _path(model), None)))
 
     async def label(self, model: str, truth: Mapping[str, Any]) -> int:
         """See Client.label."""
-        asked = self._terms.asked("POST", f"/v2/models/{model}/labels", None, {"labels": dict(truth)})
+        asked = self._terms.asked("POST", f"{_path(model)}/labels", None, {"labels": dict(truth)})
         return int(_object(await self._send(asked))["matched"])
 
     async def close(self) -> None:

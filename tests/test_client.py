@@ -266,3 +266,24 @@ def test_packing_names_only_what_was_asked_for() -> None:
 def test_an_address_without_a_scheme_is_told_at_once(kind: type[Client | AsyncClient]) -> None:
     with pytest.raises(BadInput, match="write http://localhost:8080"):
         kind("localhost:8080")
+
+
+def test_numbers_of_numpy_go_as_numbers(tmp_path: Any) -> None:
+    """Labels, say, that are elements of an array."""
+    body, length = pack({"x": np.zeros(1, np.float32)}, parameters={"a": np.float32(1.5), "b": np.bool_(True)})
+    assert b'"a": 1.5, "b": true' in body[:length]
+    with Running({"m": Echo("float32")}, traffic=tmp_path / "traffic.db") as url, Client(url) as client:
+        asked = [client.infer("m", {"x": np.zeros((1, 2), np.float32)}).id for _ in range(2)]
+        assert client.label("m", dict(zip(asked, np.array([3, 4]), strict=True))) == 2
+
+
+@pytest.mark.parametrize("odd", [np.float32("nan"), object(), b"bytes", {1, 2}])
+def test_what_json_has_not_is_refused_before_it_is_sent(odd: Any) -> None:
+    with pytest.raises(BadInput, match="JSON cannot carry this"):
+        pack({"x": np.zeros(1, np.float32)}, parameters={"a": odd})
+
+
+def test_a_name_is_one_part_of_a_path(client: Client) -> None:
+    assert not client.ready("float32/ready?")
+    with pytest.raises(NotFound):
+        client.metadata("float32?")
