@@ -62,13 +62,16 @@ def answer(outputs: Arrays | None, label: Any, model: Model, *, several: bool = 
     right = share_right(answered, label, model.labels)
     if right is None:
         return None
-    if answered.dtype.kind not in "iub":
-        return Answer(right)
+    scores = chances(outputs, model)
+    if scores is not None and (len(scores) != len(truth) or scores.shape[1] > MAX_CHANCES):
+        scores = None
+    given = None if scores is None else scores[known]
+    if answered.dtype.kind not in "iub":  # no number says which text a column of the chances is of
+        return Answer(right, chances=given)
     true = codes([truth[row] for row in known], model.labels)
     assert true is not None  # or there would be no share that is right
     whole = np.where(true == np.rint(true), true, -1).astype(np.int64)
-    said, scores = answered[known].astype(np.int64), chances(outputs, model)
-    given = scores[known] if scores is not None and scores.shape[1] <= MAX_CHANCES else None
+    said = answered[known].astype(np.int64)
     told = given is not None and np.array_equal(given.argmax(axis=1), said)
     return Answer(right, (said, whole), given if told else None)
 

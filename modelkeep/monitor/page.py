@@ -164,7 +164,7 @@ def _quality(checked: Checked) -> str:
     if points:
         band = [p["low"] for p in points], [p["high"] for p in points]
         floor = numbers["quality"].get("floor")
-        marks = [] if floor is None else [("promised", floor)]
+        marks = [] if floor is None else [("held to", floor)]
         accuracy = Line("accuracy", [p["value"] for p in points], band=band)
         plot = lines(
             "Accuracy with its confidence sequence", [p["at"] for p in points], [accuracy], marks=marks, low=None

@@ -154,6 +154,18 @@ class TestAnswer:
         one = answer({"y": np.array(["cat"], dtype=object)}, "cat", model("str", (None,)))
         assert one == Answer(1.0)
 
+    def test_texts_keep_the_chances_that_calibration_is_held_against(self) -> None:
+        specs = (TensorSpec("label", "str", (None,)), TensorSpec("chances", "float32", (None, 3)))
+        texts = Model(Path("unused"), "onnx", Signature((), specs), ("model.onnx",))
+        given = np.array([[0.1, 0.7, 0.2], [0.5, 0.3, 0.2]], "float32")
+        outputs: Any = {"label": np.array(["owl", "cat"], dtype=object), "chances": given}
+        one = answer(outputs, ["owl", None], texts)
+        assert one is not None
+        assert one.chances is not None
+        assert (one.right, one.classes, one.chances.tolist()) == (1.0, None, given[:1].tolist())
+        short = answer(outputs | {"chances": given[:1]}, ["owl", "dog"], texts)
+        assert short == Answer(0.5)
+
     @pytest.mark.parametrize(
         ("outputs", "label", "whose"),
         [
