@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from modelkeep.data.bins import REFERENCE_RISK
+from modelkeep.evidence import wilson
 from modelkeep.monitor.limits import Limits
 
 if TYPE_CHECKING:
@@ -58,9 +60,16 @@ class Judged:
 
     @property
     def floor(self) -> tuple[float | None, str]:
-        """The accuracy that is held, and whose promise it is; None where there is none."""
+        """The accuracy that is held, and whose promise it is; None where there is none.
+
+        That of the reference rows is lowered by the tolerance, or by what they may err by, of which few rows have more.
+        """
         if self.limits.min_accuracy is not None:
             return self.limits.min_accuracy, "what was promised"
-        if self.known is None or self.known.accuracy is None:
+        right = None if self.known is None else self.known.right
+        if right is None:
             return None, ""
-        return max(self.known.accuracy - self.limits.tolerance, 0.0), "the least to expect from its reference rows"
+        surely, _ = wilson(int(right.sum()), len(right), 1 - 2 * REFERENCE_RISK)
+        return max(min(float(right.mean()) - self.limits.tolerance, surely), 0.0), (
+            "the least to expect from its reference rows"
+        )
