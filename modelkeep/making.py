@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from modelkeep.data import dataset
-from modelkeep.errors import BadData, Damaged
+from modelkeep.errors import BadData, Damaged, ModelkeepError, StorageFull
 from modelkeep.model import baseline, folder
 from modelkeep.provenance import told
+from modelkeep.registry import space
 from modelkeep.types import Model, Report, Step, Version
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Made(NamedTuple):
 
 @contextlib.contextmanager
 def workspace(home: Path) -> Iterator[Path]:
-    """An empty folder beside the registry, gone afterwards."""
+    """An empty folder beside the registry, gone afterwards. Raises Damaged, StorageFull."""
     rooms = home.absolute() / "work"
     try:
         rooms.mkdir(parents=True, exist_ok=True)
@@ -48,7 +49,16 @@ def workspace(home: Path) -> Iterator[Path]:
             "there, or copy the registry's folder and set `home` to the copy"
         ) from error
     with made as room:
-        yield Path(room)
+        try:
+            yield Path(room)
+        except (OSError, ModelkeepError) as error:
+            if isinstance(error, StorageFull) or not space.is_full(error):
+                raise
+            places = dict.fromkeys((str(rooms), tempfile.gettempdir()))
+            free = " and ".join(f"{shutil.disk_usage(at).free:,} bytes are free in {at}" for at in places)
+            raise StorageFull(
+                f"no space left while a version was made: {free}; nothing was stored; free some space, then do it again"
+            ) from error
 
 
 def sweep(home: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import signal
@@ -12,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from modelkeep import Keep
+from modelkeep import Keep, making
 from modelkeep.data.dataset import Dataset
+from modelkeep.errors import BadModel, StorageFull
 from modelkeep.model import baseline, folder
 
 
@@ -42,6 +44,24 @@ def test_the_reference_of_an_update_is_read_once_for_what_it_looks_like(
     version = keep.update(added, turned[0], epochs=20, lr=5e-3, max_forgetting=0.5)
     assert len(made) == 1
     assert baseline.find(keep.model(version)) is not None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device", "digits_mlp.py"),
+        BadModel("ONNX Runtime cannot quantize this model: [Errno 28] No space left on device"),
+    ],
+)
+def test_a_disk_that_is_full_is_no_fault_of_the_model(home: Path, error: Exception) -> None:
+    said = r"no space left while a version was made: [\d,]+ bytes are free in .*/work and .*; nothing was stored"
+    with pytest.raises(StorageFull, match=said), making.workspace(home):
+        raise error
+
+
+def test_other_errors_pass(home: Path) -> None:
+    with pytest.raises(BadModel, match="it is none"), making.workspace(home):
+        raise BadModel("it is none")
 
 
 def test_old_workspaces_are_swept_and_young_ones_left(keep: Keep, home: Path) -> None:

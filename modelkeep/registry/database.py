@@ -30,7 +30,9 @@ _LAYOUT_LOCK = 0x6D6F64656C6B  # any number that other programs in the same Post
 
 
 class Database:
-    """One engine. Threads may share it; a forked child must open its own. A file that only may be read is read.
+    """One engine. Threads may share it; a forked child must open its own.
+
+    A file that only may be read, or whose disk is full, is read, until a write finds that it may be written.
 
     Raises BadSettings for a URL that cannot be used, Damaged for a file that is not a registry or is newer, Busy when
     another process holds the lock too long, StorageFull when the disk is.
@@ -51,15 +53,16 @@ class Database:
         self._sqlite = self._engine.dialect.name == "sqlite"
         file = self._engine.url.database if self._sqlite else None
         self.where = file or self._engine.url.render_as_string(hide_password=True)
+        self._wanted = self._engine
         if self._sqlite:
             _as_sqlite(self._engine)
         with self._told():
             try:
                 self._lay_out()
             except OperationalError as error:
-                if not (file and sqlite.kept_out(error.orig) and sqlite.lies_still(Path(file))):
+                if not (file and self._may_only_read(error) and sqlite.lies_still(Path(file))):
                     raise
-                self._engine.dispose()
+                self._wanted.dispose()
                 self._engine = _reading(Path(file))
                 self._lay_out()
 
@@ -77,6 +80,7 @@ class Database:
         ``changes`` says that servers should look again: it makes the revision grow.
         """
         with self._told(), self._alone() as connection:
+            self._engine = self._wanted  # where it was only read, that is over now
             revision = connection.execute(select(about.c.revision).with_for_update()).scalar_one()
             if changes:
                 connection.execute(update(about).values(revision=revision + 1))
@@ -85,10 +89,11 @@ class Database:
     def close(self) -> None:
         """Close every connection."""
         self._engine.dispose()
+        self._wanted.dispose()
 
     @contextmanager
     def _alone(self) -> Iterator[Connection]:
-        with self._engine.connect() as connection:
+        with self._wanted.connect() as connection:
             connection.execution_options(writes=True)
             with connection.begin():
                 yield connection
@@ -100,6 +105,9 @@ class Database:
         except DBAPIError as error:
             raise self._explain(error) from error
 
+    def _may_only_read(self, error: DBAPIError) -> bool:
+        return sqlite.kept_out(error.orig) or isinstance(self._explain(error), StorageFull)
+
     def _explain(self, error: DBAPIError) -> ModelkeepError:
         text = str(error.orig).strip()
         if "is full" in text or "No space left" in text or ("I/O error" in text and self._is_full()):
@@ -107,7 +115,7 @@ class Database:
                 f"no space left for the registry {self.where}: {self._free()} are free, about 100,000 needed; nothing "
                 "was stored; free some space, then do it again"
             )
-        if "readonly" in text:
+        if "readonly" in text or (self._engine is not self._wanted and sqlite.kept_out(error.orig)):
             return Damaged(
                 f"the registry {self.where} can only be read here, and nothing was stored; get the right to write to "
                 "it and to its folder, or copy the folder and set `home` to the copy"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,11 @@ def told(what: str, needed: int, at: Path) -> Iterator[None]:
         if error.errno not in FULL:
             raise
         raise full(what, needed, shutil.disk_usage(at).free, at) from error
+
+
+def is_full(error: Exception) -> bool:
+    """Whether an error says so, of the system or of a library that failed by it."""
+    return any(os.strerror(code) in str(error) for code in FULL)
 
 
 def full(what: str, needed: int, free: int, at: object) -> StorageFull:

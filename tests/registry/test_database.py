@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -338,3 +339,55 @@ def test_what_others_write_is_seen_where_this_one_may_only_read_sqlite(settings:
         assert kinds() == ["first", "second"]  # beside the file still
     assert not (settings.home / "registry.db-wal").exists()
     assert kinds() == ["first", "second"]
+
+
+FULL = """
+import sys
+from pathlib import Path
+from modelkeep.errors import StorageFull
+from modelkeep.registry import Registry
+from modelkeep.settings import Settings
+disk = Path(sys.argv[1])
+settings = Settings(home=disk / "home")
+with Registry.open(settings) as registry:
+    registry.note("m", "first", "", {})
+rest = (disk / "rest").open("wb", buffering=0)
+try:
+    while rest.write(bytes(4096)):
+        pass
+except OSError:
+    pass
+with Registry.open(settings) as registry:
+    print([entry.kind for entry in registry.journal()])
+    try:
+        registry.note("m", "none", "", {})
+    except StorageFull as error:
+        print(error)
+    (disk / "rest").unlink()
+    rest.close()
+    registry.note("m", "second", "", {})
+    print([entry.kind for entry in registry.journal()])
+"""
+
+
+def test_on_a_full_disk_it_is_read_and_written_to_again_once_there_is_room_sqlite(tmp_path: Path) -> None:
+    """A service that is started again there has to find its model."""
+    mounted = [
+        "unshare",
+        "--mount",
+        "--map-root-user",
+        "sh",
+        "-c",
+        'mount -t tmpfs -o size=1m none "$1" && shift && "$@"',
+    ]
+    if (
+        not shutil.which("unshare")
+        or subprocess.run([*mounted, "sh", tmp_path, "true"], capture_output=True).returncode
+    ):
+        pytest.skip("this system lets nobody mount a small disk")
+    command = [*mounted, "sh", tmp_path, sys.executable, "-c", FULL, tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert done.stderr == ""
+    before, said, after = done.stdout.splitlines()
+    assert (before, after) == ("['first']", "['first', 'second']")
+    assert said.startswith("no space left for the registry ")

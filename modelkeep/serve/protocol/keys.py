@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from modelkeep.errors import BadSettings, Conflict, Forbidden, NotFound, Overloaded, Unauthenticated
+from modelkeep.errors import BadSettings, Conflict, Damaged, Forbidden, NotFound, Overloaded, Unauthenticated
 from modelkeep.settings import Settings
 
 SCOPES = ("infer", "read", "admin")
@@ -69,7 +69,7 @@ class Ring:
             raise BadSettings(f"{self.path} holds no keys that can be read ({error}); mend or remove it") from error
 
     def add(self, name: str, scopes: Iterable[str], rate: float = 0.0) -> str:
-        """A new key, which nobody can show again. Raises BadSettings, or Conflict for a name in use."""
+        """A new key, which nobody can show again. Raises BadSettings, Damaged, or Conflict for a name in use."""
         scopes = tuple(dict.fromkeys(scopes))
         if not NAME.fullmatch(name):
             raise BadSettings(f"'{name}' cannot name a key; use letters, digits, '.', '_' and '-', 64 at most")
@@ -96,11 +96,18 @@ class Ring:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """One writer at a time, or of two keys that are added at once one would be lost."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.with_name(f"{self.path.name}.lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+        """One writer at a time, or of two keys that are added at once one would be lost. Raises Damaged where nothing
+        can be written.
+        """
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.with_name(f"{self.path.name}.lock").open("w") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                yield
+        except OSError as error:
+            raise Damaged(
+                f"the keys in {self.path} cannot be written: {error.strerror}; they are as they were"
+            ) from error
 
     def _write(self, keys: Iterable[Key]) -> None:
         """In one step, readable by its owner only."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from modelkeep.errors import BadSettings, Conflict, Forbidden, NotFound, Overloaded, Unauthenticated
+from modelkeep.errors import BadSettings, Conflict, Damaged, Forbidden, NotFound, Overloaded, Unauthenticated
 from modelkeep.serve.protocol import keys
 from modelkeep.serve.protocol.keys import Gate, Ring
 
@@ -82,7 +82,7 @@ def test_a_full_disk_leaves_the_old_file(ring: Ring, monkeypatch: pytest.MonkeyP
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(keys.os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(Damaged, match=r"keys.json cannot be written: No space left on device; they are as they were"):
         ring.add("more", ["infer"])
     assert [key.name for key in ring.read()] == ["web"]
     assert {p.name for p in ring.path.parent.iterdir()} == {"keys.json", "keys.json.lock"}
