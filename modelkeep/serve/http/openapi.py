@@ -47,7 +47,9 @@ def _paths(plane: Plane) -> Schema:
         "/v2/health/ready": {"get": _operation("Whether every model answers", {"type": "object"}, 503)},
         "/v2/models/stats": {"get": _operation("Statistics of all versions", _ref("Statistics"))},
         "/v2/repository/index": {
-            "post": _operation("What could be served", _list(_ref("Row")), 400, 413, body=_ref("Index"), needed=False)
+            "post": _operation(
+                "What could be served", _list(_ref("Row")), 400, 408, 413, body=_ref("Index"), needed=False
+            ),
         },
         "/monitor/alerts": {
             "post": _operation("What Alertmanager tells", {"type": "object"}, 400, 408, 413, body=_ref("Alerts")),
@@ -59,7 +61,7 @@ def _paths(plane: Plane) -> Schema:
             **model,
         },
         "/v2/models/{model}/labels": {
-            "post": _operation("The truth by request id", {"type": "object"}, 400, 404, 413, body=_ref("Labels")),
+            "post": _operation("The truth by request id", {"type": "object"}, 400, 404, 408, 413, body=_ref("Labels")),
             **model,
         },
     }

@@ -17,8 +17,8 @@ WINDOWS = {"gzip": 31, "deflate": 15}
 def chosen(accepted: str | None) -> str | None:
     """The first encoding in an Accept-Encoding header that is known here and not refused with q=0."""
     for part in (accepted or "").split(","):
-        name, _, quality = part.strip().partition(";")
-        if name in WINDOWS and quality.replace(" ", "") not in ("q=0", "q=0.0"):
+        name, _, quality = part.lower().replace(" ", "").partition(";")
+        if name in WINDOWS and quality.rstrip("0") not in ("q=", "q=0."):
             return name
     return None
 

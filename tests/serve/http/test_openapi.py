@@ -46,6 +46,12 @@ def test_every_route_is_documented(server: Running) -> None:
     assert served == {(verb, path) for path, item in document["paths"].items() for verb in item if verb != "parameters"}
 
 
+def test_whoever_sends_a_body_may_be_too_slow_or_send_too_much(server: Running) -> None:
+    asking = [ways["post"] for ways in openapi.document(server.plane)["paths"].values() if "post" in ways]
+    assert len(asking) >= 8
+    assert all({"408", "413", "429"} <= one["responses"].keys() for one in asking)
+
+
 def test_it_names_the_models_that_are_here(server: Running) -> None:
     document = httpx.get(f"{server.url}/openapi.json", timeout=20).json()
     assert document["paths"]["/v2/models/{model}/infer"]["parameters"][0]["schema"]["examples"] == ["m"]

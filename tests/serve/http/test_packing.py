@@ -25,6 +25,8 @@ from modelkeep.serve.server import Running
         ("br, deflate;q=0.5, gzip", "deflate"),
         ("gzip;q=0, deflate", "deflate"),
         ("gzip; q=0", None),
+        ("gzip;Q=0.000, deflate ;q=0.001", "deflate"),
+        ("GZip;q=1.0", "gzip"),
     ],
 )
 def test_the_first_that_is_known_and_not_refused(accepted: str | None, chosen: str | None) -> None:
