@@ -54,8 +54,10 @@ class Tolerance:
     false_alarm_every: float = 1e6
     told: float | None = None
     """What a finding says of it, where several runs share the false alarms."""
-    lost: float = 1 / 3
-    """What a class of the answers may lose of its share: one of ten that never comes any more moves 10 % only."""
+    lost: float = 1 / 4
+    """What a class of the answers may lose of its share: one of ten that never comes any more moves 10 % only. Of a
+    class that 40 % have, a quarter is the share that may move anyway.
+    """
 
 
 @dataclass(frozen=True, slots=True)
