@@ -14,7 +14,7 @@ from modelkeep.console import rollouts
 from modelkeep.console.looks import Looks, charts, measured, moved
 from modelkeep.data import traffic
 from modelkeep.errors import BadRef, ModelkeepError, NotFound
-from modelkeep.monitor.quality import predicted
+from modelkeep.monitor.quality import NO_CLASS, predicted
 from modelkeep.monitor.telling import FOUND, OVER
 from modelkeep.types import Ref
 
@@ -239,8 +239,10 @@ def answer(outputs: Arrays, model: Model) -> str:
     """What a model said, in few words: the classes, or the first numbers."""
     classes = predicted(outputs, model)
     if classes is not None:
-        names = model.labels
-        words = [names[int(c)] if names and c.dtype.kind in "iu" and 0 <= c < len(names) else str(c) for c in classes]
+        names = dict(enumerate(model.labels))
+        if model.signature.outputs[0].dtype.startswith("float"):
+            names[NO_CLASS] = "NaN"
+        words = [names.get(int(c), str(c)) if c.dtype.kind in "iu" else str(c) for c in classes]
         return ", ".join(words[:4]) + (f" and {len(words) - 4} more" if len(words) > 4 else "")
     first = np.asarray(next(iter(outputs.values()))).ravel()
     told = ", ".join(f"{value:.4g}" if first.dtype.kind == "f" else str(value) for value in first[:4])

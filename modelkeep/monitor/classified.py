@@ -62,15 +62,14 @@ class Classified:
     def __init__(self) -> None:
         self._answers: list[Array] = []
         self._truth: list[Array] = []
-        self._chances: list[Array] = []
+        self._chances: list[Array | None] = []
 
     def add(self, answers: Array, truth: Array, chances: Array | None = None) -> None:
-        """One request: ``answers`` and ``truth`` [rows] of class numbers (−1: no class that the model knows),
+        """One request: ``answers`` and ``truth`` [rows] of class numbers (negative: none that the model knows),
         ``chances`` [rows, classes], which sum to 1 in each row."""
         self._answers.append(answers.astype(np.int64))
         self._truth.append(truth.astype(np.int64))
-        if chances is not None:
-            self._chances.append(chances)
+        self._chances.append(chances)
         for kept in (self._answers, self._truth, self._chances):
             if len(kept) > 2 * MAX_VALUES:
                 del kept[:MAX_VALUES]
@@ -80,14 +79,18 @@ class Classified:
         return len(self._truth)
 
     def measured(self) -> dict[str, Measured]:
-        """F1 (macro), and with probabilities AUC and log loss, by name; empty before the first label."""
+        """F1 (macro), and with probabilities AUC and log loss, by name; empty before the first label. AUC and log loss
+        are of the requests whose answers were classes: where scores were NaN there is no chance that was given."""
         if not self._truth:
             return {}
         answers, truth = np.concatenate(self._answers), np.concatenate(self._truth)
         first = np.cumsum([0, *(len(t) for t in self._truth[:-1])])
         found = {"f1": f1(answers, truth, first)}
-        if len(self._chances) == len(self._truth) and len({c.shape[1] for c in self._chances}) == 1:
-            chances = np.concatenate(self._chances)
+        given = [(c, t) for c, t in zip(self._chances, self._truth, strict=True) if c is not None]
+        void = sum(c is None and bool((a < 0).any()) for c, a in zip(self._chances, self._answers, strict=True))
+        if len(given) + void == len(self._truth) and len({c.shape[1] for c, _ in given}) == 1:
+            chances, truth = (np.concatenate(each) for each in zip(*given, strict=True))
+            first = np.cumsum([0, *(len(t) for _, t in given[:-1])])
             found["log_loss"] = log_loss(chances, truth, first)
             if (area := auc(chances, truth, first)) is not None:
                 found["auc"] = area

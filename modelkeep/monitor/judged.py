@@ -66,10 +66,9 @@ class Judged:
         """
         if self.limits.min_accuracy is not None:
             return self.limits.min_accuracy, "what was promised"
-        right = None if self.known is None else self.known.right
-        if right is None:
+        known = self.known
+        if known is None or known.right is None or known.accuracy is None:
             return None, ""
-        surely, _ = wilson(int(right.sum()), len(right), 1 - 2 * REFERENCE_RISK)
-        return max(min(float(right.mean()) - self.limits.tolerance, surely), 0.0), (
-            "the least to expect from its reference rows"
-        )
+        surely, _ = wilson(int(known.right.sum()), len(known.right), 1 - 2 * REFERENCE_RISK)
+        least = min(known.accuracy - self.limits.tolerance, surely)
+        return max(least, 0.0), "the least to expect from its reference rows"

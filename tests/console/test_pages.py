@@ -39,6 +39,8 @@ def test_an_answer_in_few_words() -> None:
     assert answer({"y": scores}, model("float32", 2)) == "1, 0"
     many = np.tile(scores, (5, 1))
     assert answer({"y": many}, model("float32", 2, ("cat", "dog"))) == "dog, cat, dog, cat and 6 more"
+    scores[0, 0] = np.nan
+    assert answer({"y": scores}, model("float32", 2, ("cat", "dog"))) == "NaN, cat"
     assert answer({"y": np.array([[1.23456]], np.float32)}, model("float32", 1)) == "1.235"
 
 

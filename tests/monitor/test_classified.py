@@ -96,6 +96,18 @@ class TestClassified:
         assert list(made.measured()) == ["f1"]
         assert len(made) == 1
 
+    def test_an_answer_that_is_no_class_costs_the_others_no_metric(self) -> None:
+        rng = np.random.default_rng(4)
+        chances, truth = world(rng, 60, 3)
+        whole, void = Classified(), Classified()
+        for one, label in zip(chances, truth, strict=True):
+            for made in (whole, void):
+                made.add(one[None].argmax(axis=1), label[None], one[None])
+        void.add(np.array([-2]), np.array([0]))
+        for name in ("log_loss", "auc"):
+            assert void.measured()[name] == whole.measured()[name]
+        assert void.measured()["f1"].value < whole.measured()["f1"].value
+
     def test_as_a_person_reads_it(self) -> None:
         assert Measured(0.912, 0.88, 0.94, 1400).describe() == "0.912 (0.880 to 0.940, n 1,400)"
         assert Measured(0.5, None, None, 3).describe("{:.1%}".format) == "50.0% (n 3)"

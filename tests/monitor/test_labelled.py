@@ -12,6 +12,7 @@ from modelkeep.data.bins import Bins
 from modelkeep.data.features import Columns
 from modelkeep.errors import BadSettings
 from modelkeep.monitor.labelled import Answer, Labelled, Slices, answer, chances
+from modelkeep.monitor.quality import NO_CLASS
 from modelkeep.types import Model, Signature, TensorSpec
 
 
@@ -149,6 +150,14 @@ class TestAnswer:
     def test_what_is_no_list_of_as_many_numbers_is_none(self, label: Any, several: bool) -> None:
         """A one among zeros may be a class; where numbers are known to be meant, a class is none."""
         assert answer({"y": np.zeros((1, 3), "float32")}, label, SCORES, several=several) is None
+
+    def test_scores_with_nan_answer_no_class(self) -> None:
+        """The first NaN is the largest score to argmax: class 0 would be right here."""
+        scores = np.array([[np.nan, 0.2, 0.1], [0.9, 0.1, 0.0]], "float32")
+        one = answer({"y": scores}, [0, 0], SCORES)
+        assert one is not None
+        assert one.classes is not None
+        assert (one.right, one.chances, one.classes[0].tolist()) == (0.5, None, [NO_CLASS, 0])
 
     def test_texts_are_right_or_wrong(self) -> None:
         one = answer({"y": np.array(["cat"], dtype=object)}, "cat", model("str", (None,)))
