@@ -85,11 +85,6 @@ class Settings:
     sample_mask: str = ""
 
     @property
-    def database_url(self) -> str:
-        """An SQLAlchemy URL; SQLite inside home unless ``database`` says otherwise."""
-        return self.database or f"sqlite:///{self.home.absolute() / 'registry.db'}"
-
-    @property
     def store_url(self) -> str:
         """Where artifacts lie; a folder inside home unless ``store`` says otherwise."""
         return self.store or str(self.home.absolute() / "store")

@@ -105,12 +105,9 @@ def test_a_path_of_another_kind_is_named(tmp_path: Path) -> None:
         settings.read(tmp_path, {})
 
 
-def test_database_and_store_lie_inside_home_unless_told_otherwise(tmp_path: Path) -> None:
-    inside = Settings(home=tmp_path)
-    assert inside.database_url == f"sqlite:///{tmp_path}/registry.db"
-    assert inside.store_url == str(tmp_path / "store")
-    told = Settings(home=tmp_path, database="postgresql://db/models", store="s3://bucket/models")
-    assert (told.database_url, told.store_url) == ("postgresql://db/models", "s3://bucket/models")
+def test_the_store_lies_inside_home_unless_told_otherwise(tmp_path: Path) -> None:
+    assert Settings(home=tmp_path).store_url == str(tmp_path / "store")
+    assert Settings(home=tmp_path, store="s3://bucket/models").store_url == "s3://bucket/models"
 
 
 def test_a_relative_home_becomes_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import NullPool, create_engine, event, func, insert, inspect, select, update
+from sqlalchemy import URL, NullPool, create_engine, event, func, insert, inspect, select, update
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
 
 from modelkeep.data import sqlite
@@ -38,7 +38,7 @@ class Database:
     another process holds the lock too long, StorageFull when the disk is.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str | URL) -> None:
         try:
             self._engine = create_engine(url, connect_args=_connect_args(url))
         except (ArgumentError, NoSuchModuleError) as error:
@@ -197,8 +197,8 @@ def _reading(file: Path) -> Engine:
     return engine
 
 
-def _connect_args(url: str) -> dict[str, Any]:
-    return {"timeout": BUSY_SECONDS} if url.startswith("sqlite") else {}
+def _connect_args(url: str | URL) -> dict[str, Any]:
+    return {"timeout": BUSY_SECONDS} if str(url).startswith("sqlite") else {}
 
 
 def _as_sqlite(engine: Engine) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import URL, select
 
 from modelkeep.errors import BadRef, Damaged, Wrong
 from modelkeep.model import folder as model_folder
@@ -45,7 +45,8 @@ class Registry:
                 f"the folder {home} cannot be made: {error.strerror}; set `home` to another place "
                 "(MODELKEEP_HOME=FOLDER, or home in modelkeep.toml)"
             ) from error
-        return cls(Database(settings.database_url), Store(settings.store_url), home / "checkouts")
+        inside = URL.create("sqlite", database=str(home / "registry.db"))  # a folder's name is no part of a URL's text
+        return cls(Database(settings.database or inside), Store(settings.store_url), home / "checkouts")
 
     def close(self) -> None:
         """Close the database."""

@@ -33,8 +33,9 @@ class Store:
     """
 
     def __init__(self, url: str) -> None:
-        try:
-            self._fs, self._root = url_to_fs(url)
+        self._root: str
+        try:  # a path is no URL, and '::' in it joins none
+            self._fs, self._root = (LocalFileSystem(), url) if url.startswith("/") else url_to_fs(url)
         except (ImportError, ValueError) as error:
             raise BadSettings(f"store is '{url}', which cannot be opened: {error}") from error
         self._root = self._root.rstrip("/")

@@ -103,6 +103,18 @@ def test_versions_that_are_added_at_once_get_numbers_of_their_own(
     assert registry.checkout(versions[0]).main.read_bytes() == b"the same bytes for all"
 
 
+@pytest.mark.parametrize("name", ["plain", "what?", "50%20 off", "a#b@c ñ", "a::b", "a?mode=memory&uri=true"])
+def test_all_lies_in_the_home_whatever_its_name(tmp_path: Path, make: Callable[..., Path], name: str) -> None:
+    """A path was read as a URL: what followed a '?' was no part of it, and two homes had one registry."""
+    home = tmp_path / "homes" / name
+    with Registry.open(Settings(home=home)) as registry:
+        registry.checkout(registry.add("digits", make(), made_by="test"))
+        assert {path.name for path in home.iterdir()} >= {"registry.db", "store", "checkouts"}
+    assert [path.name for path in home.parent.iterdir()] == [name]
+    with Registry.open(Settings(home=home)) as registry:
+        assert registry.names() == ["digits"]
+
+
 def test_what_one_process_writes_another_sees(settings: Settings, make: Callable[..., Path]) -> None:
     with Registry.open(settings) as writer, Registry.open(settings) as reader:
         assert reader.names() == []
