@@ -92,6 +92,11 @@ class Followed:
         """The newest one held of this number: after new settings, there are two for a moment."""
         return next((v for v in reversed(self.held) if v.number == number), None)
 
+    def let_go(self) -> list[Loaded]:
+        """All that is held, and is no more: whoever asked closes it, once."""
+        held, self.held = self.held, []
+        return held
+
 
 class Follower:
     """Keeps a plane in step with a registry. ``options`` are ServeConfig fields that a person set; they win."""
@@ -180,7 +185,7 @@ class Follower:
         """Answer for this model no more, once what was accepted is answered. Raises NotFound."""
         self._plane.forget(name)
         self.names.remove(name)
-        for loaded in self.models.pop(name).held if name in self.models else ():
+        for loaded in self.models.pop(name).let_go() if name in self.models else ():
             self._spawn(loaded.close(), name=f"close {loaded.ref}")
 
     async def change(self, name: str, fields: Mapping[str, Any]) -> Loaded:
@@ -195,6 +200,8 @@ class Follower:
             self.changes[name] = {**before, **fields}
             model = self.models[name]
             await self._settle(name)
+            if self.models.get(name) is not model:  # it was taken away meanwhile
+                self.changes[name] = before
             if failed := model.failures.get(self._plane.find(name).number):
                 self.changes[name] = before
                 await self._settle(name)
@@ -336,7 +343,7 @@ class Follower:
         if self.models.get(name) is model:
             self._apply(name)
         else:  # it was left while it was loading
-            await asyncio.gather(*(v.close() for v in model.held))
+            await asyncio.gather(*(v.close() for v in model.let_go()))
 
     def _bring(self, version: Version, config: ServeConfig) -> tuple[Model, Runner | Crew, Paces]:
         model = self.registry.checkout(version)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import threading
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from modelkeep.errors import NotFound
 from modelkeep.serve.server import Running
 from modelkeep.serve.sources.follow import Follower
 from modelkeep.types import Model, Ref, Route, ServeConfig, Version
+from tests.waiting import until
 
 
 class Registry:
@@ -56,12 +58,17 @@ class Registry:
 
 @pytest.fixture
 def world(fakes: SimpleNamespace) -> SimpleNamespace:
-    return SimpleNamespace(registry=Registry(fakes), runners=[], broken={"broken"}, fakes=fakes)
+    slow = threading.Event()
+    slow.set()
+    made = {"slow": slow, "loading": threading.Lock(), "runners": [], "broken": {"broken"}}
+    return SimpleNamespace(registry=Registry(fakes), fakes=fakes, **made)
 
 
 @pytest.fixture
 def client(world: SimpleNamespace) -> Iterator[httpx.Client]:
     def load(model: Model, config: ServeConfig) -> tuple[Any, list[tuple[int, float]]]:
+        with world.loading:
+            assert world.slow.wait(20)
         if model.path.name in world.broken:
             raise ValueError("its file is torn")
         world.runners.append(world.fakes.Fake(add=1.0))
@@ -128,6 +135,29 @@ def test_two_who_bring_a_model_at_once_bring_it_once(client: httpx.Client, world
     assert client.post("/v2/repository/models/second/unload").status_code == 200
     assert client.post("/v2/repository/models/second/load").status_code == 200
     assert ask(client, "second") == 200
+
+
+def test_one_that_is_taken_away_while_it_is_changed_is_closed_once_and_comes_back_as_it_was(
+    client: httpx.Client, world: SimpleNamespace, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.slow = threading.Event()
+    found: list[int] = []
+    configured = {"max_batch": 3}
+    changing = threading.Thread(
+        target=lambda: found.append(client.post("/v2/models/first/config", json=configured).status_code)
+    )
+    changing.start()
+    until(lambda: world.loading.locked())
+    assert client.post("/v2/repository/models/first/unload").status_code == 200
+    world.slow.set()
+    changing.join(20)
+    assert found == [404]
+    until(lambda: [one.closed for one in world.runners] == [1, 1])
+    assert client.post("/v2/repository/models/first/load").status_code == 200
+    assert client.get("/v2/models/first/config").json()["max_batch_size"] == ServeConfig().max_batch
+    assert client.get("/metrics").text.count("modelkeep_model_info{") == 1
+    gc.collect()
+    assert caplog.messages == []
 
 
 def test_what_a_model_had_accepted_before_it_left_is_answered(client: httpx.Client, world: SimpleNamespace) -> None:
