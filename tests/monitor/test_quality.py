@@ -72,6 +72,20 @@ class TestShareRight:
     def test_texts(self) -> None:
         assert share_right(np.array(["cat", "dog"], dtype=object), ["cat", "cat"]) == 0.5
 
+    @pytest.mark.parametrize(
+        ("answer", "label", "names", "share"),
+        [
+            ("dog", 1, ("cat", "dog"), 1.0),
+            ("dog", 0.0, ("cat", "dog"), 0.0),
+            ("dog", 7, ("cat", "dog"), 0.0),
+            ("7", 7, (), 1.0),
+            ("dog", "owl", ("cat", "dog"), 0.0),
+        ],
+    )
+    def test_the_number_of_a_text(self, answer: str, label: Any, names: tuple[str, ...], share: float | None) -> None:
+        """Where the model has names, a class is its number or its name."""
+        assert share_right(np.array([answer], dtype=object), label, names) == share
+
     def test_nothing_known(self) -> None:
         assert share_right(None, 3) is None
 
