@@ -118,7 +118,7 @@ def serve(
 
     mounts: Mapping[str, Any] = {}
 
-    if len(what) == 1 and (Path(what[0]).exists() or "." in Path(what[0]).suffix):
+    if len(what) == 1 and _is_bare(what[0], settings):
         server.serve_file(Path(what[0]), settings, name=name, options=options, on_ready=ready, reread=read)
         return
     if name:
@@ -130,3 +130,19 @@ def serve(
             mounts = of_console(keep)
         said = partial(click.echo, err=True)
         keep.serve(what, options=options, on_ready=ready, on_setting=said, reread=read, mounts=mounts)
+
+
+def _is_bare(word: str, settings: Settings) -> bool:
+    """Whether a word is a file or a folder and no registered model, which comes first: ./NAME is what lies here."""
+    from modelkeep.registry import Registry
+
+    path = Path(word)
+    if not (path.exists() or "." in path.suffix):
+        return False
+    if path.name != word or not (settings.database or (settings.home / "registry.db").is_file()):
+        return True
+    with Registry.open(settings) as registry:
+        registered = word.partition("@")[0] in registry.names()
+    if registered and path.exists():
+        click.echo(f"{word} is a model of the registry; what lies here under that name is ./{word}", err=True)
+    return not registered
