@@ -35,6 +35,7 @@ def operate(policy: Path, cycles: int | None, max_time: float | None, reset: boo
         click.echo(f"{time.strftime('%H:%M:%S')} {text}", err=json_)
 
     with Keep(who="operate") as keep:
+        keep.registry.versions(rules.model)
         if reset:
             keep.registry.note(rules.model, "operate", "failures forgotten", {"stage": RESET})
         outcome = Loop(keep, rules, tell=tell).run(cycles=cycles, max_seconds=max_time)

@@ -17,7 +17,6 @@ from modelkeep.errors import BadData, BadModel, ModelkeepError, No, Unsupported
 from modelkeep.operate import budget
 from modelkeep.operate.policy import Policy
 from modelkeep.quantities import Lines, counted
-from modelkeep.rollout.canary import Canary
 from modelkeep.types import Finding, Ref, Route, Version
 
 if TYPE_CHECKING:
@@ -210,18 +209,8 @@ class Loop:
 
     def _roll_out(self, version: Version) -> bool | None:
         """True where it was promoted; None where nobody asked it, so that it is rolled out again later."""
-        rules = self.policy.rollout
-        plan = Canary(
-            steps=rules.steps,
-            tolerance=rules.tolerance,
-            alpha=rules.alpha,
-            max_seconds=rules.max_seconds,
-            p99=self.policy.watch.p99,
-            needs_labels=rules.needs_labels,
-            min_accuracy=self.policy.watch.min_accuracy,
-            max_error=self.policy.watch.max_error,
-        )
         try:
+            plan = self.policy.canary()
             decision = self.keep.rollout(version, plan, on_step=lambda text: self._say(str(text), about=ROLLOUT))
         except ModelkeepError as error:
             self._note(budget.FAILED, f"the rollout of {version.ref} stopped: {error}", version=version.number)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import tomllib
 from dataclasses import dataclass, field, fields
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from modelkeep.errors import BadRef, BadSettings
 from modelkeep.monitor.limits import Limits
+from modelkeep.rollout.canary import Canary
 from modelkeep.types import Ref
 from modelkeep.update import METHODS
 
@@ -30,6 +32,8 @@ class Watching:
     slices: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if not self.every > 0:
+            raise BadSettings(f"every is {self.every!r}; give seconds, more than 0")
         Limits(**self.limits())
 
     def limits(self) -> dict[str, Any]:
@@ -89,13 +93,29 @@ class Spending:
 
 @dataclass(frozen=True)
 class Policy:
-    """One model's policy."""
+    """One model's policy. Raises BadSettings for one whose canaries could not be judged, before any is made."""
 
     model: str
     watch: Watching = field(default_factory=Watching)
     update: Updating = field(default_factory=Updating)
     rollout: Rolling = field(default_factory=Rolling)
     budget: Spending = field(default_factory=Spending)
+
+    def __post_init__(self) -> None:
+        self.canary()
+
+    def canary(self) -> Canary:
+        """How an updated version is rolled out."""
+        return Canary(
+            steps=self.rollout.steps,
+            tolerance=self.rollout.tolerance,
+            alpha=self.rollout.alpha,
+            max_seconds=self.rollout.max_seconds,
+            p99=self.watch.p99,
+            needs_labels=self.rollout.needs_labels,
+            min_accuracy=self.watch.min_accuracy,
+            max_error=self.watch.max_error,
+        )
 
 
 SECTIONS: dict[str, type] = {"watch": Watching, "update": Updating, "rollout": Rolling, "budget": Spending}
@@ -118,7 +138,11 @@ def read(path: Path) -> Policy:
         raise BadSettings(f"{path}: {error}") from error
     if unknown := set(table) - set(SECTIONS):
         raise BadSettings(f"{path} has [{sorted(unknown)[0]}], which is no section; there are: {', '.join(SECTIONS)}")
-    return Policy(model, **{name: _section(path, name, rows) for name, rows in table.items()})
+    sections = {name: _section(path, name, rows) for name, rows in table.items()}
+    try:
+        return Policy(model, **sections)
+    except BadSettings as error:
+        raise BadSettings(f"{path}: {error}") from error
 
 
 def _section(path: Path, name: str, rows: Any) -> Any:
@@ -165,4 +189,6 @@ def _fits(annotation: Any, value: Any) -> bool:
         return list in wanted and all(isinstance(v, str) for v in value)
     if isinstance(value, list):
         return list in wanted and all(isinstance(v, int | float) and 0 < v < 1 for v in value) and bool(value)
+    if isinstance(value, float) and not isfinite(value):
+        return False
     return isinstance(value, wanted)

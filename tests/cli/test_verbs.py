@@ -116,6 +116,17 @@ def test_wrong_use_is_one_sentence_and_no_traceback(
     assert "Traceback" not in err
 
 
+def test_failures_of_a_model_that_is_not_there_are_not_forgotten(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = tmp_path / "policy.toml"
+    policy.write_text('model = "gone"\n')
+    code, out, err = call(capsys, monkeypatch, "operate", str(policy), "--reset")
+    assert (code, out) == (2, "")
+    assert "no model is called 'gone'" in err
+    assert "failures forgotten" not in call(capsys, monkeypatch, "journal")[1]
+
+
 def test_a_machine_gets_the_error_as_json(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     code, out, err = call(capsys, monkeypatch, "show", "digits", "--json")
     assert (code, err) == (2, "")
