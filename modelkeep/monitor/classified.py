@@ -25,6 +25,8 @@ CLIP = 10.0
 """Log loss of one row counts so much at most, in nats: the truth was given a chance of 0.000045 or less."""
 BLOCK = 4
 """Rows of the class, and of the others, whose comparisons make one observation of AUC."""
+MAX_TEXTS = 200
+"""More of them, answered or true, are no classes."""
 MAX_CLASSES = 20
 """More classes have no AUC: it is one comparison a class."""
 
@@ -60,13 +62,18 @@ class Classified:
     """
 
     def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
         self._answers: list[Array] = []
         self._truth: list[Array] = []
         self._chances: list[Array | None] = []
 
     def add(self, answers: Array, truth: Array, chances: Array | None = None) -> None:
-        """One request: ``answers`` and ``truth`` [rows] of class numbers (negative: none that the model knows),
-        ``chances`` [rows, classes], which sum to 1 in each row."""
+        """One request: ``answers`` and ``truth`` [rows] of class numbers (negative: none that the model knows), or of
+        texts; ``chances`` [rows, classes], which sum to 1 in each row. Beside texts these count for nothing: who knows
+        which class a column is of has numbers.
+        """
+        if answers.dtype.kind not in "iu":
+            answers, truth, chances = self._numbered(answers), self._numbered(truth), None
         self._answers.append(answers.astype(np.int64))
         self._truth.append(truth.astype(np.int64))
         self._chances.append(chances)
@@ -74,14 +81,23 @@ class Classified:
             if len(kept) > 2 * MAX_VALUES:
                 del kept[:MAX_VALUES]
 
+    def _numbered(self, texts: Array) -> Array:
+        """Numbers in the order of their first coming, as long as there may be classes."""
+        for text in texts.tolist():
+            if len(self._numbers) <= MAX_TEXTS:
+                self._numbers.setdefault(text, len(self._numbers))
+        return np.array([self._numbers.get(text, -1) for text in texts.tolist()])
+
     def __len__(self) -> int:
         """Requests."""
         return len(self._truth)
 
     def measured(self) -> dict[str, Measured]:
-        """F1 (macro), and with probabilities AUC and log loss, by name; empty before the first label. AUC and log loss
-        are of the requests whose answers were classes: where scores were NaN there is no chance that was given."""
-        if not self._truth:
+        """F1 (macro), and with probabilities AUC and log loss, by name; empty before the first label, and where answers
+        are so many texts that they are no classes. AUC and log loss are of the requests whose answers were classes:
+        where scores were NaN there is no chance that was given.
+        """
+        if not self._truth or len(self._numbers) > MAX_TEXTS:
             return {}
         answers, truth = np.concatenate(self._answers), np.concatenate(self._truth)
         first = np.cumsum([0, *(len(t) for t in self._truth[:-1])])

@@ -12,7 +12,7 @@ from modelkeep.data.summaries import are_probabilities
 from modelkeep.errors import BadSettings
 from modelkeep.monitor.classified import Classified, Measured, probabilities
 from modelkeep.monitor.numeric import Numeric
-from modelkeep.monitor.quality import Quality, codes, predicted, share_right
+from modelkeep.monitor.quality import Quality, codes, predicted, share_right, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,8 +34,8 @@ class Answer:
     """One request's answers and their truth; rows without a known truth are left out.
 
     ``right`` is the share that was right, None where answers are no classes. ``classes`` and ``numbers`` are (answered,
-    true), [rows] each, or [rows, numbers] where an answer is several; ``chances`` [rows, classes] are the probabilities
-    that were given.
+    true), [rows] each, or [rows, numbers] where an answer is several; classes are texts where the model answers in such
+    and does not name its classes. ``chances`` [rows, classes] are the probabilities that were given.
     """
 
     right: float | None = None
@@ -66,14 +66,26 @@ def answer(outputs: Arrays | None, label: Any, model: Model, *, several: bool = 
     if scores is not None and (len(scores) != len(truth) or scores.shape[1] > MAX_CHANCES):
         scores = None
     given = None if scores is None else scores[known]
-    if answered.dtype.kind not in "iub":  # no number says which text a column of the chances is of
-        return Answer(right, chances=given)
-    true = codes([truth[row] for row in known], model.labels)
+    said, asked = answered[known], [truth[row] for row in known]
+    if said.dtype.kind not in "iub":
+        texts = [str(one) for one in said.tolist()], [text_of(one, model.labels) for one in asked]
+        if not model.labels:
+            return Answer(right, (_texts(texts[0]), _texts(texts[1])), given)
+        if not set(texts[0]) <= set(model.labels):  # its names are others', and no number says what a column is of
+            return Answer(right, chances=given)
+        said, asked = np.array([model.labels.index(one) for one in texts[0]]), texts[1]
+    true = codes(asked, model.labels)
     assert true is not None  # or there would be no share that is right
     whole = np.where(true == np.rint(true), true, -1).astype(np.int64)
-    said = answered[known].astype(np.int64)
+    said = said.astype(np.int64)
     told = given is not None and np.array_equal(given.argmax(axis=1), said)
     return Answer(right, (said, whole), given if told else None)
+
+
+def _texts(values: list[str]) -> Array:
+    found = np.empty(len(values), dtype=object)
+    found[:] = values
+    return found
 
 
 def chances(outputs: Arrays, model: Model) -> Array | None:

@@ -60,10 +60,10 @@ def share_right(answers: Array | None, label: Any, names: Sequence[str] = ()) ->
     if answers.dtype.kind in "iub":
         known = codes(truth, names)
         return None if known is None else float(np.mean(answers == known))
-    return float(np.mean([str(a) == _text(b, names) for a, b in zip(answers.tolist(), truth, strict=True)]))
+    return float(np.mean([str(a) == text_of(b, names) for a, b in zip(answers.tolist(), truth, strict=True)]))
 
 
-def _text(label: Any, names: Sequence[str]) -> str:
+def text_of(label: Any, names: Sequence[str]) -> str:
     """A label as an answer in texts would say it; the number of a class is its name, where that is known."""
     number = _code(label, ()) if names else None
     return names[int(number)] if number is not None and number % 1 == 0 and 0 <= number < len(names) else str(label)

@@ -160,8 +160,42 @@ class TestAnswer:
         assert (one.right, one.chances, one.classes[0].tolist()) == (0.5, None, [NO_CLASS, 0])
 
     def test_texts_are_right_or_wrong(self) -> None:
-        one = answer({"y": np.array(["cat"], dtype=object)}, "cat", model("str", (None,)))
-        assert one == Answer(1.0)
+        one = answer({"y": np.array(["cat", "dog"], dtype=object)}, ["cat", "owl"], model("str", (None,)))
+        assert one is not None
+        assert one.classes is not None
+        assert (one.right, [each.tolist() for each in one.classes]) == (0.5, [["cat", "dog"], ["cat", "owl"]])
+
+    def test_texts_that_the_model_names_are_classes_of_a_column_each(self) -> None:
+        specs = (TensorSpec("label", "str", (None,)), TensorSpec("chances", "float32", (None, 3)))
+        named = Model(Path("unused"), "onnx", Signature((), specs), ("model.onnx",), ("cat", "dog", "owl"))
+        given = np.array([[0.1, 0.7, 0.2], [0.5, 0.3, 0.2], [0.0, 0.1, 0.9]], "float32")
+        outputs: Any = {"label": np.array(["dog", "cat", "owl"], dtype=object), "chances": given}
+        one = answer(outputs, ["dog", 2, "wolf"], named)
+        assert one is not None
+        assert one.classes is not None
+        assert one.chances is not None
+        assert (one.right, [each.tolist() for each in one.classes]) == (1 / 3, [[1, 0, 2], [1, 2, -1]])
+        labelled = Labelled(None, "", 1e6)
+        labelled.add(one, 0.0)
+        assert set(labelled.measured()) >= {"accuracy", "f1", "log_loss"}
+        other = answer({"label": np.array(["Dog"], dtype=object)}, "Dog", named)
+        assert other == Answer(1.0), "its names are others'"
+
+    def test_f1_of_texts_without_names_and_none_of_what_is_no_class(self) -> None:
+        texts = model("str", (None,))
+        labelled = Labelled(None, "", 1e6)
+        for said, true in (("cat", "cat"), ("cat", "dog"), ("dog", "dog"), ("dog", "dog")):
+            one = answer({"y": np.array([said], dtype=object)}, true, texts)
+            assert one is not None
+            labelled.add(one, 0.0)
+        f1 = labelled.measured()["f1"]
+        assert f1.value == pytest.approx((2 / 3 + 4 / 5) / 2)  # as sklearn.metrics.f1_score(average="macro") says
+        assert f1.n == 4
+        for number in range(300):
+            one = answer({"y": np.array([f"a sentence {number}"], dtype=object)}, f"another {number}", texts)
+            assert one is not None
+            labelled.add(one, 0.0)
+        assert set(labelled.measured()) == {"accuracy"}
 
     def test_texts_keep_the_chances_that_calibration_is_held_against(self) -> None:
         specs = (TensorSpec("label", "str", (None,)), TensorSpec("chances", "float32", (None, 3)))
@@ -171,9 +205,13 @@ class TestAnswer:
         one = answer(outputs, ["owl", None], texts)
         assert one is not None
         assert one.chances is not None
-        assert (one.right, one.classes, one.chances.tolist()) == (1.0, None, given[:1].tolist())
+        assert (one.right, one.chances.tolist()) == (1.0, given[:1].tolist())
+        labelled = Labelled(None, "", 1e6)
+        labelled.add(one, 0.0)
+        assert set(labelled.measured()) == {"accuracy", "f1"}, "no number says which text a column is of"
         short = answer(outputs | {"chances": given[:1]}, ["owl", "dog"], texts)
-        assert short == Answer(0.5)
+        assert short is not None
+        assert (short.right, short.chances) == (0.5, None)
 
     @pytest.mark.parametrize(
         ("outputs", "label", "whose"),
