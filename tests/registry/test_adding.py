@@ -19,6 +19,7 @@ from modelkeep.registry import Registry, adding
 from modelkeep.registry.schema import about
 from modelkeep.registry.store import Store
 from modelkeep.settings import Settings
+from tests.registry import small_disk
 
 Make = Callable[..., Path]
 LONG_AGO = time.time() - 7 * 24 * 3600.0
@@ -122,17 +123,7 @@ def test_a_disk_that_is_really_full_sqlite(tmp_path: Path, make: Make, early: st
     disk, folder = tmp_path / "disk", make(b"w" * 3_000_000)
     disk.mkdir()
     home = disk / "home" if all_on_it else tmp_path / "home"
-    mounted = [
-        "unshare",
-        "--mount",
-        "--map-root-user",
-        "sh",
-        "-c",
-        'mount -t tmpfs -o size=2m none "$1" && shift && "$@"',
-    ]
-    if not shutil.which("unshare") or subprocess.run([*mounted, "sh", disk, "true"], capture_output=True).returncode:
-        pytest.skip("this system lets nobody mount a small disk")
-    command = [*mounted, "sh", disk, sys.executable, "-c", FULL, home, disk, folder, early]
+    command = [*small_disk.on(disk, "2m"), sys.executable, "-c", FULL, home, disk, folder, early]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert done.stderr == ""
     said, left = done.stdout.splitlines()

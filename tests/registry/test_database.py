@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import shutil
 import sqlite3
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from modelkeep.registry.database import Database
 from modelkeep.registry.journal import write as written
 from modelkeep.registry.schema import SCHEMA, about, journal, plain, reports, tables, versions
 from modelkeep.settings import Settings
+from tests.registry import small_disk
 
 OPEN = """
 import sys
@@ -372,20 +372,7 @@ with Registry.open(settings) as registry:
 
 def test_on_a_full_disk_it_is_read_and_written_to_again_once_there_is_room_sqlite(tmp_path: Path) -> None:
     """A service that is started again there has to find its model."""
-    mounted = [
-        "unshare",
-        "--mount",
-        "--map-root-user",
-        "sh",
-        "-c",
-        'mount -t tmpfs -o size=1m none "$1" && shift && "$@"',
-    ]
-    if (
-        not shutil.which("unshare")
-        or subprocess.run([*mounted, "sh", tmp_path, "true"], capture_output=True).returncode
-    ):
-        pytest.skip("this system lets nobody mount a small disk")
-    command = [*mounted, "sh", tmp_path, sys.executable, "-c", FULL, tmp_path]
+    command = [*small_disk.on(tmp_path, "1m"), sys.executable, "-c", FULL, tmp_path]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert done.stderr == ""
     before, said, after = done.stdout.splitlines()
