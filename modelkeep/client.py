@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 import uuid
 from collections.abc import Generator, Mapping, Sequence
@@ -199,7 +200,7 @@ def _retry_after(got: httpx.Response | Exception | None) -> float:
 
 
 class Client:
-    """Blocks. Safe to use from several threads. ``key`` is an API key; times are in seconds.
+    """Blocks. Safe to use from several threads, and after a fork. ``key`` is an API key; times are in seconds.
 
     A request that the server turned away (429, 503), or whose connection could not be made, is sent again up to
     ``retries`` times, as late as the server says (Retry-After) and never beyond ``timeout``. One that the server may
@@ -216,7 +217,7 @@ class Client:
         verify: Any = True,
     ) -> None:
         self._terms = _Terms(url, key, timeout, retries, verify)
-        self._http = httpx.Client(**self._terms.options)
+        self._made, self._owner = httpx.Client(**self._terms.options), os.getpid()
 
     def infer(
         self,
@@ -262,6 +263,13 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def _http(self) -> httpx.Client:
+        """Its connections. After a fork they are the parent's too, and each would read the other's answers."""
+        if self._owner != os.getpid():
+            self._made, self._owner = httpx.Client(**self._terms.options), os.getpid()
+        return self._made
+
     def _send(self, asked: _Asked) -> httpx.Response:
         work = self._terms.exchange(asked)
         wait = next(work)
@@ -282,7 +290,9 @@ class Client:
 
 
 class AsyncClient:
-    """The same for asyncio: every method is awaited. See Client."""
+    """The same for asyncio: every method is awaited. See Client. Connections do not outlive their event loop: in the
+    next (``asyncio.run``, say) it makes others.
+    """
 
     def __init__(
         self,
@@ -294,7 +304,7 @@ class AsyncClient:
         verify: Any = True,
     ) -> None:
         self._terms = _Terms(url, key, timeout, retries, verify)
-        self._http = httpx.AsyncClient(**self._terms.options)
+        self._made, self._owner = httpx.AsyncClient(**self._terms.options), _here()
 
     async def infer(
         self,
@@ -337,6 +347,15 @@ class AsyncClient:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
+    @property
+    def _http(self) -> httpx.AsyncClient:
+        """Its connections, which belong to a process, as Client's do, and to an event loop."""
+        if self._owner != (here := _here()):
+            if self._owner[1] is not None:
+                self._made = httpx.AsyncClient(**self._terms.options)
+            self._owner = here
+        return self._made
+
     async def _send(self, asked: _Asked) -> httpx.Response:
         work = self._terms.exchange(asked)
         wait = next(work)
@@ -354,6 +373,14 @@ class AsyncClient:
             except StopIteration as done:
                 answer: httpx.Response = done.value
                 return answer
+
+
+def _here() -> tuple[int, asyncio.AbstractEventLoop | None]:
+    """What connections of asyncio belong to: the process, and the event loop where one runs."""
+    try:
+        return os.getpid(), asyncio.get_running_loop()
+    except RuntimeError:
+        return os.getpid(), None
 
 
 def _content(asked: _Asked) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import threading
 import time
@@ -242,6 +243,36 @@ def test_the_same_for_asyncio(url: str) -> None:
             assert server.asked == 2
 
     asyncio.run(run())
+
+
+def _own(client: Client, first: int) -> bool:
+    """Whether a hundred questions got their own answers."""
+    asked = (np.full((1, 1), first + n, np.float32) for n in range(100))
+    return all(np.array_equal(client.infer("float32", {"x": x}).outputs["y"], x) for x in asked)
+
+
+def test_a_fork_gets_its_own_answers(client: Client) -> None:
+    """As workers of a web server do, whose client was made before they were. They shared its connection, and each read
+    what the other had asked.
+    """
+    client.infer("float32", X)
+    child = os.fork()
+    if not child:
+        try:
+            os._exit(0 if _own(client, 1000) else 1)
+        finally:
+            os._exit(2)
+    mine = _own(client, 2000)
+    assert (mine, os.waitpid(child, 0)[1]) == (True, 0)
+
+
+def test_asyncio_run_may_come_twice(url: str) -> None:
+    """It ended in 'Event loop is closed': the connection was the first loop's."""
+    client = AsyncClient(url)
+    for _ in range(3):
+        assert asyncio.run(client.infer("float32", X)).version == 1
+        assert asyncio.run(client.ready())
+    asyncio.run(client.close())
 
 
 def test_replies_in_json_and_in_both_forms_are_read_too() -> None:
