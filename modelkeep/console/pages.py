@@ -14,7 +14,8 @@ from modelkeep.console import rollouts
 from modelkeep.console.looks import Looks, charts, measured, moved
 from modelkeep.data import traffic
 from modelkeep.errors import BadRef, ModelkeepError, NotFound
-from modelkeep.monitor.quality import NO_CLASS, predicted
+from modelkeep.model.score import NO_CLASS
+from modelkeep.monitor.quality import predicted
 from modelkeep.monitor.telling import FOUND, OVER
 from modelkeep.types import Ref
 

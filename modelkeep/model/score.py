@@ -17,11 +17,18 @@ if TYPE_CHECKING:
     from modelkeep.types import Array, Arrays
 
 
+NO_CLASS = -2
+"""What scores with NaN among them answer: no label is that."""
+
+
 def predictions(outputs: Arrays, signature: Signature) -> Array:
-    """The class of each row: the argmax of the first output where that is [rows, scores], else that output itself."""
+    """The class of each row: the argmax of the first output where that is [rows, scores], else that output itself.
+
+    Scores with NaN among them say NO_CLASS, for to argmax NaN is the largest.
+    """
     first = outputs[signature.outputs[0].name]
     if first.ndim == 2 and first.dtype.kind == "f" and first.shape[1] > 1:
-        chosen: Array = first.argmax(1)
+        chosen: Array = np.where(np.isnan(first).any(axis=1), NO_CLASS, first.argmax(1))
         return chosen
     return first
 

@@ -117,29 +117,36 @@ class Calibration:
 def expected(calibration: Calibration, scores: Array) -> dict[str, Measured]:
     """Accuracy, F1 (macro) and AUC to expect of answers with these probabilities [rows, classes], one row a request.
 
-    The interval of accuracy holds what the answers at hand say of those to come (a confidence sequence) and what the
-    reference rows may err by (resampled); F1 and AUC have none.
+    A row of NaN answers no class: it is wrong, and its truth is taken to be spread as that of the others; AUC is of
+    these. The interval of accuracy holds what the answers at hand say of those to come (a confidence sequence) and what
+    the reference rows may err by (resampled); F1 and AUC have none.
     """
     n = len(scores)
+    scores = scores[~np.isnan(scores).any(axis=1)]
+    void = n - len(scores)
     if not n:
         return {}
     spread = np.bincount(cells(scores.max(axis=1)), minlength=CELLS).astype(np.float64)
-    value, slack = float(calibration.map @ spread) / n, calibration.slack(spread)
-    low, high = mean_interval(calibration.map, counts=spread)
+    value, slack = float(calibration.map @ spread) / n, calibration.slack(spread) * len(scores) / n
+    low, high = mean_interval([*calibration.map, 0.0], counts=[*spread, void])
     found = {"accuracy": Measured(value, max(low - slack, 0.0), min(high + slack, 1.0), n)}
+    if void == n:
+        return found
     chances, best = calibration.chances(scores), scores.argmax(axis=1)
-    found["f1"] = Measured(_expected_f1(chances, best), None, None, n)
+    found["f1"] = Measured(_expected_f1(chances, best, n / len(scores)), None, None, n)
     if (area := _expected_auc(chances, scores)) is not None:
         found["auc"] = Measured(area, None, None, n)
     return found
 
 
-def _expected_f1(chances: Array, best: Array) -> float:
-    """From the expected counts of each class: 2TP / (answered + true)."""
+def _expected_f1(chances: Array, best: Array, more: float) -> float:
+    """From the expected counts of each class: 2TP / (answered + true). There are so many times ``more`` rows than these
+    answers."""
     answered = np.bincount(best, minlength=chances.shape[1])
     hits = np.bincount(best, chances[np.arange(len(best)), best], minlength=chances.shape[1])
-    there = (answered > 0) | (chances.sum(axis=0) >= 0.5)
-    return float((2 * hits[there] / (answered + chances.sum(axis=0))[there]).mean())
+    true = chances.sum(axis=0) * more
+    there = (answered > 0) | (true >= 0.5)
+    return float((2 * hits[there] / (answered + true)[there]).mean())
 
 
 def _expected_auc(chances: Array, scores: Array) -> float | None:
@@ -224,14 +231,16 @@ class Estimated:
         self._wrong = Rising(1.0 if floor is None else 1 - floor, false_alarm_every, chunk=CHUNK)
 
     def add(self, scores: Array, at: float) -> None:
-        """The probabilities [rows, classes] that a request was answered with."""
+        """The probabilities [rows, classes] that a request was answered with, NaN in a row that answers no class."""
         rows = scores[:MAX_ROWS]
+        void = np.isnan(rows).any(axis=1)
         self.n += 1
         self._newest.append(rows)
         self._rows += len(rows)
         while self._rows - len(self._newest[0]) >= WINDOW:
             self._rows -= len(self._newest.popleft())
-        self._wrong.add(1 - float(self.calibration.most[cells(rows.max(axis=1))].mean()), at)
+        right = float(self.calibration.most[cells(rows[~void].max(axis=1))].sum())
+        self._wrong.add(1 - right / len(rows), at)
 
     def finding(self) -> Finding | None:
         """That the most to hope for lies below what was promised; None while there is too little evidence."""

@@ -63,6 +63,8 @@ def answer(outputs: Arrays | None, label: Any, model: Model, *, several: bool = 
     if right is None:
         return None
     scores = chances(outputs, model)
+    if scores is not None and np.isnan(scores).any():
+        scores = None
     if scores is not None and (len(scores) != len(truth) or scores.shape[1] > MAX_CHANCES):
         scores = None
     given = None if scores is None else scores[known]
@@ -90,15 +92,18 @@ def _texts(values: list[str]) -> Array:
 
 def chances(outputs: Arrays, model: Model) -> Array | None:
     """[rows, classes]: the probabilities that were answered, by the first output where that is scores of classes, or
-    by another one of probabilities (a classifier of scikit-learn says the class first); None where none is.
+    by another one of probabilities (a classifier of scikit-learn says the class first); None where none is. A row
+    whose scores hold NaN, which answers no class, has NaN for all.
     """
     for spec in model.signature.outputs:
         scores = np.asarray(outputs.get(spec.name))
         if scores.ndim != 2 or scores.dtype.kind != "f" or scores.shape[1] < 2:
             continue
-        if spec is model.signature.outputs[0] or are_probabilities(scores):
-            found = probabilities(scores)
-            return found if np.isfinite(found).all() else None
+        first, void = spec is model.signature.outputs[0], np.isnan(scores).any(axis=1)
+        if first or (not void.all() and are_probabilities(scores[~void])):
+            found = np.full(scores.shape, np.nan)
+            found[~void] = probabilities(scores[~void])
+            return found if np.isfinite(found[~void]).all() else None
     return None
 
 

@@ -21,20 +21,15 @@ if TYPE_CHECKING:
 
 CHUNK = 16
 CONFIDENCE = 0.95
-NO_CLASS = -2
-"""What scores with NaN among them answer: no label is that."""
 
 
 def predicted(outputs: Arrays | None, model: Model) -> Array | None:
     """[rows]: the classes that were answered; None where the answers are no classes, so that none is right or wrong,
-    and where the client did not ask for the output that says them. Scores with NaN say NO_CLASS.
+    and where the client did not ask for the output that says them. Scores with NaN say NO_CLASS (model.score).
     """
     if outputs is None or model.signature.outputs[0].name not in outputs:
         return None
     found = np.atleast_1d(predictions(outputs, model.signature))
-    scores = np.asarray(outputs[model.signature.outputs[0].name])
-    if found.dtype.kind in "iu" and scores.dtype.kind == "f" and scores.ndim == 2:
-        found = np.where(np.isnan(scores).any(axis=1), NO_CLASS, found)
     return found.ravel() if found.dtype.kind in "iubUOS" and found.ndim == 1 else None
 
 

@@ -183,5 +183,6 @@ def _worst(judged: Judged) -> tuple[float | None, str]:
         return None, ""
     if known.predicted.dtype.kind != "f" or known.truth.dtype.kind not in "iuf":
         return None, ""
-    mean = float(np.abs(known.predicted - known.truth).mean())
+    errors = np.abs(known.predicted - known.truth)
+    mean = float(errors[np.isfinite(errors)].mean()) if np.isfinite(errors).any() else 0.0
     return mean * WORSE or None, f"{WORSE:g} times that of its reference rows"

@@ -91,6 +91,17 @@ class TestBuild:
         assert found is not None
         assert (found.accuracy == 1 - 1 / ROWS) if known else (found.accuracy is None)
 
+    def test_scores_of_nan_are_wrong(self, make: Callable[..., tuple[Model, Any]]) -> None:
+        class Void(Sign):
+            def run(self, inputs: Any) -> dict[str, Any]:
+                scores = super().run(inputs)["scores"]
+                return {"scores": np.where(scores[:, :1] > 0, np.nan, scores)}
+
+        truth = (rows().inputs["x"][:, 0] > 0).astype(int)
+        found = build(make(rows(labels=truth), Void())[0])
+        assert found is not None
+        assert found.accuracy == truth.mean()
+
     def test_values_are_not_right_or_wrong(self, make: Callable[..., tuple[Model, Any]]) -> None:
         class Price(Sign):
             signature = replace(SIGNATURE, outputs=(TensorSpec("price", "float32", (None, 1)),))

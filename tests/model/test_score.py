@@ -48,6 +48,7 @@ class TestPredictions:
             (np.array([3, 1]), [3, 1]),
             (np.array(["cat", "dog"]), ["cat", "dog"]),
             (np.array([[3], [1]]), [[3], [1]]),
+            (np.array([[np.nan, 0.7], [0.6, 0.4], [np.nan, np.nan]], np.float32), [score.NO_CLASS, 0, score.NO_CLASS]),
         ],
     )
     def test_scores_become_classes_and_classes_stay(self, output: np.ndarray, expected: list) -> None:
@@ -129,6 +130,13 @@ class TestScore:
         report = score.score(Fixed(scores(np.zeros(1, int))), rows([0]))
         assert report.numbers["nan"] == 0
         assert report.why == "accuracy 1.0000 on 1 row (95 % interval 0.2065 to 1.0000)"
+
+    def test_scores_of_nan_are_wrong(self) -> None:
+        """To argmax they are class 0, which half of these rows are of."""
+        given = scores(np.array([0, 0, 1, 1]))
+        given[0] = np.nan
+        report = score.score(Fixed(given), rows([0, 0, 1, 1]))
+        assert (report.numbers["accuracy"], report.numbers["worst_class"]) == (0.75, "0")
 
     def test_a_trained_network_on_real_digits(self, adopted: Any, digits: Any) -> None:
         for name in ("MLP", "Conv", "Encoder"):

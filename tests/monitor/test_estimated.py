@@ -108,6 +108,21 @@ class TestExpected:
         assert np.mean(off["auc"]) <= 0.03
         assert held >= 7
 
+    @pytest.mark.parametrize("share", [0.25, 1.0])
+    def test_answers_of_nan_are_wrong(self, share: float) -> None:
+        scores, truth = world(np.random.default_rng(6), 4000)
+        scores[: int(share * 4000)] = np.nan
+        answers = np.where(np.isnan(scores[:, 0]), -2, scores.argmax(axis=1))
+        told = expected(fitted(np.random.default_rng(5), 4000), scores)
+        accuracy = told["accuracy"]
+        assert accuracy.n == 4000
+        assert accuracy.value == pytest.approx((answers == truth).mean(), abs=0.03)
+        assert accuracy.low is not None
+        assert accuracy.high is not None
+        assert accuracy.low <= (answers == truth).mean() <= accuracy.high
+        if share < 1:
+            assert told["f1"].value == pytest.approx(f1(answers, truth).value, abs=0.03)
+
     def test_intervals_hold_the_real_accuracy(self) -> None:
         """Calibration and answers drawn anew each time."""
         rng, missed = np.random.default_rng(7), 0
@@ -186,6 +201,13 @@ class TestEstimated:
         assert found is not None
         assert found.subject == "estimated accuracy"
         assert "without labels; what was promised is 55.0%. It assumes that an answer" in found.why
+
+    def test_a_model_that_answers_with_nan_is_found_without_labels(self) -> None:
+        usual = world(np.random.default_rng(10), 1000, sharp=2.5)[0]
+        usual[500::2] = np.nan
+        found = feed(self.make(floor=0.6), usual).finding()
+        assert found is not None
+        assert found.evidence["at_most"] < 0.5
 
     def test_without_a_promise_nothing_is_judged(self) -> None:
         assert feed(self.make(), world(np.random.default_rng(11), 500, sharp=0.1)[0]).finding() is None

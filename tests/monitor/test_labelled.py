@@ -11,8 +11,8 @@ import pytest
 from modelkeep.data.bins import Bins
 from modelkeep.data.features import Columns
 from modelkeep.errors import BadSettings
+from modelkeep.model.score import NO_CLASS
 from modelkeep.monitor.labelled import Answer, Labelled, Slices, answer, chances
-from modelkeep.monitor.quality import NO_CLASS
 from modelkeep.types import Model, Signature, TensorSpec
 
 
@@ -228,8 +228,12 @@ class TestAnswer:
     def test_what_cannot_be_compared_is_none(self, outputs: Any, label: Any, whose: Model) -> None:
         assert answer(outputs, label, whose) is None
 
-    def test_scores_that_are_not_finite_are_no_chances(self) -> None:
-        assert chances({"y": np.array([[np.nan, 1, 2]], "float32")}, SCORES) is None
+    def test_a_row_with_nan_has_no_chances(self) -> None:
+        """The others have theirs: they are probabilities, and no logits."""
+        found = chances({"y": np.array([[np.nan, 1, 0], [0.5, 0.25, 0.25]], "float32")}, SCORES)
+        assert found is not None
+        np.testing.assert_array_equal(found, [[np.nan] * 3, [0.5, 0.25, 0.25]])
+        assert chances({"y": np.array([[np.inf, 1, 2]], "float32")}, SCORES) is None
         assert chances({"y": np.zeros((1, 1), "float32")}, PRICE) is None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,18 @@ def test_what_was_not_promised_is_not_called_a_promise(prices: Truth) -> None:
     prices.look()
     (found,) = prices.labelled.findings()
     assert found.why.endswith("labelled requests; 1.5 times that of its reference rows is 1.5")
+
+
+def test_reference_rows_without_an_error_promise_nothing(prices: Truth) -> None:
+    """One answer of NaN made the mean NaN, over which no error lies."""
+    predicted = np.full(80, 5.0)
+    predicted[0] = np.nan
+    known = Baseline(None, None, predicted, None, np.full(80, 4.0))  # type: ignore[arg-type]
+    labels.record(prices.judged.traffic, "house", {f"r{at}": 50.0 for at in range(100)})
+    truth = Truth(replace(prices.judged, known=known), None)
+    truth.look()
+    (found,) = truth.labelled.findings()
+    assert found.evidence["worst"] == 1.5
 
 
 def test_of_embeddings_nothing_is_said(tmp_path: Path) -> None:
