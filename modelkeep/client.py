@@ -8,12 +8,14 @@ with Client("http://127.0.0.1:8080") as client:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import time
 import uuid
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -35,6 +37,8 @@ AGAIN = frozenset({429, 503})
 """Statuses of a server that did not begin with the request: to send it again is safe."""
 PAUSE = 0.1
 """Seconds before the second try; each further one waits twice as long, or as long as the server says."""
+MARGIN = 0.5
+"""Seconds that an answer may be late: the server's own sentence says more than a connection that is cut."""
 BY_STATUS = {
     kind.status: kind
     for kind in (errors.BadInput, errors.Unauthenticated, errors.Forbidden, errors.NotFound, NotReady, TooLate)
@@ -58,7 +62,14 @@ class _Terms:
     def __init__(self, url: str, key: str | None, timeout: float, retries: int, verify: Any) -> None:
         if not url.startswith(("http://", "https://")):  # as other clients are given it
             raise BadInput(f"'{url}' is no address of a server; write http://{url}, or https where it has TLS")
-        self.timeout, self.retries = timeout, retries
+        try:
+            httpx.URL(url)
+        except httpx.InvalidURL as error:
+            raise BadInput(f"'{url}' is no address of a server: {error}") from None
+        key = (key or "").strip()  # as a file of one line ends in a line's end
+        if not (key.isascii() and all("!" <= c <= "~" for c in key)):
+            raise BadInput("the API key holds characters that no key has; give it as modelkeep keys --add showed it")
+        self.timeout, self.retries = _seconds(timeout), retries
         self.options: dict[str, Any] = {
             "base_url": url,
             "verify": verify,
@@ -67,8 +78,12 @@ class _Terms:
         }
 
     def asked(self, method: str, path: str, timeout: float | None, content: Any = None) -> _Asked:
-        body = b"" if content is None else _json(content)
-        return _Asked(method, path, body, {}, time.monotonic() + (timeout or self.timeout))
+        until = time.monotonic() + self.seconds(timeout)
+        return _Asked(method, path, b"" if content is None else _json(content), {}, until)
+
+    def seconds(self, timeout: float | None) -> float:
+        """That a call may take, where it was given this. Raises BadInput."""
+        return self.timeout if timeout is None else _seconds(timeout)
 
     def question(
         self,
@@ -79,7 +94,7 @@ class _Terms:
         parameters: Mapping[str, Any],
         timeout: float | None,
     ) -> _Asked:
-        seconds = timeout or self.timeout
+        seconds = self.seconds(timeout)
         body, length = pack(inputs, outputs, parameters)
         where = _path(model) + ("" if version is None else f"/versions/{version}")
         headers = {LENGTH: str(length), TIMEOUT: ""}
@@ -115,7 +130,10 @@ def pack(inputs: Arrays, outputs: Sequence[str] = (), parameters: Mapping[str, A
         datatype = codec.datatype_of(array)
         if array.dtype.kind == "O" and (odd := [x for x in array.flat if not isinstance(x, str | bytes)]):
             raise errors.BadInput(f"input '{name}' holds {odd[0]!r:.80}, which is no text; give text throughout")
-        blobs.append(codec.to_bytes(array, datatype))
+        try:
+            blobs.append(codec.to_bytes(array, datatype))
+        except UnicodeEncodeError as error:
+            raise BadInput(f"input '{name}' holds text that UTF-8 cannot carry: {error.reason}") from None
         sizes = {"binary_data_size": len(blobs[-1])}
         tensors.append({"name": name, "datatype": datatype, "shape": list(array.shape), "parameters": sizes})
     head = {
@@ -130,8 +148,18 @@ def pack(inputs: Arrays, outputs: Sequence[str] = (), parameters: Mapping[str, A
     return b"".join([text, *blobs]), len(text)
 
 
+def _seconds(given: float) -> float:
+    if not 0 < given < 1e9:
+        raise BadInput(f"a timeout of {given} is none; give seconds above 0")
+    return given
+
+
 def _path(model: str) -> str:
     return f"/v2/models/{quote(model, safe='')}"
+
+
+def _ready(model: str | None) -> str:
+    return "/v2/health/ready" if model is None else f"{_path(model)}/ready"
 
 
 def _json(content: Any) -> bytes:
@@ -155,17 +183,16 @@ def unpack(body: bytes, length: int | None) -> Reply:
         tail = memoryview(body)[length if length is not None else len(body) :]
         outputs: dict[str, Array] = {}
         for tensor in head["outputs"]:
-            size = tensor.get("parameters", {}).get("binary_data_size")
+            size = (tensor.get("parameters") or {}).get("binary_data_size")
+            name, datatype, shape = tensor["name"], tensor["datatype"], tensor["shape"]
             if size is None:
-                name, datatype, shape = tensor["name"], tensor["datatype"], tensor["shape"]
                 outputs[name] = codec.from_json(name, datatype, shape, _with_nan(tensor["data"], datatype))
             else:
-                name, datatype, shape = tensor["name"], tensor["datatype"], tensor["shape"]
                 outputs[name], tail = codec.from_bytes(name, datatype, shape, tail[:size]), tail[size:]
         version = head.get("model_version", "")
         number = int(version) if str(version).isdecimal() else 0
         return Reply(head.get("id", ""), head["model_name"], number, outputs)
-    except (ValueError, KeyError, TypeError, errors.BadInput) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, errors.BadInput) as error:
         raise ModelkeepError(f"the server's answer is none of the Open Inference Protocol: {error!r}") from error
 
 
@@ -180,6 +207,8 @@ def _error(got: httpx.Response | Exception | None, url: str) -> ModelkeepError:
     """The server's sentence, as the error that it is in this process too; or why there was no answer."""
     if isinstance(got, httpx.TimeoutException):
         return TooLate(f"{url} gave no answer in the time allowed")
+    if isinstance(got, httpx.DecodingError):
+        return ModelkeepError(f"the answer of {url} cannot be unpacked: {got}")
     if not isinstance(got, httpx.Response):
         mend = (
             "give its certificate with verify=" if "CERTIFICATE_VERIFY_FAILED" in str(got) else "is the server running?"
@@ -195,8 +224,13 @@ def _error(got: httpx.Response | Exception | None, url: str) -> ModelkeepError:
 
 
 def _retry_after(got: httpx.Response | Exception | None) -> float:
+    """Seconds, which a server says as such or by a date (RFC 9110, 10.2.3); 0 where it does not."""
     text = got.headers.get("retry-after", "") if isinstance(got, httpx.Response) else ""
-    return float(text) if text.isdecimal() else 0.0
+    if text.isdecimal():
+        return float(text)
+    with contextlib.suppress(ValueError):
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    return 0.0
 
 
 class Client:
@@ -238,11 +272,8 @@ class Client:
 
     def ready(self, model: str | None = None) -> bool:
         """Whether the model, or every model, answers; False where the server cannot be reached."""
-        path = "/v2/health/ready" if model is None else f"{_path(model)}/ready"
-        try:
-            return self._http.get(path).status_code == 200
-        except httpx.TransportError:
-            return False
+        got = self._ask(self._terms.asked("GET", _ready(model), None))
+        return isinstance(got, httpx.Response) and got.status_code == 200
 
     def metadata(self, model: str) -> dict[str, Any]:
         """Its inputs, outputs and versions."""
@@ -251,7 +282,7 @@ class Client:
     def label(self, model: str, truth: Mapping[str, Any]) -> int:
         """Hand in the truth by request id; returns how many match a captured request."""
         asked = self._terms.asked("POST", f"{_path(model)}/labels", None, {"labels": dict(truth)})
-        return int(_object(self._send(asked))["matched"])
+        return int(_object(self._send(asked), "matched")["matched"])
 
     def close(self) -> None:
         """Close the connections."""
@@ -270,6 +301,19 @@ class Client:
             self._made, self._owner = httpx.Client(**self._terms.options), os.getpid()
         return self._made
 
+    def _ask(self, asked: _Asked) -> httpx.Response | Exception:
+        """Once. httpx bounds the time of each part of an answer, and not that of all parts."""
+        until, parts = asked.until + MARGIN, []
+        try:
+            with self._http.stream(asked.method, asked.path, **_content(asked)) as got:
+                for part in got.iter_raw():
+                    parts.append(part)
+                    if time.monotonic() > until:
+                        return httpx.ReadTimeout("the answer takes too long")
+            return httpx.Response(got.status_code, headers=got.headers, content=b"".join(parts))
+        except httpx.RequestError as error:
+            return error
+
     def _send(self, asked: _Asked) -> httpx.Response:
         work = self._terms.exchange(asked)
         wait = next(work)
@@ -278,10 +322,7 @@ class Client:
             if wait is not None:
                 time.sleep(wait)
             else:
-                try:
-                    got = self._http.request(asked.method, asked.path, **_content(asked))
-                except httpx.TransportError as error:
-                    got = error
+                got = self._ask(asked)
             try:
                 wait = work.send(got)
             except StopIteration as done:
@@ -322,11 +363,8 @@ class AsyncClient:
 
     async def ready(self, model: str | None = None) -> bool:
         """See Client.ready."""
-        path = "/v2/health/ready" if model is None else f"{_path(model)}/ready"
-        try:
-            return (await self._http.get(path)).status_code == 200
-        except httpx.TransportError:
-            return False
+        got = await self._ask(self._terms.asked("GET", _ready(model), None))
+        return isinstance(got, httpx.Response) and got.status_code == 200
 
     async def metadata(self, model: str) -> dict[str, Any]:
         """See Client.metadata."""
@@ -335,7 +373,7 @@ class AsyncClient:
     async def label(self, model: str, truth: Mapping[str, Any]) -> int:
         """See Client.label."""
         asked = self._terms.asked("POST", f"{_path(model)}/labels", None, {"labels": dict(truth)})
-        return int(_object(await self._send(asked))["matched"])
+        return int(_object(await self._send(asked), "matched")["matched"])
 
     async def close(self) -> None:
         """Close the connections."""
@@ -356,6 +394,16 @@ class AsyncClient:
             self._owner = here
         return self._made
 
+    async def _ask(self, asked: _Asked) -> httpx.Response | Exception:
+        """Once."""
+        try:
+            async with asyncio.timeout(max(0.0, asked.until - time.monotonic()) + MARGIN):
+                return await self._http.request(asked.method, asked.path, **_content(asked))
+        except TimeoutError:
+            return httpx.ReadTimeout("the answer takes too long")
+        except httpx.RequestError as error:
+            return error
+
     async def _send(self, asked: _Asked) -> httpx.Response:
         work = self._terms.exchange(asked)
         wait = next(work)
@@ -364,10 +412,7 @@ class AsyncClient:
             if wait is not None:
                 await asyncio.sleep(wait)
             else:
-                try:
-                    got = await self._http.request(asked.method, asked.path, **_content(asked))
-                except httpx.TransportError as error:
-                    got = error
+                got = await self._ask(asked)
             try:
                 wait = work.send(got)
             except StopIteration as done:
@@ -386,8 +431,7 @@ def _here() -> tuple[int, asyncio.AbstractEventLoop | None]:
 def _content(asked: _Asked) -> dict[str, Any]:
     left = max(0.001, asked.until - time.monotonic())
     headers = {**asked.headers, TIMEOUT: f"{left:.3f}"} if TIMEOUT in asked.headers else asked.headers
-    # a little longer than the server is told: its own sentence says more than a connection that is cut
-    return {"content": asked.body, "headers": headers, "timeout": left + 0.5}
+    return {"content": asked.body, "headers": headers, "timeout": left + MARGIN}
 
 
 def _length(answer: httpx.Response) -> int | None:
@@ -395,6 +439,10 @@ def _length(answer: httpx.Response) -> int | None:
     return int(text) if text.isdecimal() else None
 
 
-def _object(answer: httpx.Response) -> dict[str, Any]:
-    found: dict[str, Any] = answer.json()
-    return found
+def _object(answer: httpx.Response, *needed: str) -> dict[str, Any]:
+    """Its JSON, which has these fields. Raises ModelkeepError where it has not."""
+    with contextlib.suppress(ValueError):
+        found = answer.json()
+        if isinstance(found, dict) and found.keys() >= set(needed):
+            return found
+    raise ModelkeepError(f"{answer.text[:80]!r} is no answer of an inference server; does the address lead to one?")

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
@@ -170,11 +171,16 @@ def test_what_was_turned_away_is_sent_again(status: int) -> None:
     assert server.asked == 3
 
 
-def test_the_server_says_how_late() -> None:
-    with Script(503, retry_after="1") as server, Client(server.url) as client:
+@pytest.mark.parametrize("dated", [False, True])
+def test_the_server_says_how_late(dated: bool) -> None:
+    then = int(time.time()) + 2
+    with (
+        Script(503, retry_after=formatdate(then, usegmt=True) if dated else "1") as server,
+        Client(server.url) as client,
+    ):
         began = time.monotonic()
         client.infer("m", X)
-        assert time.monotonic() - began >= 1.0
+        assert time.time() >= then if dated else time.monotonic() - began >= 1.0
 
 
 def test_each_time_the_server_is_told_what_is_left() -> None:
