@@ -22,6 +22,7 @@ from modelkeep.data.features import CONFIDENCE, Columns
 from modelkeep.data.summaries import are_probabilities
 from modelkeep.model import engines, folder
 from modelkeep.model.score import predictions
+from modelkeep.quantities import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -105,6 +106,19 @@ def inputs_only(model: Model) -> Baseline | None:
     if rows is None or len(rows) < MIN_ROWS or not model.signature.batched:
         return None
     return Baseline(_subject(model.signature.inputs, rows.inputs, answers=False))
+
+
+def lacking(model: Model) -> str:
+    """Why a version has no Baseline, with what mends it."""
+    rows = folder.reference(model.path)
+    if rows is None:
+        return "the version keeps no reference rows; add it with --data"
+    if len(rows) < MIN_ROWS:
+        kept = counted(len(rows), "reference row")
+        return f"the version keeps {kept}, and {MIN_ROWS} are the least; add it with more"
+    if not model.signature.batched:
+        return "an input or output of the model has no batch dimension, so that rows cannot be told apart"
+    return "the model fails on its reference rows (modelkeep score tells how)"
 
 
 def _answers(model: Model, rows: Dataset, seconds: float) -> Arrays:

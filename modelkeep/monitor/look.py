@@ -93,6 +93,7 @@ class Run:
         sure = calibration(judged)
         self.profiled, self.captured = Profiled(judged), Captured(judged, sure)
         self.truth, self.vital = Truth(judged, sure), Vital(judged)
+        self._lacking = "" if self.captured.drifts else baseline.lacking(judged.model)
         self._lock = threading.Lock()
         self._whole = False
 
@@ -168,7 +169,7 @@ class Run:
     def _notes(self) -> list[str]:
         notes = self._unwatched()
         if not self.drifts:
-            notes.append("drift is not judged: the version keeps no reference rows; add it with --data")
+            notes.append(f"drift is not judged: {self._lacking}")
         if strange := self.profiled.run.strange or self.captured.unreadable:
             notes.append(f"{counted(strange, 'request')} did not have the form of the reference rows")
         unsaid, of = self.captured.unsaid, "captured"

@@ -13,7 +13,7 @@ import pytest
 from modelkeep import Keep
 from modelkeep.data.dataset import Dataset
 from modelkeep.model import baseline, engines, folder
-from modelkeep.model.baseline import MAX_ROWS, MIN_ROWS, build, ensure, find, inputs_only, read, write
+from modelkeep.model.baseline import MAX_ROWS, MIN_ROWS, build, ensure, find, inputs_only, lacking, read, write
 from modelkeep.settings import Settings
 from modelkeep.types import Model, Signature, TensorSpec, Version
 
@@ -135,6 +135,25 @@ class TestBuild:
         assert MIN_ROWS <= found.answers.bins.n < 200
         assert found.answers.bins.n == runner.rows
         assert found.inputs.bins.n == 1000
+
+    @pytest.mark.parametrize(
+        ("given", "told"),
+        [
+            (None, "the version keeps no reference rows; add it with --data"),
+            (rows(1), "the version keeps 1 reference row, and 50 are the least; add it with more"),
+            (rows(), "the model fails on its reference rows (modelkeep score tells how)"),
+        ],
+    )
+    def test_why_there_is_none(self, make: Callable[..., tuple[Model, Any]], given: Dataset | None, told: str) -> None:
+        assert lacking(make(given)[0]) == told
+
+    def test_of_a_model_without_batches_there_is_none(self, make: Callable[..., tuple[Model, Any]]) -> None:
+        class Lone(Sign):
+            signature = Signature(SIGNATURE.inputs, (TensorSpec("scores", "float32", (2,)),))
+
+        model = make(rows(), Lone())[0]
+        assert build(model) is None
+        assert lacking(model).startswith("an input or output of the model has no batch dimension")
 
     def test_too_few_rows_or_none(self, make: Callable[..., tuple[Model, Any]]) -> None:
         assert build(make(None)[0]) is None
