@@ -218,8 +218,7 @@ class Plane:
         error that ``infer`` would raise. Raises NotFound, and NotReady where no version is loaded.
         """
         router = self.router(request.model)
-        parameters = request.parameters
-        key = request.id
+        parameters, key = request.parameters, ""
         if STICKY in parameters:
             parameters = dict(parameters)
             key = str(parameters.pop(STICKY))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from random import random
 from typing import TYPE_CHECKING
 
 from modelkeep.errors import NotFound, NotReady
@@ -49,7 +50,8 @@ class Router:
         }
 
     def pick(self, key: str, version: int | None = None) -> tuple[Loaded, str]:
-        """The version for a request, and its track; the same for the same ``key`` while the route stays.
+        """The version for a request, and its track; the same for the same ``key`` while the route stays, by chance
+        where it is empty. A request's id would be no key: some clients give all of theirs the same one.
 
         Raises NotReady where no live version is loaded, NotFound for a pinned ``version`` that is not in memory.
         """
@@ -57,8 +59,10 @@ class Router:
             return self._pinned(version)
         if self.live is None:
             raise NotReady(f"no version of '{self.name}' is loaded{self._because()}; send the request again later")
-        if self.canary is not None and self.weight > 0.0 and _share(f"{self.canary.ref}:{key}") < self.weight:
-            return self.canary, "canary"
+        if self.canary is not None and self.weight > 0.0:
+            share = _share(f"{self.canary.ref}:{key}") if key else random()
+            if share < self.weight:
+                return self.canary, "canary"
         return self.live, "live"
 
     def _pinned(self, version: int) -> tuple[Loaded, str]:

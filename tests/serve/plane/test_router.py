@@ -22,17 +22,18 @@ def test_without_a_canary_live_answers() -> None:
     assert Router("digits", live, canary=None, weight=0.5).pick("any") == (live, "live")
 
 
+@pytest.mark.parametrize("key", ["user-{}", ""])
 @pytest.mark.parametrize("weight", [0.01, 0.3, 0.9])
-def test_the_canary_gets_its_share(weight: float) -> None:
+def test_the_canary_gets_its_share(weight: float, key: str) -> None:
     router = Router("digits", loaded(1), canary=loaded(2), weight=weight)
     n = 20_000
-    share = sum(router.pick(f"request-{i}")[1] == "canary" for i in range(n)) / n
+    share = sum(router.pick(key.format(i))[1] == "canary" for i in range(n)) / n
     assert share == pytest.approx(weight, abs=4 * (weight * (1 - weight) / n) ** 0.5)
 
 
 def test_weight_one_is_everything() -> None:
     router = Router("digits", loaded(1), canary=loaded(2), weight=1.0)
-    assert {router.pick(str(i))[1] for i in range(1000)} == {"canary"}
+    assert {router.pick(key)[1] for i in range(1000) for key in (str(i), "")} == {"canary"}
 
 
 def test_the_same_key_stays_while_the_weight_grows_and_another_canary_gets_others() -> None:
