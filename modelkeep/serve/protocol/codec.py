@@ -163,7 +163,7 @@ def _kept(given: Table) -> dict[str, Any]:
 
 
 def decode_raw(body: bytes, signature: Signature) -> Asked:
-    """A body that is nothing but one tensor: a single row of the model's only input. Raises BadInput."""
+    """A body that is nothing but one tensor: the only input, one row where it has rows. Raises BadInput."""
     if len(signature.inputs) != 1:
         raise BadInput("a raw binary request needs a model of one input; send JSON, or JSON and binary tensors")
     spec = signature.inputs[0]
@@ -172,7 +172,7 @@ def decode_raw(body: bytes, signature: Signature) -> Asked:
         return Asked(
             "", {spec.name: from_bytes(spec.name, "BYTES", [1] * len(shape), memoryview(body))}, binary={"": True}
         )
-    if shape[:1] == [None]:
+    if signature.batched:
         shape[0] = 1
     free = [i for i, size in enumerate(shape) if size is None]
     if len(free) > 1:

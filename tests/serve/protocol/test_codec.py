@@ -310,6 +310,11 @@ def test_a_raw_body_is_one_row_of_the_only_input() -> None:
     assert codec.decode_raw(struct.pack("<I", 2) + b"hi", spec("str", None, 1)).inputs["x"].tolist() == [["hi"]]
 
 
+def test_a_raw_body_of_a_model_without_rows_is_all_of_its_input() -> None:
+    total = Signature(spec("float32", None).inputs, (TensorSpec("sum", "float32", ()),))
+    assert codec.decode_raw(np.arange(6, dtype=np.float32).tobytes(), total).inputs["x"].tolist() == [0, 1, 2, 3, 4, 5]
+
+
 def test_raw_bodies_that_say_too_little() -> None:
     with pytest.raises(BadInput, match=r"a raw binary request cannot tell the shape of x float32 \[batch, \?, \?\]"):
         codec.decode_raw(b"1234", spec("float32", None, None, None))
