@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from functools import cached_property
-from math import ceil, log
+from itertools import pairwise
+from math import log
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -121,29 +122,48 @@ class Bins:
             return "NaN"
         if not cuts:
             return "any"
-        scale = max(abs(edge) for edge in cuts)
         near = (cuts[max(place - 1, 0)], cuts[min(place, len(cuts) - 1)])
-        only = _only(*near)
+        only = _only(*near, max(abs(edge) for edge in cuts))
         if (named := kinds or self.kinds.get(feature, ())) and (place == 0 or only == -1):
             return OTHER
         if only is not None:
             return _short(named[only]) if 0 <= only < len(named) else f"{only}"
-        low, high = (f"{0.0 if abs(edge) < 1e-5 * scale or scale <= 1e-6 else edge:.4g}" for edge in near)
+        ends = _ends(cuts)
+        low, high = ends[max(place - 1, 0)], ends[min(place, len(cuts) - 1)]
         if place == 0:
             return f"< {high}"
         return f"≥ {low}" if place >= len(cuts) else f"{low} to {high}" if low != high else low
+
+
+def _ends(cuts: Sequence[float]) -> list[str]:
+    """The edges in as few digits as tell the bins between them apart; 0 for the ends of the bin of zeros alone."""
+    scale = max(abs(edge) for edge in cuts)
+    zeros = {end for low, high in pairwise(cuts) if low == -high for end in (low, high)}
+    zeros |= {cuts[0]} if -1e-5 * scale < cuts[0] < 0 else set()
+    ends: list[str] = []
+    for digits in range(4, 18):
+        ends = ["0" if edge in zeros else _digits(edge, digits) for edge in cuts]
+        between = [low if low == high else (low, high) for low, high in pairwise(ends)]
+        if len(set(between)) == len(between):
+            break
+    return ends
+
+
+def _digits(value: float, digits: int) -> str:
+    """0.25, 1,700,045,000 or 1e+20."""
+    return f"{float(f'{value:.{digits}g}'):,}".removesuffix(".0")
 
 
 def _short(text: str) -> str:
     return f"{text[: LABEL - 1]}…" if len(text) > LABEL else text or "''"
 
 
-def _only(low: float, high: float) -> int | None:
-    """The whole number that a category is, where it lies between its neighbours' halves; None for other bins."""
-    slack = 1e-3
-    number = ceil(low - slack)
+def _only(low: float, high: float, scale: float) -> int | None:
+    """The whole number that a category is, where it lies between its neighbours' halves; None for other bins. Ends of
+    ``cut`` lie beside it by up to a millionth of the ``scale``."""
+    slack, number = min(1.1e-6 * scale, 0.49), round((low + high) / 2)
     ends = all(edge % 1 == 0.5 or abs(edge - number) < slack for edge in (low, high))
-    return number if ends and low < high and number <= high + slack < number + 1 else None
+    return number if low < number < high and (ends or low == -high) else None
 
 
 def _codes(values: Array, exact: bool) -> bool:
@@ -170,7 +190,9 @@ def cut(column: Array, exact: bool = False) -> list[float]:
     edges: set[float] = set()
     for mark in marks.tolist():
         alone = (known == mark).mean() >= 1 / QUANTILES
-        edges.update((mark - small, mark + small) if alone else (mark,))
+        apart = np.abs(marks[marks != mark] - mark).min(initial=np.inf) / 2  # in a long tail the others may be nearer
+        beside = max(min(small, float(apart)), 1e-6 * abs(mark))
+        edges.update((mark - beside, mark + beside) if alone else (mark,))
     return sorted(edges)
 
 

@@ -183,6 +183,40 @@ def test_labels_say_what_a_bin_holds() -> None:
     assert one(np.full(60, np.nan)).label(0, 0) == "any"
 
 
+@pytest.mark.parametrize(
+    ("first", "last", "labels"),
+    [
+        (1.7e9, 1.7e9 + 8000, ["< 1,700,001,000", "1,700,001,000 to 1,700,002,000"]),
+        (100_000, 900_000, ["< 200,000", "200,000 to 300,000"]),
+        (293.15, 293.158, ["< 293.151", "293.151 to 293.152"]),
+        (1e-9, 9e-9, ["< 2e-09", "2e-09 to 3e-09"]),
+        (0, 8e12, ["< 1,000,000,000,000", "1,000,000,000,000 to 2,000,000,000,000"]),
+        (0, 8e20, ["< 1e+20", "1e+20 to 2e+20"]),
+    ],
+)
+def test_no_two_bins_have_one_label(first: float, last: float, labels: list[str]) -> None:
+    """Times were all 1.7e+09, and their slices one; of tiny values all were 0."""
+    bins = Bins.of(np.linspace(first, last, 801)[:, None], [None], [True])
+    found = [bins.label(0, place) for place in range(8)]
+    assert found[:2] == labels
+    assert len(set(found)) == 8
+
+
+def test_codes_of_thousands_are_told_by_their_number() -> None:
+    bins = Bins.of(np.arange(5000, 5004.0).repeat(20)[:, None], [None], [True])
+    assert [bins.label(0, place) for place in range(1, 5)] == ["5000", "5001", "5002", "5003"]
+
+
+def test_zeros_before_a_long_tail_have_a_bin_of_their_own() -> None:
+    """A millionth of the largest value was more than most of the others."""
+    rows = np.concatenate([np.zeros(300), np.random.default_rng(0).lognormal(0, 8, 700)])
+    bins = one(rows)
+    zero = bins.place(np.zeros((1, 1)))[0, 0]
+    assert bins.shares[0, zero] == pytest.approx(0.3, abs=0.1)
+    assert bins.label(0, zero) == "0"
+    assert sum(bins.label(0, place) == "0" for place in range(bins.count)) == 1
+
+
 def test_bins_are_made_again_from_what_is_kept_of_them() -> None:
     rng = np.random.default_rng(4)
     reference = np.c_[rng.normal(size=300), rng.integers(0, 3, 300)]
