@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from modelkeep.data import labels, traffic
-from modelkeep.errors import brief
+from modelkeep.errors import BadSettings, brief
+from modelkeep.model import baseline
 from modelkeep.monitor.estimated import Calibrated, Calibration
 from modelkeep.monitor.labelled import Labelled, Slices, answer
 from modelkeep.monitor.place import Place
@@ -61,7 +62,9 @@ class Truth:
         self.labelled = Labelled(floor, promise, who.every, worst=_worst(who))
         self.calibrated = None if self._calibration is None else Calibrated(self._calibration, who.every)
         self.slices = None
-        if who.known is not None and who.limits.slices:
+        if who.limits.slices:
+            if who.known is None:
+                raise BadSettings(f"there is nothing to slice by: {baseline.lacking(who.model)}")
             columns, bins = who.known.inputs.columns, who.known.inputs.bins
             self.slices = Slices(bins, columns, who.limits.slices, floor, promise, who.every)
         self.strange, self.example = 0, ""

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from modelkeep.data.dataset import Dataset
+from modelkeep.errors import BadSettings
 from modelkeep.model import baseline
 from modelkeep.monitor import captured
 from modelkeep.monitor.look import check
@@ -134,6 +135,8 @@ def test_without_reference_rows_drift_is_not_judged_and_that_is_said(
     assert checked.findings == ()
     assert checked.notes == ("drift is not judged: the version keeps no reference rows; add it with --data",)
     assert "drift is not judged" in checked.describe()
+    with pytest.raises(BadSettings, match="there is nothing to slice by: the version keeps no reference rows"):
+        check(replace(version, digest="bare"), bare, home, slices=("age",))
 
 
 def test_inputs_beyond_the_features_that_are_looked_at_are_said(
