@@ -40,6 +40,7 @@ REASONS = (
     "not_ready",
     "body_too_large",
     "malformed",
+    "not_found",
     "key",
     "rate",
     "streams",

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 @click.option("--anonymous", is_flag=True, default=None, help="Listen beyond this machine without keys.")
 @click.option("--tls-cert", type=FILE, help="Certificate chain, PEM: answer over TLS.")
 @click.option("--tls-key", type=FILE, help="Its private key, PEM (default: in the same file).")
-@click.option("--access-log", metavar="FILE", help="A JSON line for every request (-: stderr; default: none).")
+@click.option(
+    "--access-log", metavar="FILE", help="A JSON line for each question to a model (-: stderr; default: none)."
+)
 @click.option("--traces", metavar="URL", help="Send OpenTelemetry spans there (OTLP over HTTP; console: print them).")
 @click.option(
     "--engine", help="onnxruntime, openvino, torch, torch-compile; by default what tune found, else the format's first."

@@ -75,7 +75,7 @@ def _there() -> tuple[Alert, ...]:
 
 
 def _work() -> tuple[Alert, ...]:
-    refused = 'reason!~"key|rate|body_too_large"'
+    refused = 'reason!~"key|rate|body_too_large|malformed|not_found"'  # those are mistakes of clients
     return (
         Alert(
             "ModelkeepRejecting",

@@ -17,6 +17,7 @@ from modelkeep.serve.plane.plane import Plane
 from modelkeep.serve.plane.router import STICKY
 from modelkeep.serve.protocol import apart, describe, statistics
 from modelkeep.serve.protocol.classify import classified, weight
+from modelkeep.serve.protocol.codec import Asked
 from modelkeep.serve.sources.repository import READY, Repository
 from modelkeep.types import Request
 
@@ -105,13 +106,21 @@ class Handlers:
         return await self._answer(await self._read(sent), len(sent), began, context)
 
     async def _read(self, sent: bytes) -> Any:
-        return await apart.read(self.plane, len(sent), partial(parse, self.made["ModelInferRequest"], sent))
+        return await self._taken(len(sent), partial(parse, self.made["ModelInferRequest"], sent))
+
+    async def _taken(self, size: int, work: Callable[[], Any]) -> Any:
+        """What ``work`` reads in so many bytes. One that cannot be read is counted."""
+        try:
+            return await apart.read(self.plane, size, work)
+        except BadInput:
+            self.plane.metrics.rejected("malformed")
+            raise
 
     async def _answer(self, message: Any, size: int, began: float, context: Any) -> Any:
         most = self.plane.settings.request_timeout
-        self.plane.router(message.model_name)
+        self.plane.asked_for(message.model_name)
         self._bound(size)
-        asked = await apart.read(self.plane, size, partial(decode, message))
+        asked, version = await self._taken(size, partial(_question, message))
         given = dict(context.invocation_metadata() or ())
         if STICKY in given:
             asked.parameters[STICKY] = given[STICKY]
@@ -123,7 +132,7 @@ class Handlers:
             parameters={k: v for k, v in asked.parameters.items() if k != FINAL},
             outputs=asked.outputs,
             deadline=began + min(most, asked.timeout or most, most if left is None else left),
-            version=_version(message.model_version),
+            version=version,
             trace=str(given.get(TRACE, "")),
         )
         raw = bool(message.raw_input_contents) or not message.inputs
@@ -206,6 +215,10 @@ class Handlers:
 
     def _filled(self, name: str, values: Mapping[str, Any]) -> Any:
         return self._fill(values, self.made[name](), ignore_unknown_fields=True)
+
+
+def _question(message: Any) -> tuple[Asked, int | None]:
+    return decode(message), _version(message.model_version)
 
 
 def _version(text: str) -> int | None:

@@ -43,7 +43,13 @@ async def read(receive: Receive, heads: Headers, plane: Plane) -> bytes:
             raise HTTPException(408, f"the body took longer than {seconds:g} s (request_timeout); send less") from None
     bound(plane, len(body))
     encoding = heads.get(b"content-encoding", b"").decode("latin-1").strip().lower()
-    return body if encoding in ("", "identity") else await _unpacked(body, encoding, plane)
+    if encoding in ("", "identity"):
+        return body
+    try:
+        return await _unpacked(body, encoding, plane)
+    except BadInput:
+        plane.metrics.rejected("malformed")
+        raise
 
 
 async def _rest(receive: Receive, first: bytes, plane: Plane) -> bytes:

@@ -11,6 +11,7 @@ from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
+from modelkeep.errors import BadInput
 from modelkeep.serve.http import body, packing
 from modelkeep.serve.http.replies import CLOSE, JSON, Headers, failed, timing
 from modelkeep.serve.plane.plane import Plane
@@ -64,7 +65,7 @@ class Infer:
 
     async def _answer(self, where: Where, heads: body.Headers, receive: Receive) -> tuple[bytes, Headers]:
         began = time.monotonic()
-        self.plane.router(where["model"])  # or a client would send a large body in vain
+        self.plane.asked_for(where["model"])  # or a client would send a large body in vain
         raw = await body.read(receive, heads, self.plane)
         asked = await apart.read(self.plane, len(raw), partial(self.asked, where, heads, raw))
         del raw  # it is read, and a request may wait for long
@@ -78,10 +79,15 @@ class Infer:
 
     def asked(self, where: Where, heads: body.Headers, raw: bytes) -> codec.Asked:
         """A body that is whole, read. Raises BadInput, NotFound, NotReady."""
-        length = body.number(heads, JSON_LENGTH, int, None)
-        if length == 0:
-            return codec.decode_raw(raw, self.plane.find(where["model"], where.get("version")).signature)
-        return codec.decode(raw, length)
+        try:
+            length = body.number(heads, JSON_LENGTH, int, None)
+            if length == 0:
+                self.plane.asked_for(where["model"])
+                return codec.decode_raw(raw, self.plane.find(where["model"], where.get("version")).signature)
+            return codec.decode(raw, length)
+        except BadInput:
+            self.plane.metrics.rejected("malformed")
+            raise
 
     def request(self, where: Where, heads: body.Headers, asked: codec.Asked, began: float) -> Request:
         """What is asked, as a request. Its deadline is what the client allows from ``began`` on, request_timeout at

@@ -98,9 +98,14 @@ class _Handlers:
     async def predict(self, http: HttpRequest) -> Response:
         """KServe's first protocol."""
         began, name, heads = time.monotonic(), http.path_params["model"], dict(http.scope["headers"])
+        self.plane.asked_for(name)
         signature = self.plane.find(name).signature
         raw = await body.read(http.receive, heads, self.plane)
-        inputs = await apart.read(self.plane, len(raw), lambda: v1.inputs(codec.parse(raw), signature))
+        try:
+            inputs = await apart.read(self.plane, len(raw), lambda: v1.inputs(codec.parse(raw), signature))
+        except BadInput:
+            self.plane.metrics.rejected("malformed")
+            raise
         most = self.plane.settings.request_timeout
         deadline = began + min(body.number(heads, TIMEOUT, float, most), most)
         request = Request(new_id(), name, inputs, sticky(heads), deadline=deadline, trace=trace(heads))

@@ -159,6 +159,12 @@ class Plane:
             there = ", ".join(self._routers) or "no model"
             raise NotFound(f"no model is called '{name}' here; this server answers for {there}") from None
 
+    def asked_for(self, name: str) -> Router:
+        """The same, for a question: one for a model that is not here is counted."""
+        if name not in self._routers:
+            self.metrics.rejected("not_found")
+        return self.router(name)
+
     def find(self, name: str, version: int | None = None) -> Loaded:
         """The version that a person means: the pinned one, else the live one. Raises NotFound, NotReady."""
         return self.router(name).pick("", version)[0] if version is not None else self._live(name)
@@ -217,15 +223,15 @@ class Plane:
         """The same without a task: ``answered`` is called once, perhaps before this returns, with the Reply or with the
         error that ``infer`` would raise. Raises NotFound, and NotReady where no version is loaded.
         """
-        router = self.router(request.model)
+        router = self.asked_for(request.model)
         parameters, key = request.parameters, ""
         if STICKY in parameters:
             parameters = dict(parameters)
             key = str(parameters.pop(STICKY))
         try:
             target, track = router.pick(key, request.version)
-        except NotReady:
-            self.metrics.rejected("not_ready")
+        except (NotReady, NotFound) as error:
+            self.metrics.rejected("not_ready" if isinstance(error, NotReady) else "not_found")
             raise
         asking = Asking(self, request, router, target, track, answered)
         asking.begin(parameters)

@@ -76,6 +76,7 @@ INVALID, ROWS = f"modelkeep_output_invalid_total{{{V1}}}", f"modelkeep_batch_siz
 DISTANCE = f'modelkeep_drift_distance_ratio{{{V1},subject="inputs"}}'
 EVIDENCE, THRESHOLD = (DISTANCE.replace("distance_ratio", f"log_{what}") for what in ("evidence", "threshold"))
 LOOKS = 'modelkeep_monitor_looks_total{instance="a:1"}'
+MISTAKEN = 'modelkeep_rejections_total{instance="a:1",reason="malformed"}'
 REFUSED = 'modelkeep_rejections_total{instance="a:1",reason="queue_full"}'
 ASKED = 'modelkeep_requests_total{instance="a:1",model="m",version="1",track="live",outcome="ok"}'
 
@@ -110,6 +111,7 @@ CASES = [
     Case("ModelkeepNoTraffic", "it goes on", 540, {requests("ok"): "0+2x540"}, 0, 300),
     Case("ModelkeepNoTraffic", "few were asked before", 540, {requests("ok"): "0+0.1x480 48x60"}, 0, 300),
     Case("ModelkeepRejecting", "two of a hundred", 40, {REFUSED: "0+2x60", ASKED: "0+100x60"}),
+    Case("ModelkeepRejecting", "a client that sends no JSON", 40, {MISTAKEN: "0+9x60", ASKED: "0+100x60"}, 0),
     Case("ModelkeepRejecting", "one of a thousand", 40, {REFUSED: "0+1x60", ASKED: "0+1000x60"}, 0),
     Case("ModelkeepRejecting", "one now and then, of few", 40, {REFUSED: "0+0.1x60", ASKED: "0+1x60"}, 0),
     Case("ModelkeepNoWorkers", "none", 5, {f"modelkeep_workers{{{V1}}}": "2 0x20"}),
