@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from importlib import resources
@@ -18,20 +19,26 @@ DASHBOARDS = "dashboards"
 HOOK = "/monitor/alerts"
 """The service's route that Alertmanager tells."""
 SCRAPE = "10s"
+WRITTEN = ".written.json"
+"""What was written last, so that what a person changed since is told from what is of another plan, or release."""
 
 
 def write(folder: Path, plan_: Plan, *, force: bool = False) -> list[Path]:
-    """Write the files, and say which. Raises Conflict where another file of that name would be lost, unless ``force``.
+    """Write the files, and say which. Raises Conflict where another file of that name would be lost, unless ``force``:
+    what was written here before, for another plan, is none.
 
     Raises BadSettings for a folder that cannot be written.
     """
     folder = folder.absolute()
-    wanted = {folder / name: text for name, text in files(plan_, folder).items()}
-    if not force and (lost := [str(path) for path, text in wanted.items() if _other(path, text)]):
+    texts, before = files(plan_, folder), _written(folder)
+    wanted = {folder / name: text for name, text in texts.items()}
+    lost = [str(folder / name) for name, text in texts.items() if _other(folder / name, text, before.get(name))]
+    if lost and not force:
         raise Conflict(f"these files are there and were changed: {', '.join(lost)}; overwrite them with --force")
     try:
         for path, text in wanted.items():
             _put(path, text)
+        _put(folder / WRITTEN, json.dumps({name: _digest(text) for name, text in texts.items()}, indent=2) + "\n")
     except OSError as error:
         raise BadSettings(f"{folder} cannot be written ({error.strerror}); give another folder") from error
     return list(wanted)
@@ -63,8 +70,24 @@ def files(given: Plan, folder: Path) -> Mapping[str, str]:
     return found
 
 
-def _other(path: Path, text: str) -> bool:
-    return path.exists() and not (path.is_file() and path.read_text(encoding="utf-8", errors="replace") == text)
+def _other(path: Path, text: str, before: str | None) -> bool:
+    if not path.is_file():
+        return path.exists()
+    there = path.read_text(encoding="utf-8", errors="replace")
+    return there != text and _digest(there) != before
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _written(folder: Path) -> Mapping[str, str]:
+    """The digests of what was written here, by name; empty where that is not known."""
+    try:
+        found = json.loads((folder / WRITTEN).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _access(given: Plan, indent: str) -> str:

@@ -63,6 +63,28 @@ def test_a_file_that_was_changed_is_not_lost(tmp_path: Path) -> None:
     assert mine.read_text() != "mine"
 
 
+def test_what_nobody_changed_is_written_anew_for_another_plan(tmp_path: Path) -> None:
+    """It was said to be changed, and --force for the sake of a target cost a person their receivers."""
+    write.write(tmp_path, Plan())
+    (mine := tmp_path / "alertmanager.yml").write_text("mine")
+    other = Plan(("http://127.0.0.1:1",))
+    with pytest.raises(Conflict) as refused:
+        write.write(tmp_path, other)
+    assert str(refused.value).count(".yml") == 1
+    mine.unlink()
+    write.write(tmp_path, other)
+    assert "127.0.0.1:1" in (tmp_path / "prometheus.yml").read_text()
+    assert Plan.from_json((tmp_path / "setup.json").read_text()) == other
+
+
+@pytest.mark.parametrize("known", ["", "[]", "{"])
+def test_where_it_is_not_known_what_was_written_nothing_is_lost(tmp_path: Path, known: str) -> None:
+    write.write(tmp_path, Plan())
+    (tmp_path / write.WRITTEN).write_text(known)
+    with pytest.raises(Conflict, match=r"prometheus\.yml"):
+        write.write(tmp_path, Plan(("http://127.0.0.1:1",)))
+
+
 def test_a_folder_that_cannot_be_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(BadSettings, match=r"cannot be written \(Not a directory\); give another folder"):
