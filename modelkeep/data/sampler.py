@@ -32,22 +32,14 @@ class Share:
     ``chance``, until there are more than a rush may bring.
     """
 
-    __slots__ = ("_chance", "_most", "_spare", "_turned", "kept", "rate")
+    __slots__ = ("_spare", "_turned", "chance", "enough", "kept", "rate")
 
     def __init__(self, rate: float) -> None:
         self.rate, self.kept = rate, 0
-        self._chance = 1.0 if rate > 0 else 0.0
+        self.chance = 1.0 if rate > 0 else 0.0
+        """Of the next request to be kept, while ``kept`` is less than ``enough``."""
         self._spare = BURST * rate
-        self._turned, self._most = 0, rate + self._spare
-
-    @property
-    def chance(self) -> float:
-        """Of the next request to be kept."""
-        return self._chance if self.kept - self._turned < self._most else 0.0
-
-    def keep(self) -> None:
-        """One is kept."""
-        self.kept += 1
+        self._turned, self.enough = 0, rate + self._spare
 
     def turn(self, load: float, seconds: float, busy: float) -> None:
         """``load`` requests a second came in the last ``seconds``, of which the thread was ``busy`` for so large a
@@ -57,8 +49,8 @@ class Share:
         self._spare = min(max(self._spare - over, 0.0) + REGAINED * self.rate * seconds, BURST * self.rate)
         spare = min(1.0, 2.0 * (1.0 - busy), HEAVY / load if load else 1.0)
         rate = self.rate * max(FEWER, spare)
-        self._turned, self._most = self.kept, rate + self._spare
-        self._chance = min(rate / load, 1.0) if load else float(rate > 0)
+        self._turned, self.enough = self.kept, self.kept + rate + self._spare
+        self.chance = min(rate / load, 1.0) if load else float(rate > 0)
 
 
 class Sampler:
@@ -72,7 +64,7 @@ class Sampler:
     one that answers, had to do something.
     """
 
-    __slots__ = ("_before", "_gap", "_ran", "_running", "_since", "_turned", "due", "left", "shares")
+    __slots__ = ("_before", "_chance", "_gap", "_log", "_ran", "_running", "_since", "_turned", "due", "left", "shares")
 
     def __init__(self, *rates: float, ran: Callable[[], float] = system.ran) -> None:
         self.shares = tuple(Share(rate) for rate in rates)
@@ -80,6 +72,7 @@ class Sampler:
         self._since = self.due = self._ran = 0.0
         self._before = self._turned = 0
         self._gap = self.left = 0
+        self._chance = self._log = 0.0  # the greatest chance of all, and the logarithm of none
         self._draw()
 
     @property
@@ -101,23 +94,28 @@ class Sampler:
             self.left -= 1
         if self.left:
             return 0
-        chances = [share.chance for share in self.shares]
-        lot, found = random() * max(chances), 0
-        for at, (share, chance) in enumerate(zip(self.shares, chances, strict=True)):
-            if lot < chance:
-                share.keep()
-                found |= 1 << at
+        lot, found, reader = random() * self._chance, 0, 1
+        for share in self.shares:
+            if lot < share.chance and share.kept < share.enough:
+                share.kept += 1
+                found |= reader
+            reader += reader
         self._draw()
         return found
 
     def _draw(self) -> None:
         """How many come until the next that somebody keeps."""
-        self._before = self.came
-        chance = max(share.chance for share in self.shares)
-        if 0 < chance < 1:
-            self._gap = 1 + int(log(1 - random()) / log1p(-chance))
+        self._before += self._gap - self.left
+        greatest = 0.0
+        for share in self.shares:
+            if share.chance > greatest and share.kept < share.enough:
+                greatest = share.chance
+        if greatest != self._chance:
+            self._chance, self._log = greatest, log1p(-greatest) if greatest < 1 else 0.0
+        if self._log:
+            self._gap = 1 + int(log(1 - random()) / self._log)
         else:
-            self._gap = 1 if chance else NEVER
+            self._gap = 1 if greatest else NEVER
         self.left = self._gap
 
     def _turn(self, now: float) -> None:
