@@ -47,9 +47,9 @@ NEWEST = "SELECT COALESCE(MAX(seq), 0) FROM exchanges WHERE model = ? AND versio
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Exchange:
-    """One request and what became of it. ``at`` is epoch seconds, ``seconds`` its latency.
+    """One request and what became of it, which nobody changes. ``at`` is epoch seconds, ``seconds`` its latency.
 
     ``track`` is live, canary or shadow; ``outcome`` is ok, error, overloaded or late. Readers fill ``row``, ``label``
     (once the truth has come) and ``seq``: the how-manieth request of its version whose inputs were captured, else 0.
