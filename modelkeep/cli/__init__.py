@@ -73,6 +73,16 @@ class Verbs(click.Group):
                 raise click.UsageError(told, error.ctx) from error
             raise
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """As click does it; an option without its value, of which click does not say whose it is, is the verb's."""
+        try:
+            return super().invoke(ctx)
+        except click.UsageError as error:
+            if error.ctx is None and ctx.invoked_subcommand:
+                verb = self.get_command(ctx, ctx.invoked_subcommand) or self
+                error.ctx = click.Context(verb, parent=ctx, info_name=ctx.invoked_subcommand)
+            raise
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """One line each, from the table."""
         with formatter.section("Verbs, in the order of a model's life"):

@@ -104,6 +104,7 @@ def test_no_verb_at_all_is_wrong_use(capsys: pytest.CaptureFixture[str], monkeyp
         (["frobnicate"], 2, "No such command 'frobnicate'. (see modelkeep --help)"),
         (["lst"], 2, "No such command 'lst'. Did you mean list? (see modelkeep --help)"),
         (["show"], 2, "Missing argument 'REF'. (see modelkeep show --help)"),
+        (["tune", "m", "--p99"], 2, "Option '--p99' requires an argument. (see modelkeep tune --help)"),
         (["monitor", "setup"], 2, "(see modelkeep monitor setup --help)"),
     ],
 )
