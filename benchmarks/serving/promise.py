@@ -77,7 +77,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as room:
             file = perceptron(Path(room) / "mlp.onnx", 4096, 4096, 4096)
             command = ["taskset", "-c", str(cores[0]), sys.executable, "-m", "modelkeep", "serve", str(file)]
-            command += ["--port", "0", "--threads", "1", "--max-batch", "8", "--p99", str(given.promise)]
+            command += ["--port", "0", "--threads", "1", "--max-batch", "8", "--p99", f"{given.promise}s"]
             environ = {**os.environ, "MODELKEEP_HOME": f"{room}/home"}
             server = subprocess.Popen(command, env=environ, cwd=room, stdout=subprocess.PIPE, text=True)
             assert server.stdout is not None

@@ -158,8 +158,11 @@ def progress(what: str, *, quiet: bool = False, lines: bool = False) -> Iterator
 
 
 def duration(text: str) -> float:
-    """'20ms', '500us', '5s', '2m', '1h', '7d' or plain seconds → seconds. Raises click.BadParameter."""
-    value = _times(text, {"ms": "0.001", "us": "1e-6", "µs": "1e-6", "s": 1, "m": 60, "h": 3600, "d": 86_400, "": 1})
+    """'20ms', '500us', '5s', '2m', '1h', '7d' or '0' → seconds. Raises click.BadParameter.
+
+    A number by itself is refused: who promised 20 and meant milliseconds would be held to 20 seconds.
+    """
+    value = _times(text, {"ms": "0.001", "us": "1e-6", "µs": "1e-6", "s": 1, "m": 60, "h": 3600, "d": 86_400})
     if 0 <= value < inf:
         return value
     raise click.BadParameter(f"'{text}' is no time; write 20ms, 5s, 2m, 1h or 7d")
@@ -174,19 +177,23 @@ def share(text: str) -> float:
 
 
 def room(text: str) -> int:
-    """'64mb', '512kb', '1gb' or plain bytes → bytes, in steps of 1024. Raises click.BadParameter."""
-    value = _times(text.lower(), {"kb": 1024, "mb": 1024**2, "gb": 1024**3, "b": 1, "": 1})
+    """'64mb', '512kb', '1gb', '12b' or '0' → bytes, in steps of 1024. Raises click.BadParameter."""
+    value = _times(text.lower(), {"kb": 1024, "mb": 1024**2, "gb": 1024**3, "b": 1})
     if 0 <= value < inf:
         return int(value)
     raise click.BadParameter(f"'{text}' is no size; write 512kb, 64mb or 1gb")
 
 
 def _times(text: str, units: Mapping[str, str | int]) -> float:
-    """The number times what the first unit that it ends with is worth; NaN where it is no number.
+    """The number times what the first unit that it ends with is worth; NaN where it is no number, or has no unit.
 
     In decimals, as a person counts: among binary numbers 99.9 × 0.01 is 0.9990000000000001.
     """
-    unit = next(unit for unit in units if text.endswith(unit))
+    if text == "0":  # is none, in any unit
+        return 0.0
+    unit = next((unit for unit in units if text.endswith(unit)), None)
+    if unit is None:
+        return nan
     try:
         return float(Decimal(text.removesuffix(unit)) * Decimal(units[unit]))
     except ArithmeticError:

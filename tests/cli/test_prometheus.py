@@ -49,7 +49,7 @@ def test_setup_scrapes_the_service_of_the_settings(capsys: Capture, monkeypatch:
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (("setup", "to", "--p99", "60ms"), 2, "answers within 0.06 s cannot be counted; give one of these seconds"),
+        (("setup", "to", "--p99", "60ms"), 2, "answers within 0.06 s cannot be counted; give one of these times"),
         (("setup", "to", "--target", "localhost"), 2, "'localhost' is no address of a service"),
         (("setup", "to", "--key-file", "gone"), 2, "there is no file gone"),
         (("setup",), 2, "Missing argument 'FOLDER'"),

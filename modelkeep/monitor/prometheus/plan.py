@@ -45,8 +45,8 @@ class Plan:
         if not 0 < self.availability < 1:
             raise BadSettings(f"an availability of {self.availability!r} leaves no budget; give a share such as 99.9%")
         if self.p99 not in SECONDS:
-            bounds = ", ".join(f"{bound:g}" for bound in SECONDS)
-            raise BadSettings(f"answers within {self.p99:g} s cannot be counted; give one of these seconds: {bounds}")
+            bounds = ", ".join(f"{bound:g}s" for bound in SECONDS)
+            raise BadSettings(f"answers within {self.p99:g} s cannot be counted; give one of these times: {bounds}")
         for address in (self.prometheus, self.alertmanager):
             host, _, port = address.rpartition(":")
             if not host or not port.isdigit() or not 0 < int(port) < 65536:

@@ -19,7 +19,7 @@ from modelkeep.monitor.prometheus.plan import Plan
         ({"targets": ("http://a:1/metrics",)}, "is no address of a service"),
         ({"targets": ("http://a:1", "https://b:1")}, "some targets are http and some https"),
         ({"availability": 1.0}, "leaves no budget"),
-        ({"p99": 0.06}, "answers within 0.06 s cannot be counted; give one of these seconds: 0.0002, 0.0005"),
+        ({"p99": 0.06}, "answers within 0.06 s cannot be counted; give one of these times: 0.0002s, 0.0005s"),
         ({"prometheus": "9090"}, "'9090' is not HOST:PORT"),
         ({"alertmanager": "127.0.0.1:99999"}, "is not HOST:PORT"),
         ({"key_file": "gone.key"}, "there is no file gone.key"),
