@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
@@ -45,6 +46,12 @@ class Registry:
                 f"the folder {home} cannot be made: {error.strerror}; set `home` to another place "
                 "(MODELKEEP_HOME=FOLDER, or home in modelkeep.toml)"
             ) from error
+        for place, right in ((home, os.R_OK | os.X_OK), (home / "registry.db", os.R_OK)):
+            if os.path.exists(place) and not os.access(place, right):
+                raise Damaged(
+                    f"{place} may not be read by this account; get the right to read it, or set `home` to another "
+                    "place (MODELKEEP_HOME=FOLDER, or home in modelkeep.toml)"
+                )
         inside = URL.create("sqlite", database=str(home / "registry.db"))  # a folder's name is no part of a URL's text
         return cls(Database(settings.database or inside), Store(settings.store_url), home / "checkouts")
 

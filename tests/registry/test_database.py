@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import sqlite3
 import subprocess
 import sys
@@ -211,6 +212,16 @@ def test_a_home_that_cannot_be_made_is_told(tmp_path: Path) -> None:
         match=r"the folder .*/file/home cannot be made: Not a directory; set `home` to another place \(MODELKEEP_HOME",
     ):
         Registry.open(Settings(home=tmp_path / "file" / "home"))
+
+
+@pytest.mark.parametrize("which", ["", "registry.db"])
+def test_a_home_that_may_not_be_read_is_told(which: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(home=tmp_path / "home")
+    Registry.open(settings).close()
+    kept = settings.home / which
+    monkeypatch.setattr(os, "access", lambda place, right: Path(place) != kept)  # root may read wherever chmod forbids
+    with pytest.raises(Damaged, match=rf"{kept} may not be read by this account; get the right to read it, or set `ho"):
+        Registry.open(settings)
 
 
 def test_a_writer_that_hangs_is_told_and_readers_go_on_sqlite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
