@@ -42,7 +42,7 @@ def serve(keep: Keep, *, service: str = "", key: str = "", on_ready: Callable[[s
     settings = keep.settings
     source = Scraped(service, key) if service else Captured(keep.traffic, keep.registry.names)
     console = Console(keep, gate(settings), source)
-    with safely(settings) as sock:
+    with safely(settings, "--scope read (--scope admin beside it to change things)") as sock:
         if on_ready is not None:
             on_ready(url_of(sock, tls=bool(settings.tls_cert)))
         asyncio.run(Listener(console, settings).until_signalled(sock))

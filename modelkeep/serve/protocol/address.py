@@ -14,6 +14,7 @@ from modelkeep.settings import Settings
 
 BACKLOG = 2048
 """Connections that wait to be accepted."""
+OF_A_SERVICE = "--scope infer, or pass --anonymous to let everybody in"
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -39,8 +40,8 @@ def listen(host: str, port: int) -> socket.socket:
     return sock
 
 
-def safely(settings: Settings) -> socket.socket:
-    """``listen`` where settings say, unless that would let strangers in.
+def safely(settings: Settings, wanted: str = OF_A_SERVICE) -> socket.socket:
+    """``listen`` where settings say, unless that would let strangers in. ``wanted`` are the words that make such a key.
 
     Raises BadSettings for an address beyond this machine where there are no keys, for a file of keys that is not there,
     and for TLS files that do not work.
@@ -58,7 +59,7 @@ def safely(settings: Settings) -> socket.socket:
         sock.close()
         raise BadSettings(
             f"{settings.host} can be reached from other machines and there is no API key; make one with: modelkeep "
-            "keys --add NAME --scope infer, or pass --anonymous to let everybody in"
+            f"keys --add NAME {wanted}"
         )
     return sock
 
