@@ -51,8 +51,8 @@ def recipes(
         if small:
             found["distilled+int8"] = [*small, step("quantize", rows=rows)]
     if not found:
+        of_int8 = "int8 needs ONNX (modelkeep convert)" if source != "onnx" else "int8 is left out (--no-quantize)"
         raise Unsupported(
-            f"nothing to try on a model of format '{source}': int8 needs ONNX (modelkeep convert), "
-            "distilling needs a --student"
+            f"nothing to try on a model of format '{source}': {of_int8}, and distilling needs a --student"
         )
     return found

@@ -54,9 +54,15 @@ def test_without_rows_nothing_can_be_tried() -> None:
         recipes("onnx", rows=None)
 
 
-@pytest.mark.parametrize(("source", "options"), [("torch", {}), ("onnx", {"quantize": False})])
-def test_nothing_to_try_is_said(source: str, options: dict[str, Any]) -> None:
-    with pytest.raises(Unsupported, match=f"nothing to try on a model of format '{source}': int8 needs ONNX"):
+@pytest.mark.parametrize(
+    ("source", "options", "why"),
+    [
+        ("torch", {}, r"int8 needs ONNX \(modelkeep convert\)"),
+        ("onnx", {"quantize": False}, r"int8 is left out \(--no-quantize\)"),
+    ],
+)
+def test_nothing_to_try_is_said(source: str, options: dict[str, Any], why: str) -> None:
+    with pytest.raises(Unsupported, match=f"nothing to try on a model of format '{source}': {why}, and distilling"):
         recipes(source, **options)
 
 
