@@ -40,7 +40,7 @@ def settings(command: Any) -> Any:
     "--budget", type=SOME_TIME, default="2m", show_default=True, help="Time that a scenario may take to be sure."
 )
 @click.option("--vs", "versus", metavar="REF2", help="A second version, measured in turns with the first.")
-@click.option("--rounds", type=Whole(2, 100), default=9, show_default=True, help="Turns with REF2.")
+@click.option("--rounds", type=Whole(2, 100), help="Turns with REF2 (default 9).")
 @click.option("--data", type=FILE, help="Rows to send instead of the version's own.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the arrival times and of made-up rows.")
 @click.option("--into", type=FILE, help="Folder for the report and its plot.")
@@ -53,7 +53,7 @@ def bench(
     duration: float,
     budget: float,
     versus: str | None,
-    rounds: int,
+    rounds: int | None,
     data: Path | None,
     seed: int,
     into: Path | None,
@@ -66,8 +66,11 @@ def bench(
     """
     from modelkeep.tune.benchmark import Benchmark
 
+    if rounds and not versus:
+        raise click.UsageError("--rounds is of the turns with a second version; give it with --vs REF2")
     chosen = SCENARIOS if scenario == "all" else (scenario,)
-    plan = Benchmark(chosen, p99=p99, duration=duration, budget=budget, rounds=rounds, seed=seed)
+    turns = {"rounds": rounds} if rounds else {}
+    plan = Benchmark(chosen, p99=p99, duration=duration, budget=budget, seed=seed, **turns)
     with open_keep() as keep, progress("measuring", quiet=json_) as advance:
         rows = keep.read_data(data, ref) if data else None
         report, files = keep.bench(ref, plan, versus=versus, rows=rows, setting=setting, folder=into, progress=advance)

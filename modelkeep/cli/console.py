@@ -25,6 +25,8 @@ def console(port: int, host: str, service: str, key_file: Path | None) -> None:
     from modelkeep.console import server
     from modelkeep.keep import Keep
 
+    if key_file and not service:
+        raise click.UsageError("--key-file is for the service whose metrics are shown; name it with --service URL")
     key = key_file.read_text(encoding="utf-8").strip() if key_file else ""
     chosen = dataclasses.replace(settings.read(), host=host, port=port)
     with Keep(chosen, who="console") as keep:

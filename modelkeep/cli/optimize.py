@@ -15,7 +15,7 @@ from modelkeep.cli.output import FILE, SHARE, Whole, as_json, dump, open_keep, p
 @click.option("--max-drop", type=SHARE, default="1pp", show_default=True, help="Accuracy that may be lost, at 95 %.")
 @click.option("--student", metavar="MODULE:NAME", help="Distil into what this factory builds.")
 @click.option("--train-data", type=FILE, help="Rows to distil and calibrate on; by default the reference rows.")
-@click.option("--epochs", type=Whole(min=1), default=60, show_default=True, help="Of distillation.")
+@click.option("--epochs", type=Whole(min=1), help="Of distillation (default 60).")
 @click.option("--quantize/--no-quantize", default=True, help="Try int8.")
 @as_json
 def optimize(
@@ -24,7 +24,7 @@ def optimize(
     max_drop: float,
     student: str | None,
     train_data: Path | None,
-    epochs: int,
+    epochs: int | None,
     quantize: bool,
     json_: bool,
 ) -> int:
@@ -34,7 +34,9 @@ def optimize(
     """
     from modelkeep.optimize.choose import best
 
-    distil = {"epochs": epochs} if student else {}
+    if epochs and not student:
+        raise click.UsageError("--epochs is of distillation; give it with --student MODULE:NAME")
+    distil = {"epochs": epochs} if epochs else {}
     with open_keep() as keep, progress("optimizing", quiet=json_, lines=True) as advance:
         train_rows = keep.read_data(train_data, ref) if train_data else None
         found = keep.optimize(

@@ -120,7 +120,19 @@ def serve(
 
     mounts: Mapping[str, Any] = {}
 
+    if not settings.sample and (
+        idle := _given(
+            sample_share=sample_share, sample_bytes=sample_bytes, sample_age=sample_age, sample_mask=sample_mask
+        )
+    ):
+        raise click.UsageError(f"{idle} is of the sample that --sample DIR keeps, and none is kept")
     if len(what) == 1 and _is_bare(what[0], settings):
+        kept = _given(capture=capture, monitor=monitor, webhook=webhook, alertmanager=alertmanager)
+        if idle := kept or _given(slo=slo, min_accuracy=min_accuracy, silence=silence):
+            raise click.UsageError(
+                f"{idle} is for a registered model: of a bare file nothing is kept or watched; first: modelkeep add "
+                f"NAME {what[0]}"
+            )
         server.serve_file(Path(what[0]), settings, name=name, options=options, on_ready=ready, reread=read)
         return
     if name:
@@ -132,6 +144,11 @@ def serve(
             mounts = of_console(keep)
         said = partial(click.echo, err=True)
         keep.serve(what, options=options, on_ready=ready, on_setting=said, reread=read, mounts=mounts)
+
+
+def _given(**options: Any) -> str:
+    """The first option that asks for something, as it was typed; empty where none does."""
+    return next((f"--{name.replace('_', '-')}" for name, value in options.items() if value), "")
 
 
 def _is_bare(word: str, settings: Settings) -> bool:
