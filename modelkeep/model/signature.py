@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,8 @@ FREE = 4
 """The size given to a free dimension other than the batch, when nobody knows better."""
 NAMELESS = re.compile(r"|\?|-1|None|unk__\d+|\w+_dynamic_axes_\d+|\w+output_dim_\d+")
 """What exporters call a dimension that nobody named, each one differently."""
+Run = Callable[["Arrays"], "Arrays"]
+"""One run of the model; raises anything where it cannot take the inputs."""
 Symbols = tuple[str, str, Sequence[int | str | None]]
 """Name, dtype and shape, whose free dimensions are symbols."""
 
@@ -42,11 +44,15 @@ def from_arrays(inputs: Arrays, outputs: Arrays) -> Signature:
 
 
 def from_symbols(
-    inputs: Sequence[Symbols], outputs: Sequence[Symbols], bounds: Mapping[str, Bounds] | None = None
+    inputs: Sequence[Symbols],
+    outputs: Sequence[Symbols],
+    bounds: Mapping[str, Bounds] | None = None,
+    run: Run | None = None,
 ) -> Signature:
     """What a file's own symbols say; the one that every input starts with is called ``batch``.
 
-    An output that starts with a symbol which no input has counts rows too: exporters lose the batch of an output.
+    An output that starts with a symbol which no input has counts rows too: exporters lose the batch of an output. With
+    ``run`` that is tried: a detector's output counts what it found.
     """
     firsts = {name for _, _, shape in inputs if shape and (name := _symbol(shape[0]))}
     batch = firsts.pop() if len(firsts) == 1 else ""
@@ -60,9 +66,32 @@ def from_symbols(
         return TensorSpec(name, dtype, tuple(s if isinstance(s, int) and s >= 0 else None for s in shape), tuple(axes))
 
     renamed = {BATCH if name == batch else name: limits for name, limits in (bounds or {}).items()}
-    return Signature(
+    made = Signature(
         tuple(spec(one, output=False) for one in inputs), tuple(spec(one, output=True) for one in outputs), renamed
     )
+    lost = {name for name, _, shape in outputs if shape and _symbol(shape[0]) not in known}
+    return made if run is None or not made.batched else _counted(made, lost, run)
+
+
+def _counted(signature: Signature, lost: Collection[str], run: Run) -> Signature:
+    """Of the outputs in ``lost`` none has the batch that has another number of rows than went in, in some run."""
+    if not lost:
+        return signature
+    for rows in (3, 2):
+        inputs = example(signature, rows)
+        try:
+            answers = run(inputs)
+        except Exception:  # noqa: BLE001 - an engine may raise anything; a sound model may refuse made-up rows
+            return signature
+        sent = len(next(iter(inputs.values())))
+        own = {name for name in lost if answers[name].shape[:1] != (sent,)}
+        signature = replace(
+            signature,
+            outputs=tuple(
+                replace(t, axes=(f"{t.name}.0", *t.axes[1:])) if t.name in own else t for t in signature.outputs
+            ),
+        )
+    return signature
 
 
 def default_sizes(

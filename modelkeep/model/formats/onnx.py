@@ -56,10 +56,13 @@ def read_signature(file: Path, told: Path | None = None) -> Signature:
     # else it copies every weight into a layout of its own; without, weights beside the file stay mapped from the disk
     options.add_session_config_entry("session.disable_prepacking", "1")
     session = open_session(file, options, ["CPUExecutionProvider"], told=told or file)
-    return signatures.from_symbols(
-        [_symbols(node, told or file) for node in session.get_inputs()],
-        [_symbols(node, told or file) for node in session.get_outputs()],
-    )
+    outputs = [_symbols(node, told or file) for node in session.get_outputs()]
+    names = [name for name, _, _ in outputs]
+
+    def run(inputs: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(zip(names, session.run(names, inputs), strict=True))
+
+    return signatures.from_symbols([_symbols(node, told or file) for node in session.get_inputs()], outputs, run=run)
 
 
 def external_files(file: Path) -> tuple[str, ...]:

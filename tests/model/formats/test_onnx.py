@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import onnx
 import pytest
@@ -16,6 +17,7 @@ from modelkeep.data.dataset import Dataset
 from modelkeep.errors import BadModel, Unsupported
 from modelkeep.model import engines, folder, formats
 from modelkeep.model.formats import onnx as onnx_format
+from modelkeep.serve.server import Running
 
 WEIGHTS = np.random.default_rng(0).standard_normal((4, 3)).astype(np.float32)
 
@@ -42,6 +44,19 @@ def linear(batch: Any = "batch") -> onnx.ModelProto:
     )
 
 
+def detector() -> onnx.ModelProto:
+    """Where there are numbers other than 0, as many as there are, and the rows beside it, whose batch was lost."""
+    return model(
+        [
+            helper.make_node("NonZero", ["x"], ["z"]),
+            helper.make_node("Transpose", ["z"], ["found"], perm=[1, 0]),
+            helper.make_node("Identity", ["x"], ["y"]),
+        ],
+        [value("x", "batch", 4)],
+        [value("found", "k", 2, kind=TensorProto.INT64), value("y", "Identity_dim_0", 4)],
+    )
+
+
 def apart(path: Path, location: str) -> Path:
     (path.parent / location).parent.mkdir(parents=True, exist_ok=True)
     onnx.save(linear(), path, save_as_external_data=True, location=location, size_threshold=0)
@@ -50,6 +65,18 @@ def apart(path: Path, location: str) -> Path:
 
 def rows(n: int = 5) -> Dataset:
     return Dataset({"x": np.random.default_rng(1).standard_normal((n, 4))}, None, "made rows")
+
+
+def test_an_output_with_rows_of_its_own_has_no_batch(tmp_path: Path) -> None:
+    """Boxes that were found, say: each request for another number of them than of rows was refused with 500."""
+    onnx.save(detector(), tmp_path / "m.onnx")
+    made = formats.adopt(tmp_path / "m.onnx", tmp_path / "into")
+    assert [t.describe() for t in made.signature.outputs] == ["found int64 [?, 2]", "y float32 [batch, 4]"]
+    body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [0, 1, 1, 1]}]}
+    with Running({"m": made}) as url:
+        found = httpx.post(f"{url}/v2/models/m/infer", json=body, timeout=30).json()["outputs"]
+    assert found[0]["shape"] == [3, 2]
+    assert found[0]["data"] == [0, 1, 0, 2, 0, 3]
 
 
 def test_the_signature_is_read_with_symbolic_dimensions_free(tmp_path: Path) -> None:
