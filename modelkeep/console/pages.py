@@ -15,11 +15,13 @@ from modelkeep.console.looks import Looks, charts, measured, moved
 from modelkeep.data import traffic
 from modelkeep.errors import BadRef, ModelkeepError, NotFound
 from modelkeep.model.score import NO_CLASS
-from modelkeep.monitor.quality import predicted
+from modelkeep.monitor.quality import predicted, text_of
 from modelkeep.monitor.telling import FOUND, OVER
 from modelkeep.types import Ref
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from modelkeep.console.live import Live
     from modelkeep.console.rollouts import Rollout, Runs
     from modelkeep.data.traffic import Exchange
@@ -32,6 +34,8 @@ KINDS = ("add", "config", "finding", "operate", "report", "rollout", "route")
 """Of entries in the journal, to choose from; those of the page are there too."""
 NEWEST = 8
 """Captured requests that a page lists."""
+WORDS, WORD = 4, 60
+"""Rows of one of them that are told, and characters of each."""
 TOP_CLASSES = 12
 COMPARED_FOR = 3.0
 """Seconds that a comparison of canary and live is good for."""
@@ -207,21 +211,24 @@ class Pages:
             self._compared = {key: (now, rollouts.compared(self.keep, rollout))}
         return self._compared[key][1]
 
-    def _newest(self, name: str) -> list[tuple[Exchange, str]]:
-        """The newest captured requests and what was answered."""
+    def _newest(self, name: str) -> list[tuple[Exchange, str, str]]:
+        """The newest captured requests, what was answered, and what was so as far as that is known."""
         try:
             rows = traffic.read(self.keep.traffic, name, limit=NEWEST, newest=True, inputs=False)
         except ModelkeepError:  # a damaged file: monitor and rollouts say so where it matters
             return []
-        return [(row, self._said(row)) for row in reversed(rows)]
+        return [(row, *self._said(row)) for row in reversed(rows)]
 
-    def _said(self, exchange: Exchange) -> str:
-        if exchange.outputs is None:
-            return ""
+    def _said(self, exchange: Exchange) -> tuple[str, str]:
         try:
-            return answer(exchange.outputs, self._version(exchange.model, exchange.version).model)
-        except (NotFound, ValueError):  # a version of another registry, or outputs of another form
-            return ""
+            model = self._version(exchange.model, exchange.version).model
+        except NotFound:  # a version of another registry
+            return "", truth(exchange.label, ())
+        so = truth(exchange.label, model.labels)
+        try:
+            return ("" if exchange.outputs is None else answer(exchange.outputs, model)), so
+        except ValueError:  # outputs of another form
+            return "", so
 
     def _entries(
         self, name: str | None, *, limit: int, kind: str | None = None, before: int | None = None
@@ -243,8 +250,25 @@ def answer(outputs: Arrays, model: Model) -> str:
         names = dict(enumerate(model.labels))
         if model.signature.outputs[0].dtype.startswith("float"):
             names[NO_CLASS] = "NaN"
-        words = [names.get(int(c), str(c)) if c.dtype.kind in "iu" else str(c) for c in classes]
-        return ", ".join(words[:4]) + (f" and {len(words) - 4} more" if len(words) > 4 else "")
+        numbers = classes.dtype.kind in "iu"
+        return _words([str(names.get(c, c) if numbers else c) for c in classes[:WORDS].tolist()], len(classes))
     first = np.asarray(next(iter(outputs.values()))).ravel()
-    told = ", ".join(f"{value:.4g}" if first.dtype.kind == "f" else str(value) for value in first[:4])
+    told = ", ".join(f"{value:.4g}" if first.dtype.kind == "f" else _short(str(value)) for value in first[:4])
     return told + (f", … ({first.size} values)" if first.size > 4 else "")
+
+
+def truth(label: Any, names: Sequence[str]) -> str:
+    """A label in few words, classes as ``answer`` says them; empty where none has come."""
+    if label is None:
+        return ""
+    rows = label if isinstance(label, list) else [label]
+    return _words(["–" if one is None else text_of(one, names) for one in rows[:WORDS]], len(rows))
+
+
+def _words(first: Sequence[str], count: int) -> str:
+    told = ", ".join(map(_short, first))
+    return told + (f" and {count - WORDS} more" if count > WORDS else "")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= WORD else f"{text[: WORD - 1]}…"

@@ -223,6 +223,15 @@ def test_on_a_phone_nothing_scrolls_sideways(serve: Serve, see: Callable[..., An
     assert (brightness(back) < 0.2) == (scheme == "dark")
 
 
+def test_a_long_name_leaves_room_for_the_rest(serve: Serve, see: Callable[..., Any], keep: Keep) -> None:
+    keep.registry.add("n" * 64, keep.model("digits@1").path, made_by="by hand")
+    page = see(serve().url, viewport={"width": 1200, "height": 900})
+    for path in ("/", "/journal"):
+        page.goto(f"/console{path}")
+        expect(page.locator(".journal").get_by_text("n" * 64, exact=True)).to_have_count(1)
+        assert page.evaluate("(e => e.scrollWidth - e.clientWidth)(document.querySelector('.wide'))") == 0, path
+
+
 def test_every_word_can_be_read(serve: Serve, see: Callable[..., Any]) -> None:
     """WCAG 2.2, 1.4.3: 4.5 to 1, of text on what is behind it."""
     served = serve()

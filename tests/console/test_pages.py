@@ -9,7 +9,7 @@ import pytest
 
 from modelkeep.console import pages as pages_
 from modelkeep.console.looks import Looks
-from modelkeep.console.pages import Pages, answer
+from modelkeep.console.pages import Pages, answer, truth
 from modelkeep.console.rollouts import Runs
 from modelkeep.console.templates import Templates
 from modelkeep.keep import Keep
@@ -42,6 +42,27 @@ def test_an_answer_in_few_words() -> None:
     scores[0, 0] = np.nan
     assert answer({"y": scores}, model("float32", 2, ("cat", "dog"))) == "NaN, cat"
     assert answer({"y": np.array([[1.23456]], np.float32)}, model("float32", 1)) == "1.235"
+    for kind in ("U3", object):  # as numpy makes texts, and as engines and what was captured hold them
+        assert answer({"y": np.array(["pos", "neg"], dtype=kind)}, model("str", None)) == "pos, neg"
+    assert len(answer({"y": np.array(["long " * 9000], dtype=object)}, model("str", None))) == 60
+
+
+@pytest.mark.parametrize(
+    ("label", "said"),
+    [
+        (None, ""),
+        (1, "dog"),
+        (0.0, "cat"),
+        ("dog", "dog"),
+        (7, "7"),
+        ([1, None, 0], "dog, –, cat"),
+        ([1] * 9, "dog, dog, dog, dog and 5 more"),
+        ([[1.5, 2.0]], "[1.5, 2.0]"),
+        ("long " * 9000, "long " * 11 + "long…"),
+    ],
+)
+def test_the_truth_is_said_as_the_answer_is(label: Any, said: str) -> None:
+    assert truth(label, ("cat", "dog")) == said
 
 
 def test_versions_hang_below_what_they_were_made_from(keep: Keep, pages: Pages) -> None:
