@@ -12,10 +12,11 @@ core, and the order changes from pair to pair: two processes of the same program
 they run. Each pair gives a ratio; median of the pairs and the sign test's interval (95 %).
 
 With --at-once both run at the same time on the same core, with half of the connections each, and the ratio is that of
-the CPU time of an answer: whatever slows the machine slows both, so that a few pairs tell a difference of 1 %. What
-watching takes by the second rather than by the request counts double then. With --control both are off, and the
-ratio shows how far it can be trusted. Memory is what the processes of a server hold, on less off, by model, the median
-of the pairs: under load, as the median of the second half of the lead, and after it, once what was freed is given back.
+the CPU time of an answer: whatever slows the machine slows both, so that a few pairs tell a difference of 1 %. Each
+has half of the requests then, of which as many a second are kept, so what watching takes counts double. With --control
+both are off, and the ratio shows how far it can be trusted. Memory is what the processes of a server hold, on less off,
+by model, the median of the pairs: under load, as the median of the second half of the lead, and after it, once what was
+freed is given back.
 """
 
 from __future__ import annotations

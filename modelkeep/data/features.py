@@ -250,7 +250,7 @@ class Tensor:
         widths = [rows.shape[1] for rows in flat]
         if self.width is not None and set(widths) != {self.width}:
             raise ValueError(f"'{self.name}' has {max(widths)} values a row where its signature says {self.width}")
-        seen = [rows if rows.shape[1] <= MAX_VALUES else rows[:, places(rows.shape[1])] for rows in flat]
+        seen = [rows if rows.shape[1] <= MAX_VALUES else rows.take(places(rows.shape[1]), axis=1) for rows in flat]
         sizes = np.repeat(widths, [len(rows) for rows in flat]) if self.width is None else None
         if len(set(widths)) == 1:
             return (seen[0] if len(seen) == 1 else np.concatenate(seen)), sizes

@@ -303,7 +303,7 @@ class TestPressure:
         assert collector.flush()
         assert collector.flush()
         assert sum(lots) == 26 - collector.left_out["budget"]
-        assert max(lots) == 4  # of 300 kB each
+        assert max(lots) == 7  # of 300 kB each
 
     def test_requests_beyond_its_share_are_sampled_by_id(self, start: Any, path: Path, monkeypatch: Any) -> None:
         monkeypatch.setattr(Budget, "affordable", lambda self, n: 0.25)
