@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from modelkeep import stages
 from modelkeep.data import labels
 from modelkeep.data.traffic import TrafficLog
-from modelkeep.errors import BadModel, ModelkeepError, Untrusted
+from modelkeep.errors import BadModel, BadSettings, ModelkeepError, Untrusted
 from modelkeep.model import engines, formats
 from modelkeep.serve.http import routes
 from modelkeep.serve.http.direct import Direct
@@ -77,9 +77,12 @@ def serve_file(
     """Answer for one bare model file, without a registry, until a signal. ``options`` are ServeConfig fields; SIGHUP
     takes the bounds (adjustable.BOUNDS) that ``reread`` gives then.
 
-    Raises PortInUse, NotFound, BadModel, Untrusted, MissingExtra, Unsupported; KeyboardInterrupt at a second signal.
+    Raises PortInUse, NotFound, BadModel, BadSettings, Untrusted, MissingExtra, Unsupported; KeyboardInterrupt at a
+    second signal.
     """
-    name = name or path.stem
+    name = path.stem if name is None else name
+    if "/" in name or name in ("", ".", ".."):
+        raise BadSettings(f"'{name}' is no part of an address, so that nobody could ask it; give another with --name")
     with safely(settings) as sock, tempfile.TemporaryDirectory(prefix="modelkeep-") as room:
         model = _adopted(path, Path(room))
         config = replace(config or engines.default_config(model.format), **(options or {}))

@@ -249,6 +249,12 @@ def test_urls_are_what_a_person_types() -> None:
 # ── on a thread ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b"])
+def test_a_name_that_no_address_can_hold(name: str, tmp_path: Path) -> None:
+    with pytest.raises(BadSettings, match="is no part of an address, so that nobody could ask it"):
+        serve_file(tmp_path / "m.onnx", Settings(port=0), name=name)
+
+
 def test_what_keeps_it_from_starting_is_raised(fakes: SimpleNamespace, tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="there is no file"):
         serve_file(tmp_path / "no-such-model.onnx", Settings(port=0))
