@@ -27,7 +27,8 @@ MAX_ROWS = 32
 SKETCHED = 64
 """Of requests that are read together; of more, every second goes into the sketches, every third, and so on."""
 CHUNK_N, CHUNK_SECONDS, CHUNK_LATEST = 16, 1.0, 5.0
-"""A chunk has so many requests and so many seconds at least; after the last of these, what there is."""
+"""A chunk has so many requests and so many seconds at least; after the last of these, what there is. The first after as
+long a pause has so many requests at most."""
 
 
 class Confidences:
@@ -62,6 +63,9 @@ class Gathered:
         self._batched, self._whose, self._sketching = batched, whose, sketching
         self._counts: Array | None = None
         self._n, self._at = 0, 0.0
+        self._until = float("-inf")
+        """When the last chunk ended."""
+        self._full: list[Chunk] = []
         self._sketches: Sketches | None = None
         self._sketched, self._minute = 0, 0.0
 
@@ -74,11 +78,7 @@ class Gathered:
             sizes = [min(size, MAX_ROWS) for size in sizes]
         values = self.columns.read_all(requests)
         if self.bins is not None:
-            each = np.array(sizes)
-            counts = self.bins.tally(self.bins.place(values), np.repeat(1 / each, each))
-            self._counts = counts if self._counts is None else self._counts + counts
-            self._at = self._at if self._n else now
-            self._n += len(requests)
+            self._count(self.bins, self.bins.place(values), np.array(sizes), now)
         if self._sketching is not None:
             if self._sketches is None:
                 self._sketches = self._sketching([column.category for column in self.columns.columns])
@@ -89,14 +89,36 @@ class Gathered:
             self._sketched += len(requests)
         return values
 
-    def chunk(self, now: float, *, last: bool) -> Chunk | None:
+    def _count(self, bins: Bins, places: Array, sizes: Array, now: float) -> None:
+        """After a pause the first CHUNK_N requests are a chunk of their own: bets are laid on what was seen before, so
+        that of a burst in one chunk nothing would be found until something more comes."""
+        at, room = self._at if self._n else now, CHUNK_N - self._n
+        if 0 <= room < len(sizes) and at - self._until > CHUNK_LATEST:
+            first = int(sizes[:room].sum())
+            self._add(bins, places[:first], sizes[:room], now)
+            self._end(bins, now)
+            places, sizes = places[first:], sizes[room:]
+        self._add(bins, places, sizes, now)
+
+    def _add(self, bins: Bins, places: Array, sizes: Array, now: float) -> None:
+        counts = bins.tally(places, np.repeat(1 / sizes, sizes))
+        self._counts = counts if self._counts is None else self._counts + counts
+        self._at = self._at if self._n else now
+        self._n += len(sizes)
+
+    def _end(self, bins: Bins, now: float) -> None:
+        if self._counts is not None:
+            whose = self._whose
+            self._full.append(Chunk(**whose, at=self._at, until=now, form=bins.form, n=self._n, counts=self._counts))
+        self._counts, self._n, self._until = None, 0, now
+
+    def chunks(self, now: float, *, last: bool) -> list[Chunk]:
         """What was counted, where a chunk is full, the clock was set back, or the ``last``; counting begins anew."""
         age = now - self._at
         full = (self._n >= CHUNK_N and age >= CHUNK_SECONDS) or age >= CHUNK_LATEST or age < 0 or last
-        if self._counts is None or self.bins is None or not full:
-            return None
-        found = Chunk(**self._whose, at=self._at, until=now, form=self.bins.form, n=self._n, counts=self._counts)
-        self._counts, self._n = None, 0
+        if self.bins is not None and self._n and full:
+            self._end(self.bins, now)
+        found, self._full = self._full, []
         return found
 
     def bucket(self, now: float, *, last: bool) -> Bucket | None:
@@ -149,9 +171,7 @@ class Profiled:
 
     def chunks(self, now: float, *, last: bool = False) -> list[Chunk]:
         """Those that are full; with ``last``, what there is."""
-
-        found = (one.chunk(now, last=last) for one in self.subjects.values())
-        return [chunk for chunk in found if chunk is not None]
+        return [chunk for one in self.subjects.values() for chunk in one.chunks(now, last=last)]
 
     def buckets(self, now: float, *, last: bool = False) -> list[Bucket]:
         """The minutes that are over; with ``last``, the one that is not as well."""

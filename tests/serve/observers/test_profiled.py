@@ -12,6 +12,7 @@ from modelkeep.data.bins import Bins
 from modelkeep.data.features import CONFIDENCES, Columns
 from modelkeep.data.sketches import Sketches
 from modelkeep.model.baseline import Baseline, Subject
+from modelkeep.monitor.drift import Drift, Tolerance
 from modelkeep.serve.observers.profiled import (
     CHUNK_LATEST,
     CHUNK_SECONDS,
@@ -103,12 +104,40 @@ class TestChunks:
         assert profiled.take(mixed, NOW) == 1
         assert [chunk.n for chunk in profiled.chunks(NOW, last=True)] == [10, 11]
 
+    @pytest.mark.parametrize(("before", "first"), [(0, [16, 384]), (10, [16, 394]), (16, [16, 400])])
+    def test_the_first_of_a_burst_are_a_chunk_of_their_own(self, before: int, first: list[int]) -> None:
+        """By them bets are laid on the others; once requests come on and on, each second has one chunk."""
+        profiled = Profiled(TARGET, "live", Baseline(known().inputs))
+        if before:
+            profiled.take(lot(before), NOW)
+        profiled.take(lot(400), NOW + 0.1)
+        assert [chunk.n for chunk in profiled.chunks(NOW + 1.2)] == first
+        profiled.take(lot(400), NOW + 1.3)
+        assert [chunk.n for chunk in profiled.chunks(NOW + 2.4)] == [400]
+        profiled.take(lot(400), NOW + 2.4 + 2 * CHUNK_LATEST)
+        chunks = profiled.chunks(NOW, last=True)
+        assert [chunk.n for chunk in chunks] == [16, 384]
+        for chunk in chunks:
+            np.testing.assert_allclose(chunk.counts.sum(axis=1), chunk.n)
+
+    def test_a_burst_that_has_moved_is_found(self) -> None:
+        """In one chunk nothing was, until one more request came."""
+        base = known()
+        profiled = Profiled(TARGET, "live", Baseline(base.inputs))
+        moved = [(*one[:3], {"x": one[3]["x"] + 3}, *one[4:]) for one in lot(400)]
+        profiled.take(moved, NOW)
+        columns = base.inputs.columns
+        drift = Drift("inputs", base.inputs.bins, columns.names, columns.edges, Tolerance())
+        for chunk in profiled.chunks(NOW + CHUNK_SECONDS):
+            drift.add_counts(chunk.counts, chunk.n, chunk.at, chunk.until)
+        assert drift.finding() is not None
+
     def test_a_shadow_has_answers_only(self) -> None:
         assert list(Profiled(TARGET, "shadow", known()).subjects) == ["answers"]
 
     def test_reference_rows_without_answers_judge_the_inputs(self) -> None:
         profiled = Profiled(TARGET, "live", Baseline(known().inputs))
-        profiled.take(lot(20), NOW)
+        profiled.take(lot(10), NOW)
         assert [chunk.subject for chunk in profiled.chunks(NOW, last=True)] == ["inputs"]
 
 
