@@ -118,6 +118,11 @@ class Rising:
         """Whether the evidence that the mean is too high is over the threshold now."""
         return bool(self.detector.raised[0])
 
+    @property
+    def evidence(self) -> dict[str, float]:
+        """For a finding: how much there is, and how much makes one, as logarithms."""
+        return {"log_evidence": float(self.detector.log_evidence[0]), "log_threshold": self.detector.needed}
+
     def since(self) -> tuple[float, Array]:
         """When it rose, as far as one can tell, and the numbers from then on."""
         first = max(int(self.detector.since[0]) * self.chunk - self._gone, 0)

@@ -209,7 +209,7 @@ class Calibrated:
             "so estimates of quality without labels are void"
         )
         evidence = {"gap": gap, "low": low, "high": high, "n": len(off), "way": way, "tolerance": self.spare}
-        return Finding("quality", "calibration", why, evidence | _numbers_of(check), since)
+        return Finding("quality", "calibration", why, evidence | check.evidence, since)
 
     def numbers(self) -> dict[str, Any]:
         """n, how many more were right than expected with its confidence sequence, the tolerance, and the verdict."""
@@ -253,7 +253,7 @@ class Estimated:
             f"{self.promise} is {self.floor:.1%}. It assumes that {ASSUMES}"
         )
         evidence = {"at_most": most, "n": len(wrong), "floor": self.floor, "assumes": ASSUMES}
-        return Finding("quality", "estimated accuracy", why, evidence | _numbers_of(self._wrong), since)
+        return Finding("quality", "estimated accuracy", why, evidence | self._wrong.evidence, since)
 
     def measured(self) -> dict[str, Measured]:
         """Accuracy, F1 and AUC to expect of the newest answers, WINDOW rows at most. Worked out once for each n."""
@@ -278,10 +278,3 @@ class Estimated:
         elif doubtful:
             told += f"; doubtful, for the inputs moved, and it assumes that {ASSUMES}"
         return f"estimated without labels: {told}"
-
-
-def _numbers_of(check: Rising) -> dict[str, float]:
-    return {
-        "log_evidence": float(check.detector.log_evidence[0]),
-        "log_threshold": check.detector.needed,
-    }

@@ -125,8 +125,7 @@ class Health:
             "share": share,
             "most": check.most,
             "n": len(shares),
-            "log_evidence": float(check.detector.log_evidence[0]),
-            "log_threshold": check.detector.needed,
+            **check.evidence,
         }
         if subject == "errors" and (spent := self.burn()) is not None:
             evidence |= spent.numbers()

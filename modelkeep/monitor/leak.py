@@ -69,7 +69,7 @@ class _Server:
     @property
     def evidence(self) -> float:
         """That it grows, as a logarithm."""
-        return float(self.rising.detector.log_evidence[0])
+        return self.rising.evidence["log_evidence"]
 
     def finding(self) -> Finding | None:
         """See Leak."""
@@ -87,8 +87,7 @@ class _Server:
             f"{_mb(slope)} an hour{band}, to {_mb(self.bytes)}: something is never given back"
         )
         evidence: dict[str, Any] = {"slope": slope, "low": low, "high": high, "n": len(rises), "bytes": self.bytes}
-        evidence |= {"log_evidence": self.evidence, "log_threshold": self.rising.detector.needed}
-        return Finding("health", "memory", why, evidence, since)
+        return Finding("health", "memory", why, evidence | self.rising.evidence, since)
 
 
 class Leak:

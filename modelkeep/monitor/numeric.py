@@ -100,9 +100,7 @@ class Numeric:
             f"the mean absolute error is {figure(mean)} on the last {counted(len(shares), 'labelled request')}; "
             f"{self.promise} is {figure(self.worst)}"
         )
-        evidence = {"mae": mean, "n": len(shares), "worst": self.worst}
-        evidence["log_evidence"] = float(self._too_far.detector.log_evidence[0])
-        evidence["log_threshold"] = self._too_far.detector.needed
+        evidence = {"mae": mean, "n": len(shares), "worst": self.worst, **self._too_far.evidence}
         return Finding("quality", "error", why, evidence, since)
 
 

@@ -101,9 +101,7 @@ class Quality:
             f"{counted(len(wrong), 'labelled request')}; {self.promise} is {self.floor:.1%}"
         )
         evidence = {"accuracy": accuracy, "low": low, "high": high, "n": len(wrong), "floor": self.floor}
-        evidence["log_evidence"] = float(self.wrong.detector.log_evidence[0])
-        evidence["log_threshold"] = self.wrong.detector.needed
-        return Finding("quality", "accuracy", why, evidence, since)
+        return Finding("quality", "accuracy", why, evidence | self.wrong.evidence, since)
 
     def measured(self) -> dict[str, Measured]:
         """Accuracy, by name; empty before the first label."""
@@ -114,11 +112,9 @@ class Quality:
 
     def numbers(self) -> dict[str, Any]:
         """n, accuracy and the confidence sequence at this n."""
-        right = 1 - np.array(self.wrong.values)
-        found: dict[str, Any] = {"n": len(right), "floor": self.floor}
-        if len(right):
-            low, high = mean_interval(right, CONFIDENCE)
-            found |= {"accuracy": float(right.mean()), "low": low, "high": high}
+        found: dict[str, Any] = {"n": len(self.wrong.values), "floor": self.floor}
+        for value, low, high, _ in self.measured().values():
+            found |= {"accuracy": value, "low": low, "high": high}
         return found
 
     def describe(self) -> str:
