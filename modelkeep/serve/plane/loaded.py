@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from modelkeep.types import Arrays
 
 
+Brought = tuple[Runner | Crew, Paces]
+"""A version in memory that has been warmed up, and how fast it was."""
 CROWDED = 2.0
 """Times that a run beside requests may take what it took at warm-up, when the processor had nothing else to do: what a
 promise goes by until some runs have been measured.
@@ -74,6 +76,17 @@ class Loaded:
             )
         for rows, seconds in paces or ():
             self.batcher.pace.observe(rows, seconds if config.p99 is None else CROWDED * seconds)
+
+    @classmethod
+    def of(
+        cls, name: str, number: int, model: Model, brought: Brought, *, config: ServeConfig, metrics: Metrics
+    ) -> Loaded:
+        """Of what ``bring`` gave for a model."""
+        runner, paces = brought
+        labels = model.labels
+        return cls(
+            name, number, runner, config=config, metrics=metrics, format=model.format, labels=labels, paces=paces
+        )
 
     @property
     def ref(self) -> str:
@@ -124,7 +137,7 @@ def watcher(series: VersionSeries, labels: tuple[str, ...]) -> Callable[[Seen], 
     return watch
 
 
-def bring(model: Model, config: ServeConfig) -> tuple[Runner | Crew, Paces]:
+def bring(model: Model, config: ServeConfig) -> Brought:
     """Load and warm up, in processes of its own unless ``config.in_process``; may take long.
 
     Raises what the engine raises, ModelkeepError where the model fails at once.

@@ -17,18 +17,16 @@ from typing import Any, Protocol
 
 from modelkeep.errors import ModelkeepError, NotReady
 from modelkeep.model import engines
-from modelkeep.serve.plane.loaded import Loaded, bring, give_up
+from modelkeep.serve.plane.loaded import Brought, Loaded, bring, give_up
 from modelkeep.serve.plane.plane import Plane
 from modelkeep.serve.plane.router import Router
-from modelkeep.serve.workers.crew import Crew
-from modelkeep.serve.workers.warm import Paces
-from modelkeep.types import Model, Ref, Route, Runner, ServeConfig, Version
+from modelkeep.types import Model, Ref, Route, ServeConfig, Version
 
 POLL = 0.2
 FIRST_RETRY, LONGEST_RETRY = 1.0, 60.0
 log = logging.getLogger(__name__)
 
-Bring = Callable[[Model, ServeConfig], tuple[Runner | Crew, Paces]]
+Bring = Callable[[Model, ServeConfig], Brought]
 Machine = Callable[..., str]
 """(formats of models) → a name of this hardware and of what runs them here, under which tune stores its settings."""
 
@@ -209,7 +207,7 @@ class Follower:
             loaded = self._plane.find(name)
             if fields:
                 told = ", ".join(f"{field} {value}" for field, value in fields.items())
-                await self._note(loaded.ref, "configured", f"{loaded.ref} is served with {told}", dict(fields))
+                await self._note(loaded, "configured", f"{loaded.ref} is served with {told}", dict(fields))
             return loaded
 
     async def again(self) -> None:
@@ -321,17 +319,8 @@ class Follower:
         number = version.number
         try:
             loop = asyncio.get_running_loop()
-            checked, runner, paces = await loop.run_in_executor(self._loader, self._bring, version, config)
-            loaded = Loaded(
-                name,
-                number,
-                runner,
-                config=config,
-                metrics=self._plane.metrics,
-                format=checked.format,
-                labels=checked.labels,
-                paces=paces,
-            )
+            checked, brought = await loop.run_in_executor(self._loader, self._bring, version, config)
+            loaded = Loaded.of(name, number, checked, brought, config=config, metrics=self._plane.metrics)
         except Exception as error:  # noqa: BLE001 - an engine may raise anything; the version that answers stays
             if not self._plane.stopping:  # else it was given up
                 await self._failed(model, version, config, error)
@@ -345,9 +334,9 @@ class Follower:
         else:  # it was left while it was loading
             await asyncio.gather(*(v.close() for v in model.let_go()))
 
-    def _bring(self, version: Version, config: ServeConfig) -> tuple[Model, Runner | Crew, Paces]:
+    def _bring(self, version: Version, config: ServeConfig) -> tuple[Model, Brought]:
         model = self.registry.checkout(version)
-        return (model, *self.load(model, config))
+        return model, self.load(model, config)
 
     async def _failed(self, model: Followed, version: Version, config: ServeConfig, error: Exception) -> None:
         before = model.failures.get(version.number)
@@ -358,14 +347,13 @@ class Follower:
             return
         log.warning("%s cannot be loaded: %s", version.ref, error)
         why = f"{version.ref} cannot be loaded: {error}"
-        await self._note(version.ref, "load-failed", why, {"engine": config.engine})
+        await self._note(version, "load-failed", why, {"engine": config.engine})
 
-    async def _note(self, ref: str, kind: str, why: str, data: Mapping[str, Any]) -> None:
+    async def _note(self, about: Version | Loaded, kind: str, why: str, data: Mapping[str, Any]) -> None:
         """An entry of the journal."""
-        name, _, number = ref.partition("@")
-        whole = {"number": int(number), "machine": self.machine(), **data}
+        whole = {"number": about.number, "machine": self.machine(), **data}
         with contextlib.suppress(Exception):  # a registry that cannot be written must not stop the server
-            await asyncio.to_thread(self.registry.note, name, kind, why, whole, "serve")
+            await asyncio.to_thread(self.registry.note, about.name, kind, why, whole, "serve")
 
     def _why_none(self) -> Exception:
         for model in self.models.values():

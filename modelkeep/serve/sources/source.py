@@ -88,14 +88,5 @@ class Fixed:
             pass
 
     async def _load(self, name: str, model: Model, config: ServeConfig) -> Loaded:
-        runner, paces = await asyncio.to_thread(bring, model, config)
-        return Loaded(
-            name,
-            1,
-            runner,
-            config=config,
-            metrics=self._plane.metrics,
-            format=model.format,
-            labels=model.labels,
-            paces=paces,
-        )
+        brought = await asyncio.to_thread(bring, model, config)
+        return Loaded.of(name, 1, model, brought, config=config, metrics=self._plane.metrics)
