@@ -50,7 +50,8 @@ def probabilities(scores: Array) -> Array:
     """[rows, classes] that sum to 1 in each row: scores that are no probabilities are taken for logits."""
     values = scores.astype(np.float64)
     if not are_probabilities(values):
-        values = np.exp(values - values.max(axis=1, keepdims=True))
+        with np.errstate(invalid="ignore"):  # of infinite ones comes NaN, and who asks looks for that
+            values = np.exp(values - values.max(axis=1, keepdims=True))
         values = values / values.sum(axis=1, keepdims=True)
     return values
 

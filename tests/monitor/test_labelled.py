@@ -228,6 +228,7 @@ class TestAnswer:
     def test_what_cannot_be_compared_is_none(self, outputs: Any, label: Any, whose: Model) -> None:
         assert answer(outputs, label, whose) is None
 
+    @pytest.mark.filterwarnings("error")  # numpy would warn a person of infinite scores
     def test_a_row_with_nan_has_no_chances(self) -> None:
         """The others have theirs: they are probabilities, and no logits."""
         found = chances({"y": np.array([[np.nan, 1, 0], [0.5, 0.25, 0.25]], "float32")}, SCORES)
