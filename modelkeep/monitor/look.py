@@ -170,6 +170,11 @@ class Run:
         notes = self._unwatched()
         if not self.drifts:
             notes.append(f"drift is not judged: {self._lacking}")
+        if self.truth.idle_promise:
+            notes.append(
+                "the promised mean error judges nothing: the answers are classes, or scores of them (min_accuracy is "
+                "what these are held to)"
+            )
         if strange := self.profiled.run.strange or self.captured.unreadable:
             notes.append(f"{counted(strange, 'request')} did not have the form of the reference rows")
         unsaid, of = self.captured.unsaid, "captured"

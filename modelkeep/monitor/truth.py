@@ -130,6 +130,11 @@ class Truth:
         accuracy, floor = self.labelled.quality.measured().get("accuracy"), self.judged.floor[0]
         return accuracy is not None and accuracy.low is not None and floor is not None and accuracy.low >= floor
 
+    @property
+    def idle_promise(self) -> bool:
+        """Whether a mean error was promised, and the answers are classes, which miss by none."""
+        return self.judged.limits.max_error is not None and are_classes(self.judged.model) and not self._several
+
     def numbers(self) -> dict[str, Any]:
         """Accuracy and the floor, the other metrics by name, coverage and lag."""
         others = {name: one._asdict() for name, one in self.labelled.measured().items() if name != "accuracy"}
@@ -137,7 +142,7 @@ class Truth:
         whole = {"n": self.labelled.n, "coverage": self.lag.coverage or 0.0, "answers": self.lag.answers}
         return {**self.labelled.quality.numbers(), **whole, **others, **lag}
 
-    def _judged(self) -> str:
+    def _awaited(self) -> str:
         """What labels would tell; empty where answers are embeddings, or several numbers a row."""
         if not are_classes(self.judged.model):
             return "their error"
@@ -147,7 +152,7 @@ class Truth:
         """Lines for a person."""
         quality, n = self.labelled.quality, self.labelled.n
         if not n:
-            what = self._judged()
+            what = self._awaited()
             answers = counted(self.lag.answers, "captured answer")
             told = f"no truth has come for {answers}, so {what} is unknown (modelkeep label)"
             lines = [told] if what else []

@@ -144,6 +144,11 @@ class _Rollout:
         """Whether labels could judge nothing."""
         if self.mute and self.rules.needs_labels and route.canary is None:  # one that is there already has to end
             raise BadSettings(f"{self.name}@{number} cannot be judged by labels: {MUTE}")
+        if plan.max_error is not None and self.rules.max_error is None:
+            tell(
+                f"the promised mean error judges nothing: {self.name}@{number} answers in classes, or scores of them "
+                "(min_accuracy is what these are held to)"
+            )
         self.judge = Judge(self.rules, steps=len(plan.steps), slow=self.slow is not None)
         self.outcomes = Outcomes(path, self.name, models, self._begin_row(path))
 

@@ -180,7 +180,10 @@ class TestPromisedError:
         assert run(replace(LABELLED, needs_labels=False), make_world(prices, ways(), ways())).verdict == "promote"
 
     def test_classes_have_no_error(self, registry: Any, make_world: Any, ways: Any) -> None:
-        decision = run(replace(LABELLED, max_error=1.0), make_world(registry, ways(), ways()))
+        told: list[str] = []
+        world = make_world(registry, ways(), ways())
+        decision = run(replace(LABELLED, max_error=1.0), world, on_step=told.append)
+        assert told[0].startswith("the promised mean error judges nothing: digits@2 answers in classes")
         assert decision.verdict == "promote"
         assert "promise" not in decision.numbers
 

@@ -126,6 +126,15 @@ def test_requests_of_another_form_are_counted_not_fatal(
     assert checked.notes == ("5 requests did not have the form of the reference rows",)
 
 
+def test_a_mean_error_that_is_promised_of_classes_is_said_to_judge_nothing(
+    version: Version, model: Model, home: Path, send: Send, held_out: Callable[[int], Any]
+) -> None:
+    send(held_out(32)[0])
+    (note,) = check(version, model, home, max_error=3.0).notes
+    assert note.startswith("the promised mean error judges nothing: the answers are classes")
+    assert check(version, model, home).notes == ()
+
+
 def test_without_reference_rows_drift_is_not_judged_and_that_is_said(
     make_model: Callable[..., Model], version: Version, home: Path, send: Send, held_out: Any, tmp_path: Path
 ) -> None:
