@@ -5,6 +5,7 @@ kserve.github.io/website, 'V1 Inference Protocol'. It has no datatypes: the numb
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -69,10 +70,17 @@ def _array(name: str, data: Any, signature: Signature) -> Array:
         raise BadInput(f"input '{name}' is float16, which ends at 65504, and some of its values are beyond") from None
 
 
+def _text(x: Any) -> Any:
+    try:
+        return x.decode() if isinstance(x, bytes) else x
+    except UnicodeDecodeError:
+        return {"b64": base64.b64encode(x).decode()}
+
+
 def _plain(array: Array) -> list[Any]:
-    """JSON has no NaN and no infinity."""
+    """JSON has no NaN, no infinity and no bytes: what is no text becomes {"b64": …}, as with TensorFlow Serving."""
     if array.dtype.kind in "OUS":
-        return [x.decode("utf-8", "replace") if isinstance(x, bytes) else x for x in np.atleast_1d(array).tolist()]
+        array = np.vectorize(_text, otypes=[object])(array)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         finite, array = np.isfinite(array), array.astype(object)
         array[~finite] = None

@@ -384,7 +384,8 @@ def _texts(name: str, count: int, raw: memoryview) -> Array:
 
 
 def encode(reply: Reply, binary: Mapping[str, bool] | None = None) -> tuple[bytes, int | None]:
-    """The body, and how many bytes of it are JSON where binary tensors follow. Raises BadInput for FP16 as JSON.
+    """The body, and how many bytes of it are JSON where binary tensors follow. Raises BadInput for what JSON cannot
+    carry: FP16, BF16, and bytes that are no UTF-8.
 
     NaN and infinity, which JSON has not, become null.
     """
@@ -400,7 +401,7 @@ def encode(reply: Reply, binary: Mapping[str, bool] | None = None) -> tuple[byte
         elif datatype in ONLY_BINARY:
             raise BadInput(f"output '{name}' is {datatype}, which JSON cannot carry; ask for it with binary_data: true")
         else:
-            tensor["data"] = _to_json(array, datatype)
+            tensor["data"] = _texts_of(name, array) if datatype == "BYTES" else np.ascontiguousarray(array).reshape(-1)
         tensors.append(tensor)
     head = orjson.dumps(
         {"model_name": reply.model, "model_version": str(reply.version), "id": reply.id, "outputs": tensors},
@@ -419,10 +420,13 @@ def datatype_of(array: Array) -> str:
         ) from None
 
 
-def _to_json(array: Array, datatype: str) -> Any:
-    if datatype == "BYTES":
-        return [x.decode("utf-8", "replace") if isinstance(x, bytes) else str(x) for x in array.ravel()]
-    return np.ascontiguousarray(array).reshape(-1)
+def _texts_of(name: str, array: Array) -> list[str]:
+    try:
+        return [x.decode() if isinstance(x, bytes) else str(x) for x in array.ravel()]
+    except UnicodeDecodeError:
+        raise BadInput(
+            f"output '{name}' holds bytes that are no UTF-8, which JSON cannot carry; ask for it with binary_data: true"
+        ) from None
 
 
 def to_bytes(array: Array, datatype: str) -> bytes:

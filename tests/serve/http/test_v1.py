@@ -76,6 +76,13 @@ def test_predictions_of_one_output_and_of_several() -> None:
     assert several == {"predictions": [{"y": 1, "z": "a"}, {"y": 2, "z": "b"}]}
 
 
+def test_bytes_that_are_no_text_go_as_base64() -> None:
+    """As TensorFlow Serving writes them; in a table they ended in a 500."""
+    table = np.array([[b"\xff\xfe", b"a"], ["b", ""]], object)
+    assert v1.predictions(reply(y=table)) == {"predictions": [[{"b64": "//4="}, "a"], ["b", ""]]}
+    assert v1.predictions(reply(y=np.empty((2, 0), object))) == {"predictions": [[], []]}
+
+
 def test_json_has_no_nan() -> None:
     found = v1.predictions(reply(y=np.array([[np.nan, 1.0, np.inf]], np.float32)))
     assert json.loads(json.dumps(found)) == {"predictions": [[None, 1.0, None]]}

@@ -147,6 +147,8 @@ def test_bytes_that_are_no_text_stay_bytes() -> None:
     assert asked.inputs["a"].tolist() == [b"\xff\xfe", "a"]
     body, length = codec.encode(Reply("i", "m", 1, asked.inputs), {"": True})
     assert body[length:] == raw
+    with pytest.raises(BadInput, match="output 'a' holds bytes that are no UTF-8, which JSON cannot carry; ask for it"):
+        codec.encode(Reply("i", "m", 1, asked.inputs))  # others were put in their place
 
 
 def test_arrays_are_the_models_own() -> None:
