@@ -243,8 +243,10 @@ class Keep:
         names = list(dict.fromkeys(names))
         for name in names:
             if "@" in name:
-                ref = self.get(name).ref
-                raise Wrong(f"serve takes a model's name and follows its route; first: modelkeep promote {ref}")
+                version = self.get(name)
+                is_live = self.registry.route(version.name).live == version.number
+                mend = f"serve {version.name}" if is_live else f"first: modelkeep promote {version.ref}"
+                raise Wrong(f"serve takes a model's name and follows its route; {mend}")
             if self.registry.route(name).live is None:
                 self.promote(Ref(name, "newest"), why="served with no live version: the newest")
             live = self.get(Ref(name, "live"))

@@ -135,6 +135,10 @@ def serve(
             )
         server.serve_file(Path(what[0]), settings, name=name, options=options, on_ready=ready, reread=read)
         return
+    if file := next((word for word in what if Path(word).exists() and _is_bare(word, settings)), None):
+        raise click.UsageError(
+            f"{file} is a bare file, of which serve takes one and no other model; first: modelkeep add NAME {file}"
+        )
     if name:
         raise click.UsageError(f"--name is for a bare file; {what[0]} is served under its own name")
     with Keep(settings) as keep:

@@ -55,3 +55,23 @@ def test_a_registered_model_comes_before_what_lies_there(
     assert served == [(kind, str(Path(word)))]
     assert said in err
     assert ("lies here" in err) == bool(said)
+
+
+def test_one_bare_file_and_no_other_model(run: Run, served: list[tuple[str, str]]) -> None:
+    """It was said that no model is called model.onnx."""
+    for words in (["model.onnx", "other"], ["digits", "model.onnx"]):
+        code, _, err = run("serve", *words)
+        assert (code, served) == (2, [])
+        assert (
+            "model.onnx is a bare file, of which serve takes one and no other model; first: modelkeep add NAME" in err
+        )
+
+
+def test_a_version_is_no_name(run: Run, served: list[tuple[str, str]]) -> None:
+    code, _, err = run("serve", "digits@1")
+    assert (code, served) == (2, [])
+    assert "serve takes a model's name and follows its route; first: modelkeep promote digits@1" in err
+    assert run("promote", "digits@1")[0] == 0
+    for word in ("digits@1", "digits@live"):
+        assert "serve takes a model's name and follows its route; serve digits" in run("serve", word)[2]
+    assert served == []
