@@ -250,7 +250,7 @@ def answer(outputs: Arrays, model: Model) -> str:
         names = dict(enumerate(model.labels))
         if model.signature.outputs[0].dtype.startswith("float"):
             names[NO_CLASS] = "NaN"
-        numbers = classes.dtype.kind in "iu"
+        numbers = classes.dtype.kind in "iu" and classes.ndim == 1
         return _words([str(names.get(c, c) if numbers else c) for c in classes[:WORDS].tolist()], len(classes))
     first = np.asarray(next(iter(outputs.values()))).ravel()
     told = ", ".join(f"{value:.4g}" if first.dtype.kind == "f" else _short(str(value)) for value in first[:4])

@@ -53,6 +53,7 @@ class Subject:
 class Baseline:
     """``answers`` is None where the model was not asked. Of the rows that it was asked, [rows] each: ``predicted``
     classes or values; ``confidence``, NaN where the answers do not tell; ``truth``, None where they have no labels.
+    Where each of several classes may be there or not, the first and the last are [rows, classes].
     """
 
     inputs: Subject
@@ -66,7 +67,7 @@ class Baseline:
         """[rows] of bool, whether the answer was the truth; None where there is none, or the answers are no classes."""
         if self.predicted is None or self.truth is None or self.predicted.dtype.kind == "f":
             return None
-        found: Array = self.predicted == self.truth
+        found: Array = (self.predicted == self.truth).reshape(len(self.truth), -1).all(axis=1)
         return found
 
     @property
@@ -97,6 +98,8 @@ def build(model: Model, rows: Dataset | None = None, *, seconds: float = SECONDS
     scores = answers.columns.read(outputs)[:, names.index(CONFIDENCE)] if CONFIDENCE in names else np.full(n, np.nan)
     truth = None if predicted is None or rows.labels is None else _truth(rows.labels[:n], predicted, model.labels)
     inputs = _subject(model.signature.inputs, rows.inputs, answers=False)
+    if predicted is not None and predicted.ndim == 2 and truth is None:  # tokens, maybe, and many
+        predicted = None
     return Baseline(inputs, answers, predicted, scores, truth)
 
 
@@ -145,9 +148,12 @@ def _numbers(labels: Array | None) -> bool:
 
 
 def _plain(answers: Array) -> Array | None:
-    """[rows] of classes, texts or values; None where an answer is more than one of them."""
+    """[rows] of classes, texts or values, or [rows, classes] of whole numbers; None where an answer is several of the
+    others."""
     if answers.ndim == 2 and answers.shape[1] == 1:
         answers = answers[:, 0]
+    if answers.ndim == 2 and answers.dtype.kind in "iub":
+        return answers.astype(np.int64)
     if answers.ndim != 1:
         return None
     if answers.dtype.kind in "OUS":
@@ -157,6 +163,8 @@ def _plain(answers: Array) -> Array | None:
 
 def _truth(labels: Array, predicted: Array, names: Sequence[str]) -> Array | None:
     """The labels as the answers are: names as class numbers, -1 for one that the model does not know. None: unlike."""
+    if predicted.ndim == 2:
+        return labels if labels.shape == predicted.shape and labels.dtype.kind in "iubf" else None
     if labels.ndim != 1:
         return None
     if predicted.dtype.kind == "U":

@@ -50,33 +50,37 @@ def answer(outputs: Arrays | None, label: Any, model: Model, *, several: bool = 
     Chances count where the likeliest class is the one that was answered: else their columns may be of other classes.
     ``several``: it is known that an answer is several numbers, and no scores of classes.
     """
+    answered = predicted(outputs, model)
+    if answered is not None and answered.ndim == 2:
+        right = share_right(answered, label)
+        return None if right is None else Answer(right)
     if several or (isinstance(label, list) and any(map(labels.are_numbers, label))):
         return _several(outputs, label, model, known=several)
     truth = label if isinstance(label, list) else [label]
     known = [row for row, one in enumerate(truth) if one is not None]
     if outputs is None or not known:
         return None
-    answered = predicted(outputs, model)
     if answered is None:
         return _number(outputs, truth, known, model)
     right = share_right(answered, label, model.labels)
     if right is None:
         return None
     scores = chances(outputs, model)
-    if scores is not None and np.isnan(scores).any():
-        scores = None
-    if scores is not None and (len(scores) != len(truth) or scores.shape[1] > MAX_CHANCES):
-        scores = None
-    given = None if scores is None else scores[known]
-    said, asked = answered[known], [truth[row] for row in known]
+    clear = scores is not None and len(scores) == len(truth) and not np.isnan(scores).any()
+    given = scores[known] if scores is not None and clear and scores.shape[1] <= MAX_CHANCES else None
+    return _class(right, answered[known], [truth[row] for row in known], given, model.labels)
+
+
+def _class(right: float, said: Array, asked: list[Any], given: Array | None, names: Sequence[str]) -> Answer:
+    """The rows whose truth is known: which class was answered to each, what was so, and the chances if any."""
     if said.dtype.kind not in "iub":
-        texts = [str(one) for one in said.tolist()], [text_of(one, model.labels) for one in asked]
-        if not model.labels:
+        texts = [str(one) for one in said.tolist()], [text_of(one, names) for one in asked]
+        if not names:
             return Answer(right, (_texts(texts[0]), _texts(texts[1])), given)
-        if not set(texts[0]) <= set(model.labels):  # its names are others', and no number says what a column is of
+        if not set(texts[0]) <= set(names):  # its names are others', and no number says what a column is of
             return Answer(right, chances=given)
-        said, asked = np.array([model.labels.index(one) for one in texts[0]]), texts[1]
-    true = codes(asked, model.labels)
+        said, asked = np.array([names.index(one) for one in texts[0]]), texts[1]
+    true = codes(asked, names)
     assert true is not None  # or there would be no share that is right
     whole = np.where(true == np.rint(true), true, -1).astype(np.int64)
     said = said.astype(np.int64)

@@ -24,13 +24,15 @@ CONFIDENCE = 0.95
 
 
 def predicted(outputs: Arrays | None, model: Model) -> Array | None:
-    """[rows]: the classes that were answered; None where the answers are no classes, so that none is right or wrong,
-    and where the client did not ask for the output that says them. Scores with NaN say NO_CLASS (model.score).
+    """[rows]: the classes that were answered, [rows, classes] where each may be there or not; None where the answers
+    are no classes, so that none is right or wrong, and where the client did not ask for the output that says them.
+    Scores with NaN say NO_CLASS (model.score).
     """
     if outputs is None or model.signature.outputs[0].name not in outputs:
         return None
     found = np.atleast_1d(predictions(outputs, model.signature))
-    return found.ravel() if found.dtype.kind in "iubUOS" and found.ndim == 1 else None
+    sets = found.ndim == 2 and found.shape[1] > 1 and found.dtype.kind in "iub"
+    return found if sets or (found.dtype.kind in "iubUOS" and found.ndim == 1) else None
 
 
 def are_classes(model: Model) -> bool:
@@ -43,9 +45,12 @@ def share_right(answers: Array | None, label: Any, names: Sequence[str] = ()) ->
     """The share of a request's rows that were answered right; None where answers and truth cannot be compared.
 
     ``label`` is a scalar, or a list with one a row, None where a row's truth is not known; a text is looked up in
-    ``names``, and one that the model does not know was answered wrong.
+    ``names``, and one that the model does not know was answered wrong. Of several classes a row the truth is a list
+    with one for each (of a single row it alone will do), and all must be right.
     """
     truth = label if isinstance(label, list) else [label]
+    if answers is not None and answers.ndim == 2:
+        return _share_whole(answers, [truth] if len(answers) == 1 and labels.are_numbers(truth) else truth)
     if answers is None or len(truth) != len(answers):
         return None
     known_rows = [row for row, one in enumerate(truth) if one is not None]
@@ -56,6 +61,15 @@ def share_right(answers: Array | None, label: Any, names: Sequence[str] = ()) ->
         known = codes(truth, names)
         return None if known is None else float(np.mean(answers == known))
     return float(np.mean([str(a) == text_of(b, names) for a, b in zip(answers.tolist(), truth, strict=True)]))
+
+
+def _share_whole(answers: Array, truth: Sequence[Any]) -> float | None:
+    told = {row: one for row, one in enumerate(truth) if one is not None}
+    if len(truth) != len(answers) or not told:
+        return None
+    if any(not labels.are_numbers(one) or len(one) != answers.shape[1] for one in told.values()):
+        return None
+    return float(np.mean([bool((answers[row] == one).all()) for row, one in told.items()]))
 
 
 def text_of(label: Any, names: Sequence[str]) -> str:

@@ -42,6 +42,7 @@ def test_an_answer_in_few_words() -> None:
     scores[0, 0] = np.nan
     assert answer({"y": scores}, model("float32", 2, ("cat", "dog"))) == "NaN, cat"
     assert answer({"y": np.array([[1.23456]], np.float32)}, model("float32", 1)) == "1.235"
+    assert answer({"y": np.array([[1, 0], [0, 1]])}, model("int64", 2, ("cat", "dog"))) == "[1, 0], [0, 1]"
     for kind in ("U3", object):  # as numpy makes texts, and as engines and what was captured hold them
         assert answer({"y": np.array(["pos", "neg"], dtype=kind)}, model("str", None)) == "pos, neg"
     assert len(answer({"y": np.array(["long " * 9000], dtype=object)}, model("str", None))) == 60

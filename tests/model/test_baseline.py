@@ -102,6 +102,28 @@ class TestBuild:
         assert found is not None
         assert found.accuracy == truth.mean()
 
+    @pytest.mark.parametrize("labelled", [True, False])
+    def test_of_several_classes_a_row_all_must_be_right(
+        self, make: Callable[..., tuple[Model, Any]], labelled: bool, tmp_path: Path
+    ) -> None:
+        class Tags(Sign):
+            signature = replace(SIGNATURE, outputs=(TensorSpec("tags", "int64", (None, 3)),))
+
+            def run(self, inputs: Any) -> dict[str, Any]:
+                return {"tags": (inputs["x"] > 0).astype(np.int64)}
+
+        truth = (rows().inputs["x"] > 0).astype(np.int64)
+        truth[:50, 1] = 1 - truth[:50, 1]
+        model = make(rows(labels=truth if labelled else None), Tags())[0]
+        found = build(model)
+        assert found is not None
+        assert found.accuracy == (0.75 if labelled else None)
+        assert (found.predicted is None) == (not labelled)
+        write(found, tmp_path / "kept.npz")
+        again = read(tmp_path / "kept.npz", model.signature)
+        assert again is not None
+        assert again.accuracy == found.accuracy
+
     def test_values_are_not_right_or_wrong(self, make: Callable[..., tuple[Model, Any]]) -> None:
         class Price(Sign):
             signature = replace(SIGNATURE, outputs=(TensorSpec("price", "float32", (None, 1)),))

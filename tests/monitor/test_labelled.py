@@ -151,6 +151,13 @@ class TestAnswer:
         """A one among zeros may be a class; where numbers are known to be meant, a class is none."""
         assert answer({"y": np.zeros((1, 3), "float32")}, label, SCORES, several=several) is None
 
+    def test_several_classes_a_row_are_right_or_wrong(self) -> None:
+        tags = {"y": np.array([[1, 0, 1], [0, 1, 0]])}
+        one = answer(tags, [[1, 0, 1], [1, 1, 0]], model("int64", (None, 3)))
+        assert one is not None
+        assert (one.right, one.classes, one.chances, one.numbers) == (0.5, None, None, None)
+        assert answer(tags, [1, 0], model("int64", (None, 3))) is None
+
     def test_scores_with_nan_answer_no_class(self) -> None:
         """The first NaN is the largest score to argmax: class 0 would be right here."""
         scores = np.array([[np.nan, 0.2, 0.1], [0.9, 0.1, 0.0]], "float32")

@@ -69,6 +69,27 @@ class TestShareRight:
     def test_numbers(self, answers: list[int], label: Any, names: tuple[str, ...], share: float | None) -> None:
         assert share_right(np.array(answers, dtype=np.int64), label, names) == share
 
+    @pytest.mark.parametrize(
+        ("label", "share"),
+        [
+            ([[1, 0, 1], [0, 0, 0]], 0.5),
+            ([[1, 0, 1], None], 1.0),
+            ([[True, False, True], [0, 1, 0]], 1.0),
+            ([None, None], None),
+            ([[1, 0], [0, 1]], None),
+            ([1, 0], None),
+            (1, None),
+        ],
+    )
+    def test_of_several_classes_a_row_all_must_be_right(self, label: Any, share: float | None) -> None:
+        answers = np.array([[1, 0, 1], [0, 1, 0]])
+        spec = TensorSpec("tags", "int64", (None, 3))
+        assert share_right(predicted({"tags": answers}, model(spec)), label) == share
+
+    def test_of_a_single_row_its_classes_alone_will_do(self) -> None:
+        assert share_right(np.array([[1, 0, 1]]), [1, 0, 1]) == 1.0
+        assert share_right(np.array([[1, 0, 1]]), [1, 0, 0]) == 0.0
+
     def test_texts(self) -> None:
         assert share_right(np.array(["cat", "dog"], dtype=object), ["cat", "cat"]) == 0.5
 
