@@ -103,15 +103,16 @@ def home(room: Path, served: Served, models: int) -> list[str]:
 
 
 @contextmanager
-def serving(room: Path, names: list[str], core: int, environ: dict[str, str]) -> Iterator[tuple[int, int]]:
+def serving(
+    room: Path, names: list[str], core: int, environ: dict[str, str], program: Sequence[str] = ("-m", "modelkeep")
+) -> Iterator[tuple[int, int]]:
     """Port and process number of a server on one core."""
     command = [
         "taskset",
         "-c",
         str(core),
         sys.executable,
-        "-m",
-        "modelkeep",
+        *program,
         "serve",
         *names,
         "--port",
