@@ -89,6 +89,7 @@ def _try(model: Model, rows: Dataset, source: Path) -> None:
     """A model that takes any number of rows must answer any number of rows, row by row."""
     if any(t.shape[:1] != (None,) for t in model.signature.inputs):
         return
+    mend = "" if model.signature.batched else ". Without --data it is served all the same, each request alone"
     with contextlib.closing(engines.load(model)) as runner:
         for count in (1, 3):
             few = rows.take(np.arange(count) % len(rows))
@@ -100,5 +101,5 @@ def _try(model: Model, rows: Dataset, source: Path) -> None:
                 if answer.shape[:1] != (count,):
                     raise BadModel(
                         f"{source} answers {count} rows with '{name}' of shape {list(answer.shape)}; "
-                        "the first dimension of an output must be the rows"
+                        f"the first dimension of an output must be the rows{mend}"
                     )

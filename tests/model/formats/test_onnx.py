@@ -70,6 +70,8 @@ def rows(n: int = 5) -> Dataset:
 def test_an_output_with_rows_of_its_own_has_no_batch(tmp_path: Path) -> None:
     """Boxes that were found, say: each request for another number of them than of rows was refused with 500."""
     onnx.save(detector(), tmp_path / "m.onnx")
+    with pytest.raises(BadModel, match=r"must be the rows\. Without --data it is served all the same, each request"):
+        formats.adopt(tmp_path / "m.onnx", tmp_path / "into", data=rows())
     made = formats.adopt(tmp_path / "m.onnx", tmp_path / "into")
     assert [t.describe() for t in made.signature.outputs] == ["found int64 [?, 2]", "y float32 [batch, 4]"]
     body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [0, 1, 1, 1]}]}
