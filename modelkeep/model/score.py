@@ -111,7 +111,8 @@ def _truth(dataset: Dataset, labels: Sequence[str]) -> Array:
     """Labels as the answers are: numbers, names turned into their class number."""
     if dataset.labels is None:
         raise BadData(
-            f"{dataset.source} has no labels; put them into an array 'labels' (.npz) or a column 'label' (.csv)"
+            f"{dataset.source} has no labels; put them into an array 'labels' (.npz) or a column 'label' (.csv); those "
+            "of a sample of traffic come by modelkeep label"
         )
     truth = dataset.labels
     if not labels or truth.dtype.kind not in "OUS":

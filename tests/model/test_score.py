@@ -80,7 +80,11 @@ class TestCorrect:
     @pytest.mark.parametrize(
         ("answers", "labels", "said"),
         [
-            (scores(np.array([0, 1])), None, "made rows has no labels; put them into an array 'labels'"),
+            (
+                scores(np.array([0, 1])),
+                None,
+                "made rows has no labels; put them into an array 'labels' (.npz) or a column 'label' (.csv); those",
+            ),
             (scores(np.array([0, 1])), ["cat", "dog"], "the labels of made rows are"),
             (np.array([0.3, 0.7], np.float32), [0, 1], "needs classes, and the model's first output is float32 [2]"),
             (np.array([[1, 2], [3, 4]]), [0, 1], "has labels of shape [2], the answers [2, 2]"),
