@@ -18,7 +18,7 @@ from modelkeep.convert.exporters import EXPORTERS, Exporter, Flat, exportable, q
 from modelkeep.convert.rename import Names, keep_reference, renamed_signature
 from modelkeep.data import dataset
 from modelkeep.data.dataset import Dataset
-from modelkeep.errors import BadInput, BadModel, Differs, ModelkeepError, Undecided, Unsupported, first_line
+from modelkeep.errors import BadData, BadInput, BadModel, Differs, ModelkeepError, Undecided, Unsupported, first_line
 from modelkeep.model import folder, free_dimensions
 from modelkeep.model import signature as signatures
 from modelkeep.model.formats import onnx as onnx_format
@@ -186,10 +186,21 @@ class TorchToOnnx:
         if only and model.format == "torch-export":
             _left_free(only, model.signature)
         module = torch_format.module(model)
+        if self.example:
+            self._follows(module, model.signature, example)
         with quiet():
             return free_dimensions.discover(
                 lambda arrays: torch_format.forward(module, model.signature, arrays), example, model.signature, only
             )
+
+    def _follows(self, module: torch.nn.Module, signature: Signature, example: Arrays) -> None:
+        """Raises BadData where the module cannot run its example: each exporter would fail on it, in its own words."""
+        assert self.example is not None
+        try:
+            torch_format.forward(module, signature, example)
+        except Exception as error:  # a module may raise anything
+            told = torch_format.reason(error)
+            raise BadData(f"the model cannot run the example, {self.example.source}: {told}") from error
 
 
 OLDER = tuple(EXPORTERS[name] for name in ("torchscript", "torchscript-scripted"))

@@ -17,7 +17,7 @@ from modelkeep import convert
 from modelkeep.convert import onnx_graph, torch_to_onnx
 from modelkeep.convert.torch_to_onnx import TorchToOnnx
 from modelkeep.data.dataset import Dataset
-from modelkeep.errors import BadInput, BadModel, Differs, Undecided, Unsupported
+from modelkeep.errors import BadData, BadInput, BadModel, Differs, Undecided, Unsupported
 from modelkeep.model import engines, folder, formats, score
 from modelkeep.model.formats import onnx as onnx_format
 from modelkeep.types import Bounds, Model
@@ -373,6 +373,11 @@ class TestFree:
         made, (report,) = step.run(text, tmp_path / "o")
         assert [t.describe() for t in made.signature.inputs] == ["ids int64 [1, words]", "mask int64 [1, words]"]
         assert report.numbers["sizes"]["words"] != []
+
+    def test_an_example_that_the_model_cannot_run_is_told(self, text: Model, tmp_path: Path) -> None:
+        example = rows(ids=np.ones((2, 5), np.int64), mask=np.ones((2, 4), np.int64))
+        with pytest.raises(BadData, match="the model cannot run the example, made rows: The size of tensor a"):
+            TorchToOnnx(example=example).run(text, tmp_path / "o")
 
     def test_one_more_row_than_the_example_has_is_tried(self, text: Model, tmp_path: Path) -> None:
         example = rows(ids=np.ones((4, 5), np.int64), mask=np.ones((4, 5), np.int64))
