@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import queue
 import sys
 import threading
+import time
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
@@ -21,8 +23,33 @@ from modelkeep.serve.plane.plane import Told
 
 WAITING = 10_000
 """Lines that may wait for the writer; more are dropped."""
+LOOK_AGAIN = 1.0
+"""Seconds after which it is seen that a file was moved."""
 KEPT = 3
 """Full files that are kept beside the one that is written, the newest as FILE.1."""
+
+
+class _File(RotatingFileHandler):
+    """Begins anew where it is full, and where somebody has moved or removed the file: logrotate, say."""
+
+    _looked = -LOOK_AGAIN
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See RotatingFileHandler, which opens a file where it has none."""
+        now, stream = time.monotonic(), self.stream
+        if stream is not None and now - self._looked >= LOOK_AGAIN:
+            self._looked = now
+            if self._gone(stream.fileno()):
+                self.stream = None
+                with contextlib.suppress(OSError):
+                    stream.close()
+        super().emit(record)
+
+    def _gone(self, written: int) -> bool:
+        try:
+            return not os.path.samestat(os.stat(self.baseFilename), os.fstat(written))
+        except OSError as error:
+            return isinstance(error, FileNotFoundError)
 
 
 class AccessLog:
@@ -56,7 +83,7 @@ class AccessLog:
         else:
             try:
                 Path(path).parent.mkdir(parents=True, exist_ok=True)
-                handler = RotatingFileHandler(path, maxBytes=max_bytes, backupCount=KEPT, encoding="utf-8")
+                handler = _File(path, maxBytes=max_bytes, backupCount=KEPT, encoding="utf-8")
             except OSError as error:
                 raise BadSettings(f"the access log cannot be written to {path} ({error}); give another file") from error
         handler.handleError = self._failed  # type: ignore[method-assign]

@@ -19,6 +19,7 @@ from modelkeep.serve.plane.plane import Told
 from modelkeep.serve.server import Running
 from modelkeep.settings import Settings
 from modelkeep.types import Request
+from tests import waiting
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -68,6 +69,26 @@ def test_it_begins_anew_when_it_is_full_and_keeps_few(tmp_path: Path) -> None:
     assert files == ["a.jsonl", "a.jsonl.1", "a.jsonl.2", "a.jsonl.3"]
     assert all(p.stat().st_size <= 2000 for p in tmp_path.iterdir())
     assert lines(tmp_path / "a.jsonl")[-1]["id"] == "id-199"
+    assert log.dropped == 0
+
+
+@pytest.mark.parametrize("how", ["moved", "removed"])
+def test_a_file_that_somebody_takes_away_is_begun_anew(
+    tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As logrotate does. All that followed went into the file that nobody sees any more."""
+    monkeypatch.setattr(access, "LOOK_AGAIN", 0.0)
+    path = tmp_path / "a.jsonl"
+    log = AccessLog(str(path), max_bytes=10**6)
+    log(told(1))
+    waiting.until(lambda: path.read_text().count("\n") == 1)
+    if how == "moved":
+        path.rename(tmp_path / "a.jsonl-20261201")
+    else:
+        path.unlink()
+    log(told(2))
+    log.close()
+    assert [line["id"] for line in lines(path)] == ["id-2"]
     assert log.dropped == 0
 
 
