@@ -203,26 +203,13 @@ def test_a_large_answer_is_packed_for_who_takes_that(fakes: SimpleNamespace) -> 
         assert json.loads(gzip.decompress(packed))["outputs"][0]["data"] == [0.5] * 9000
 
 
-def test_who_leaves_frees_the_place(fakes: SimpleNamespace) -> None:
-    fake = fakes.Fake(gate=True)
-    running = Running({"m": fake})
-    with running, Talk(running) as first:
-        first.send(request(1.0))
-        assert fake.entered.acquire(timeout=20)
-        for number in range(8):
-            with Talk(running) as talk:
-                talk.send(request(10.0 + number))
-        labels = {"model": "m", "version": "1", "track": "live", "outcome": "cancelled"}
-        until(lambda: running.plane.metrics.value("modelkeep_requests_total", **labels) == 8.0)
-        assert running.plane.limits.requests == 1
-        fake.gate.set()
-        assert first.value() == 1.0
-    assert len(fake.runs) == 1
-
-
-@pytest.mark.parametrize("extra", [(), ("expect: 100-continue",)], ids=["short", "long"])
-def test_who_leaves_with_requests_behind_frees_the_place(
-    fakes: SimpleNamespace, extra: tuple[str, ...], capfd: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("extra", "behind"),
+    [((), ()), ((), (20.0, 30.0)), (("expect: 100-continue",), (20.0, 30.0))],
+    ids=["alone", "with others behind it", "with others behind it, and slow"],
+)
+def test_who_leaves_frees_the_place(
+    fakes: SimpleNamespace, extra: tuple[str, ...], behind: tuple[float, ...], capfd: pytest.CaptureFixture[str]
 ) -> None:
     fake = fakes.Fake(gate=True)
     running = Running({"m": fake})
@@ -231,7 +218,7 @@ def test_who_leaves_with_requests_behind_frees_the_place(
         assert fake.entered.acquire(timeout=20)
         for number in range(8):
             with Talk(running) as talk:
-                talk.send(request(10.0 + number, *extra), request(20.0 + number), request(30.0 + number))
+                talk.send(request(10.0 + number, *extra), *(request(one + number) for one in behind))
         labels = {"model": "m", "version": "1", "track": "live", "outcome": "cancelled"}
         try:
             until(lambda: running.plane.metrics.value("modelkeep_requests_total", **labels) == 8.0)
