@@ -26,6 +26,8 @@ def keys(add: str | None, scopes: tuple[str, ...], rate: float, revoke: str | No
     from modelkeep import settings
     from modelkeep.serve.protocol.keys import Ring, describe
 
+    if add and revoke:  # where the second cannot be done, the first would be all the same
+        raise click.UsageError("--add and --revoke are two things; do one after the other")
     if not add and (scopes or rate):
         raise click.UsageError("--scope and --rate are of a new key; name it with --add NAME")
     ring = Ring(settings.read().keys_file)

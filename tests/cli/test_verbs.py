@@ -97,6 +97,7 @@ def test_no_verb_at_all_is_wrong_use(capsys: pytest.CaptureFixture[str], monkeyp
         ),
         (["keys", "--scope", "read"], 2, "--scope and --rate are of a new key; name it with --add NAME"),
         (["keys", "--add", "web"], 2, "a key needs scopes (--scope), of infer, read, admin; given: none"),
+        (["keys", "--add", "a", "--revoke", "b"], 2, "--add and --revoke are two things; do one after the other"),
         (["keys", "--rate", "3"], 2, "--scope and --rate are of a new key"),
         (["serve", "m", "--name", "other"], 2, "--name is for a bare file; m is served under its own name"),
         (["serve", "m@2"], 2, "no model is called 'm'"),
