@@ -14,7 +14,7 @@ SCOPES = ("infer", "read", "admin")
 @click.command(epilog="Example: modelkeep keys --add web --scope infer --rate 100")
 @click.option("--add", metavar="NAME", help="Make a key and show it, once: only its hash is kept.")
 @click.option("--scope", "scopes", multiple=True, type=click.Choice(SCOPES), help="What it may; give one or several.")
-@click.option("--rate", type=Finite(0), default=0.0, help="Requests a second (default: no bound).")
+@click.option("--rate", type=Finite(0), default=0.0, help="Requests a second (default 0: no bound).")
 @click.option("--revoke", metavar="NAME", help="Refuse a key from now on.")
 @as_json
 def keys(add: str | None, scopes: tuple[str, ...], rate: float, revoke: str | None, json_: bool) -> None:
