@@ -42,7 +42,7 @@ class Alerts:
     """Where findings are told. ``webhook`` is an http or https URL that takes a JSON document, ``alertmanager`` that of
     an Alertmanager (its API v2 is used); BadSettings for anything else.
 
-    ``told`` and ``failed`` count; a failure is also a line on ``stream``, the first of several like it.
+    ``failed`` counts; a failure is also a line on ``stream``, the first of several like it.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Alerts:
                 raise BadSettings(f"the {what} '{url}' is no http:// or https:// address")
         self.webhook, self.alertmanager = webhook, alertmanager
         self._stream = stream
-        self.told = self.failed = 0
+        self.failed = 0
         self._heard: dict[int, bool] = {}
         """The newest documents that the webhook has answered, and whether it took them."""
         self._sent: dict[str, _Sent] = {}
@@ -64,7 +64,6 @@ class Alerts:
     def tell(self, ref: str, finding: Finding) -> bool:
         """A line for one finding of a version, and an alert; whether Alertmanager took it. Takes 3 s at most."""
         self._line(f"{finding.kind} {ref} {finding.subject}: {finding.why}")
-        self.told += 1
         return self.still(ref, [finding])
 
     def still(self, ref: str, findings: Sequence[Finding]) -> bool:

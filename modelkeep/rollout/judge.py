@@ -235,7 +235,7 @@ class Promised(Harm):
 
 
 class Judge:
-    """Takes outcomes, gives the verdict. ``steps`` is how many steps the rollout has."""
+    """Takes outcomes, says what they show. ``steps`` is how many steps the rollout has."""
 
     def __init__(self, rules: Rules, *, steps: int = 1, slow: bool = True) -> None:
         """``slow``: whether there is a latency to compare with; where not, slowness is not judged."""
@@ -303,12 +303,6 @@ class Judge:
         """
         self._settle()
         return min(self.harms[name].fine for name in self.required) / log(1 / self.rules.beta)
-
-    def verdict(self) -> str:
-        """promote, rollback or continue."""
-        if self.harmful():
-            return "rollback"
-        return "promote" if self.progress() >= 1 else "continue"
 
     def least(self) -> str:
         """The harm that lacks evidence for promotion most."""

@@ -14,6 +14,13 @@ from modelkeep.rollout.judge import WRONG, Harm, Judge, Rules
 LOOK_EVERY = 10
 
 
+def verdict_of(judge: Judge) -> str:
+    """What a rollout of one step makes of it."""
+    if judge.harmful():
+        return "rollback"
+    return "promote" if judge.progress() >= 1 else "continue"
+
+
 def simulate(
     live: float, canary: float, weight: float, *, rules: Rules, requests: int = 1500, seed: int = 0
 ) -> tuple[str, int]:
@@ -25,7 +32,7 @@ def simulate(
     for at in range(requests):
         judge.add("errors", bool(arms[at]), 0.0)
         judge.add("wrong answers", bool(arms[at]), float(wrong[at]))
-        if at % LOOK_EVERY == 0 and (verdict := judge.verdict()) != "continue":
+        if at % LOOK_EVERY == 0 and (verdict := verdict_of(judge)) != "continue":
             return verdict, judge.requests
     return "continue", judge.requests
 
@@ -87,7 +94,7 @@ class TestPromises:
         for harm in ("errors", "wrong answers"):
             judge.add(harm, False, 0.0)
             judge.add(harm, True, 1.0)
-        assert judge.verdict() == "continue"
+        assert verdict_of(judge) == "continue"
 
     def test_a_world_that_turns_bad_for_both_is_no_harm(self) -> None:
         """The same fall of accuracy in both arms, after a while: a threshold on the canary alone would roll back."""
@@ -177,7 +184,7 @@ class TestPromisedAccuracy:
                     judge.add("wrong answers", canary, 1.0)
         assert judge.misses
         assert judge.required == ["errors", "wrong answers"]
-        assert judge.verdict() == "continue"
+        assert verdict_of(judge) == "continue"
 
     def test_a_bad_last_step_takes_better_back(self) -> None:
         judge = Judge(self.RULES, steps=2, slow=False)
@@ -186,14 +193,14 @@ class TestPromisedAccuracy:
             judge.add("errors", False, 0.0)
             judge.add("wrong answers", False, 1.0)
             judge.add("wrong answers", True, float(at % 2))
-        assert (judge.verdict(), judge.misses) == ("promote", True)
+        assert (verdict_of(judge), judge.misses) == ("promote", True)
         judge.begin_step()
         for _ in range(20):
             judge.add("errors", True, 0.0)
             judge.add("errors", False, 0.0)
             judge.add("wrong answers", False, 1.0)
             judge.add("wrong answers", True, 1.0)
-        assert judge.verdict() == "continue"
+        assert verdict_of(judge) == "continue"
 
     @pytest.mark.parametrize("floor", [None, 0.0])
     def test_no_promise_changes_nothing(self, floor: float | None) -> None:
@@ -207,8 +214,8 @@ class TestPromisedAccuracy:
             for judge in (bound, free):
                 judge.add("errors", False, 0.0)
                 judge.add("errors", True, 0.0)
-            assert bound.verdict() == free.verdict(), f"at request {at}"
-        assert free.verdict() == "promote"
+            assert verdict_of(bound) == verdict_of(free), f"at request {at}"
+        assert verdict_of(free) == "promote"
         numbers = bound.numbers()
         assert numbers.pop("promise")["missed"] is False
         assert numbers == free.numbers()
@@ -243,9 +250,9 @@ class TestKayenta:
         where one in a hundred is borne; three times as long, it is rolled back."""
         points = [0, 1, 2, 1, 0, 0]
         once = self.judge("errors", points, [0] * 6, 0.005)
-        assert once.verdict() == "continue"
+        assert verdict_of(once) == "continue"
         assert once.progress() < 0.2
-        assert self.judge("errors", points * 3, [0] * 18, 0.005).verdict() == "rollback"
+        assert verdict_of(self.judge("errors", points * 3, [0] * 18, 0.005)) == "rollback"
 
     def test_errors_against_none_are_found(self) -> None:
         """799: errors 1 4 2 3 1 against none, or against no data."""
@@ -255,7 +262,7 @@ class TestKayenta:
         for harmed in points:
             for at in range(20):
                 alone.add("errors", True, float(at < harmed))
-        assert alone.verdict() == "continue"
+        assert verdict_of(alone) == "continue"
 
     def test_seventy_times_the_latency_is_found(self) -> None:
         """6278: 100 × 7, 1, 1, 1 against 1 × 10 passed. Slow is what is over the live version's own p99."""
@@ -270,13 +277,13 @@ class TestKayenta:
 
 class TestNoData:
     def test_it_never_promotes(self) -> None:
-        assert Judge(Rules()).verdict() == "continue"
+        assert verdict_of(Judge(Rules())) == "continue"
 
     def test_a_canary_alone_never_promotes(self) -> None:
         judge = Judge(Rules(), slow=False)
         for _ in range(5000):
             judge.add("errors", True, 0.0)
-        assert judge.verdict() == "continue"
+        assert verdict_of(judge) == "continue"
 
     def test_no_labels_never_promote_where_they_are_needed(self) -> None:
         needs, free = Judge(Rules(needs_labels=True), slow=False), Judge(Rules(), slow=False)
@@ -284,9 +291,9 @@ class TestNoData:
             for _ in range(400):
                 judge.add("errors", False, 0.0)
                 judge.add("errors", True, 0.0)
-        assert needs.verdict() == "continue"
+        assert verdict_of(needs) == "continue"
         assert needs.least() == "wrong answers"
-        assert free.verdict() == "promote"
+        assert verdict_of(free) == "promote"
 
     def test_labels_that_come_though_not_needed_can_roll_back(self) -> None:
         judge = Judge(Rules(), slow=False)
@@ -329,9 +336,9 @@ class TestSteps:
     def test_a_bad_last_step_is_not_promoted_on_the_strength_of_the_first(self) -> None:
         judge = Judge(Rules(), steps=2, slow=False)
         self.feed(judge, 500, 0.0)
-        assert judge.verdict() == "promote"
+        assert verdict_of(judge) == "promote"
         judge.begin_step()
-        assert judge.verdict() == "continue"
+        assert verdict_of(judge) == "continue"
         self.feed(judge, 30, 0.2)
         assert judge.progress() < 0
 
