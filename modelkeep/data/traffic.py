@@ -36,6 +36,12 @@ SPAN = 512.0
 """Seconds of requests whose arrays fill the file, at least: else pictures would fill it in half a minute, and writing
 them would take a tenth of the core that answers them.
 """
+SPARED = 10
+"""Of the rows one in so many is for the newest of each model, in equal parts: a busy one would push all others out."""
+MOST_SPARED = 100
+"""Models; of more, which would have few each, none is spared."""
+OLDER = "(model != ? OR row <= (SELECT row FROM exchanges WHERE model = ? ORDER BY row DESC LIMIT 1 OFFSET ?))"
+"""Rows of other models, and those that lie before so many newest of this one."""
 SMALL = 4096
 """Bytes of outputs that are kept whatever the inputs are: without them a label tells nothing."""
 PLAIN = ("id", "at", "model", "version", "track", "outcome", "seconds")
@@ -78,8 +84,9 @@ class TrafficLog:
     live and the shadow answer to one request are kept or left out together. Each is a row with its outcome; inputs and
     outputs are kept of a ``share`` of them, by id, for the same reason. Where they are so large that the file would be
     full in less than ``span`` seconds (0: however soon), or come faster than they are written, fewer are: ``bare``
-    counts rows without the inputs. The oldest rows go first once there are ``max_rows`` rows or ``max_bytes`` bytes. A
-    damaged file is moved aside (.damaged): traffic may be lost, the service may not.
+    counts rows without the inputs. The oldest rows go first once there are ``max_rows`` rows or ``max_bytes`` bytes; of
+    the rows, those that are SPARED of each model last. A damaged file is moved aside (.damaged): traffic may be lost,
+    the service may not.
     """
 
     def __init__(
@@ -96,6 +103,7 @@ class TrafficLog:
         self.written = self.dropped = self.bare = 0
         self._troubles = Troubles(_log)
         self._allowance = Allowance(max_bytes / span if span else 0.0)
+        self._new = max_rows
         self._added: float = max_bytes  # so that the first batch counts what an earlier server left
         self._waiting: queue.Queue[tuple[Exchange, int] | threading.Event | None] = queue.Queue(WAITING_ROWS)
         """Rows with their bytes; who waits until they are written; None for the end."""
@@ -215,9 +223,8 @@ class TrafficLog:
             database.execute("BEGIN IMMEDIATE")
             seqs: dict[tuple[str, int], int] = {}
             database.executemany(INSERT, [self._row(database, one, seqs) for one in batch])
-            database.execute(
-                "DELETE FROM exchanges WHERE row <= (SELECT MAX(row) FROM exchanges) - ?", (self.max_rows,)
-            )
+            self._new += len(batch)
+            self._trim_rows(database)
             self._trim_bytes(database)
 
     def _row(self, database: sqlite3.Connection, one: Exchange, seqs: dict[tuple[str, int], int]) -> tuple[Any, ...]:
@@ -231,6 +238,21 @@ class TrafficLog:
         size = ROW_OVERHEAD + len(inputs or b"") + len(outputs or b"")
         self._added += size
         return (*plain(one), seq, inputs, outputs, size)
+
+    def _trim_rows(self, database: sqlite3.Connection) -> None:
+        """Counting them takes milliseconds, so they are counted once 2 % more were written."""
+        if self._new < self.max_rows / 50:
+            return
+        self._new = 0
+        counts = dict(database.execute("SELECT model, COUNT(*) FROM exchanges GROUP BY model").fetchall())
+        over, spared = sum(counts.values()) - self.max_rows, self.max_rows // (SPARED * len(counts))
+        if over <= 0:
+            return
+        others = sorted(counts, key=counts.__getitem__)[:-1] if len(counts) <= MOST_SPARED else []  # than the busiest
+        where = " AND ".join(["TRUE", *[OLDER] * len(others)])
+        given = [value for model in others for value in (model, model, spared)]
+        oldest = f"SELECT row FROM exchanges WHERE {where} ORDER BY row LIMIT ?"
+        database.execute(f"DELETE FROM exchanges WHERE row IN ({oldest})", (*given, over))
 
     def _trim_bytes(self, database: sqlite3.Connection) -> None:
         """Counting all bytes for each batch would be slow, so they are counted once 5 % more were written."""

@@ -201,6 +201,27 @@ class TestBounds:
             fill(log, [exchange(i) for i in range(start, start + 20)])
         assert [e.id for e in traffic.read(path, "digits")] == [f"r{i}" for i in range(150, 200)]
 
+    @pytest.mark.parametrize(("quiet", "kept"), [(8, range(8)), (30, range(20, 30))])
+    def test_a_busy_model_leaves_others_their_newest(
+        self, opened: Callable[..., TrafficLog], path: Path, quiet: int, kept: range
+    ) -> None:
+        """They were gone by the time that their truth came."""
+        log = opened(max_rows=200)
+        fill(log, [exchange(i, model="quiet") for i in range(quiet)])
+        for start in range(0, 1000, 100):
+            fill(log, [exchange(i) for i in range(start, start + 100)])
+        assert [e.id for e in traffic.read(path, "quiet")] == [f"r{i}" for i in kept]
+        assert [e.id for e in traffic.read(path, "digits")] == [f"r{i}" for i in range(800 + len(kept), 1000)]
+
+    def test_of_very_many_models_none_is_spared(self, opened: Callable[..., TrafficLog], path: Path) -> None:
+        """Two thousand conditions would be more than SQLite takes, and the rows were lost."""
+        log = opened(max_rows=3000)
+        fill(log, [exchange(i, model=f"m{i}") for i in range(2000)])
+        fill(log, [exchange(i) for i in range(2000)])
+        assert log.dropped == 0
+        assert len(traffic.read(path, "m1999")) == 1
+        assert traffic.read(path, "m0") == []
+
     def test_bytes_are_bounded(self, opened: Callable[..., TrafficLog], path: Path) -> None:
         log = opened(max_bytes=1_000_000, span=0)
         big = {"x": np.zeros((1, 10_000), "float32")}
