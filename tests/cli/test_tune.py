@@ -146,7 +146,7 @@ def test_serve_says_what_it_was_tuned_to_and_takes_no_version(
     assert "m@1 runs as it was tuned here: " in err
     code, _, err = run("serve", "m@1")
     assert code == 2
-    assert "first: modelkeep promote m@1" in err
+    assert "serve takes a model's name and follows its route; serve m" in err
 
 
 def test_what_the_pairs_do_not_show_is_not_said(capsys: pytest.CaptureFixture[str]) -> None:
