@@ -27,8 +27,8 @@ MAX_ROWS = 32
 SKETCHED = 64
 """Of requests that are read together; of more, every second goes into the sketches, every third, and so on."""
 CHUNK_N, CHUNK_SECONDS, CHUNK_LATEST = 16, 1.0, 5.0
-"""A chunk has so many requests and so many seconds at least; after the last of these, what there is. The first after as
-long a pause has so many requests at most."""
+"""A chunk has so many requests and so many seconds at least; after the last of these, what there is. After as
+long a pause more come, of 16 requests, 32, 64 and so on."""
 
 
 class Confidences:
@@ -65,6 +65,8 @@ class Gathered:
         self._n, self._at = 0, 0.0
         self._until = float("-inf")
         """When the last chunk ended."""
+        self._early = CHUNK_N
+        """A chunk ends with so many requests, however soon they came."""
         self._full: list[Chunk] = []
         self._sketches: Sketches | None = None
         self._sketched, self._minute = 0, 0.0
@@ -90,13 +92,15 @@ class Gathered:
         return values
 
     def _count(self, bins: Bins, places: Array, sizes: Array, now: float) -> None:
-        """After a pause the first CHUNK_N requests are a chunk of their own: bets are laid on what was seen before, so
-        that of a burst in one chunk nothing would be found until something more comes."""
-        at, room = self._at if self._n else now, CHUNK_N - self._n
-        if 0 <= room < len(sizes) and at - self._until > CHUNK_LATEST:
+        """Bets are laid on what earlier chunks held, so that of a burst in one chunk nothing would be found until
+        something more comes: after a pause the first CHUNK_N requests are a chunk, then twice as many, and so on."""
+        if self._n == 0 and not 0 <= now - self._until <= CHUNK_LATEST:
+            self._early = CHUNK_N
+        while len(sizes) > (room := max(self._early - self._n, 0)):
             first = int(sizes[:room].sum())
             self._add(bins, places[:first], sizes[:room], now)
             self._end(bins, now)
+            self._early *= 2
             places, sizes = places[first:], sizes[room:]
         self._add(bins, places, sizes, now)
 
@@ -117,6 +121,8 @@ class Gathered:
         age = now - self._at
         full = (self._n >= CHUNK_N and age >= CHUNK_SECONDS) or age >= CHUNK_LATEST or age < 0 or last
         if self.bins is not None and self._n and full:
+            if self._n < self._early // 4:
+                self._early = max(self._early // 2, CHUNK_N)
             self._end(self.bins, now)
         found, self._full = self._full, []
         return found

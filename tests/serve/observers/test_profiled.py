@@ -104,28 +104,30 @@ class TestChunks:
         assert profiled.take(mixed, NOW) == 1
         assert [chunk.n for chunk in profiled.chunks(NOW, last=True)] == [10, 11]
 
-    @pytest.mark.parametrize(("before", "first"), [(0, [16, 384]), (10, [16, 394]), (16, [16, 400])])
-    def test_the_first_of_a_burst_are_a_chunk_of_their_own(self, before: int, first: list[int]) -> None:
-        """By them bets are laid on the others; once requests come on and on, each second has one chunk."""
+    @pytest.mark.parametrize(("before", "first"), [(0, [16, 32, 64, 128, 160]), (10, [16, 32, 64, 128, 170])])
+    def test_a_burst_is_several_chunks(self, before: int, first: list[int]) -> None:
+        """By the first of them bets are laid on the others; once requests come on and on, each second has one."""
         profiled = Profiled(TARGET, "live", Baseline(known().inputs))
         if before:
             profiled.take(lot(before), NOW)
         profiled.take(lot(400), NOW + 0.1)
         assert [chunk.n for chunk in profiled.chunks(NOW + 1.2)] == first
-        profiled.take(lot(400), NOW + 1.3)
-        assert [chunk.n for chunk in profiled.chunks(NOW + 2.4)] == [400]
-        profiled.take(lot(400), NOW + 2.4 + 2 * CHUNK_LATEST)
+        for second in range(2, 5):
+            profiled.take(lot(250), NOW + second)
+            assert [chunk.n for chunk in profiled.chunks(NOW + second + 1)] == [250]
+        profiled.take(lot(400), NOW + 5 + 2 * CHUNK_LATEST)
         chunks = profiled.chunks(NOW, last=True)
-        assert [chunk.n for chunk in chunks] == [16, 384]
+        assert [chunk.n for chunk in chunks] == [16, 32, 64, 128, 160]
         for chunk in chunks:
             np.testing.assert_allclose(chunk.counts.sum(axis=1), chunk.n)
 
-    def test_a_burst_that_has_moved_is_found(self) -> None:
+    @pytest.mark.parametrize("before", [0, 200])
+    def test_a_burst_that_has_moved_is_found(self, before: int) -> None:
         """In one chunk nothing was, until one more request came."""
         base = known()
         profiled = Profiled(TARGET, "live", Baseline(base.inputs))
         moved = [(*one[:3], {"x": one[3]["x"] + 3}, *one[4:]) for one in lot(400)]
-        profiled.take(moved, NOW)
+        profiled.take([*lot(before), *moved], NOW)
         columns = base.inputs.columns
         drift = Drift("inputs", base.inputs.bins, columns.names, columns.edges, Tolerance())
         for chunk in profiled.chunks(NOW + CHUNK_SECONDS):
