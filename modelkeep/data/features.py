@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+import sys
 import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,9 +18,9 @@ from modelkeep.data.summaries import (
     PROJECTIONS,
     SUMMARIES,
     are_probabilities,
+    at_places,
     narrowed,
     of_scores,
-    places,
     projected,
     summaries,
 )
@@ -66,9 +67,10 @@ class Reader(Protocol):
 
 
 class Scores:
-    """Scores of classes: which class, how sure."""
+    """Scores of classes: which class, how sure. ``whole``: of however many classes; once, of MAX_VALUES of them."""
 
-    def __init__(self, name: str, shape: Sequence[int | None]) -> None:
+    def __init__(self, name: str, shape: Sequence[int | None], whole: bool = False) -> None:
+        self.whole = whole
         self.columns = [
             Column("predicted class", category=True),
             Column(CONFIDENCE, CONFIDENCES),
@@ -81,7 +83,7 @@ class Scores:
 
     def kept(self) -> dict[str, Any]:
         """See Reader."""
-        return {}
+        return {"whole": self.whole}
 
 
 class Values:
@@ -214,6 +216,7 @@ class Tensor:
         self.name, self.kind, self.reader, self.mask, self.apart = spec.name, kind, reader, mask, apart or reader
         self.batched = spec.shape[:1] == (None,)
         self.width = _size(_row(spec))
+        self._most = sys.maxsize if isinstance(reader, Scores) and reader.whole else MAX_VALUES
         self.exact = kind == "values" and not spec.dtype.startswith(("float16", "float32", "bfloat"))
         """Whether no value of its columns was ever a float32, which tells no large whole number from the next."""
 
@@ -224,7 +227,7 @@ class Tensor:
         """
         row = _row(spec)
         if scores:
-            return cls(spec, "scores", Scores(spec.name, row))
+            return cls(spec, "scores", Scores(spec.name, row, whole=True))
         if spec.dtype == "str":
             readers = [Texts.learned(spec.name, row, reference, within) for within in (1, 2)]
             return cls(spec, "texts", readers[0], apart=readers[1])
@@ -241,20 +244,34 @@ class Tensor:
         return (self.apart if reference else self.reader).read(rows, sizes)
 
     def rows(self, arrays: Sequence[Array]) -> tuple[Array, Array | None]:
-        """[rows, values]; and how many each row has, where that is free: short ones are filled up with NaN, or ''."""
-        if self.batched and self.width is not None and self.width <= MAX_VALUES:  # the usual case, in one copy
+        """[rows, values]; and how many each row has, where that is free: short ones are filled up with NaN, or ''.
+        Arrays may be whole or ``picked``.
+        """
+        if self.batched and self.width is not None and self.width <= self._most:  # the usual case, in one copy
             joined = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
             flat = [joined.reshape(len(joined), -1)]
         else:
             flat = [array.reshape(len(array) if self.batched else 1, -1) for array in arrays]
         widths = [rows.shape[1] for rows in flat]
-        if self.width is not None and set(widths) != {self.width}:
+        if self.width is not None and not {self.width, min(self.width, self._most)}.issuperset(widths):
             raise ValueError(f"'{self.name}' has {max(widths)} values a row where its signature says {self.width}")
-        seen = [rows if rows.shape[1] <= MAX_VALUES else rows.take(places(rows.shape[1]), axis=1) for rows in flat]
+        seen = [rows if rows.shape[1] <= self._most else at_places(rows) for rows in flat]
         sizes = np.repeat(widths, [len(rows) for rows in flat]) if self.width is None else None
         if len(set(widths)) == 1:
             return (seen[0] if len(seen) == 1 else np.concatenate(seen)), sizes
         return _filled(seen, texts=self.kind == "texts"), sizes
+
+
+def picked(arrays: Arrays, specs: Sequence[TensorSpec]) -> Arrays:
+    """Inputs in less room, and the same to the Tensor of each spec: of rows with more values than are looked at, these
+    alone. Where the number of values is free, it is read from the arrays, and they stay whole.
+    """
+    found = dict(arrays)
+    for spec in specs:
+        array = arrays.get(spec.name)
+        if array is not None and array.size and (_size(_row(spec)) or 0) > MAX_VALUES:
+            found[spec.name] = at_places(array.reshape(len(array) if spec.shape[:1] == (None,) else 1, -1))
+    return found
 
 
 class Columns:

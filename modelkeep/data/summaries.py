@@ -14,6 +14,8 @@ SUMMARIES = ("mean", "std", "norm", "min", "max", "share of zeros", "share of Na
 MAX_VALUES = 1024
 """Of a row; one with more is looked at in so many fixed places."""
 PROJECTIONS = 8
+AT_ONCE = 2**18
+"""Scores that are made doubles at a time."""
 ONE_THREAD = 4 * 65_536
 """Multiplications up to which OpenBLAS stays on the calling thread (interface/gemm.c); other cores are the model's."""
 
@@ -109,14 +111,25 @@ def places(size: int) -> Array:
     return found
 
 
+def at_places(rows: Array) -> Array:
+    """[rows, values] → [rows, at most MAX_VALUES]: those at ``places``."""
+    return rows if rows.shape[1] <= MAX_VALUES else rows.take(places(rows.shape[1]), axis=1)
+
+
 def of_scores(scores: Array) -> Array:
     """[rows, 3]: predicted class, its probability, and the entropy as a share of the highest possible one.
 
     Scores that are no probabilities are taken for logits; a row with NaN has NaN for all three.
     """
+    are_logits, step = not are_probabilities(scores), max(1, AT_ONCE // max(scores.shape[1], 1))
+    parts = [_of_scores(scores[at : at + step], are_logits) for at in range(0, len(scores), step)]
+    return parts[0] if len(parts) == 1 else np.concatenate([np.empty((0, 3)), *parts])
+
+
+def _of_scores(scores: Array, are_logits: bool) -> Array:
     values = scores.astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
-        if not are_probabilities(values):
+        if are_logits:
             values = np.exp(values - values.max(axis=1, keepdims=True))
             values /= values.sum(axis=1, keepdims=True)
         entropy = -(values * np.log(np.maximum(values, 1e-12))).sum(axis=1) / np.log(values.shape[1])
@@ -127,4 +140,4 @@ def of_scores(scores: Array) -> Array:
 
 def are_probabilities(rows: Array) -> bool:
     """Whether each row is of numbers from 0 on that sum to 1."""
-    return bool(np.all(rows >= 0) and np.all(np.abs(rows.sum(axis=1) - 1.0) <= 1e-3))
+    return bool(np.all(rows >= 0) and np.all(np.abs(rows.sum(axis=1, dtype=np.float64) - 1.0) <= 1e-3))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from modelkeep.data.features import CONFIDENCE, MAX_COLUMNS, MAX_FEATURES, Columns
+from modelkeep.data.features import CONFIDENCE, MAX_COLUMNS, MAX_FEATURES, Columns, picked
 from modelkeep.data.summaries import MAX_VALUES, PROJECTIONS, SUMMARIES, projected
 from modelkeep.types import TensorSpec
 
@@ -60,6 +60,25 @@ class TestNumbers:
         np.testing.assert_allclose(read[:, 0], 3, atol=0.2)
         np.testing.assert_allclose(read[:, 1], 1, atol=0.2)
         np.testing.assert_array_equal(read, columns.read({"image": rows}))
+
+    def test_what_is_picked_of_huge_rows_reads_the_same(self) -> None:
+        specs = [spec("image", "uint8", 3, 50, 50), spec("few", "float32", 2), spec("free", "float32", None)]
+        rng = np.random.default_rng(0)
+        rows = {
+            "image": rng.integers(0, 255, (4, 3, 50, 50), dtype=np.uint8),
+            "few": rng.random((4, 2), dtype=np.float32),
+            "free": rng.random((4, 2 * MAX_VALUES), dtype=np.float32),
+        }
+        columns = Columns.of(specs, rows)
+        found = picked(rows, specs)
+        assert {name: array.shape for name, array in found.items()} == {
+            "image": (4, MAX_VALUES),
+            "few": (4, 2),
+            "free": (4, 2 * MAX_VALUES),
+        }
+        np.testing.assert_array_equal(columns.read(found), columns.read(rows))
+        none = {name: array[:0] for name, array in rows.items()}
+        assert picked(none, specs)["image"].shape == (0, 3, 50, 50)
 
     def test_pixels_are_projected_and_tokens_are_not(self) -> None:
         pixels = of(spec("image", "uint8", WIDE), np.zeros((60, WIDE), "uint8"))
@@ -208,6 +227,15 @@ class TestAnswers:
         read = columns.read(scores)
         assert read[:, 0].tolist() == [1, 0]
         assert columns.occurring([scores], read) == {0: {"0": 1, "1": 1}}
+
+    def test_of_however_many_classes(self) -> None:
+        scores = np.zeros((3, 21_843), "float32")
+        scores[[0, 1, 2], [7, 21_842, 12_345]] = 20.0
+        columns = of(spec("logits", "float32", 21_843), scores, answers=True)
+        assert columns.read({"logits": scores})[:, 0].tolist() == [7, 21_842, 12_345]
+        [kept] = columns.kept()
+        before = Columns.again([spec("logits", "float32", 21_843)], [kept | {"learned": {}}])
+        assert before.read({"logits": scores})[:, 0].max() < MAX_VALUES, "as a baseline from before was counted"
 
     def test_labels_beside_probabilities(self) -> None:
         """As scikit-learn's models answer: the class, then a probability for each."""

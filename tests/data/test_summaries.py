@@ -120,6 +120,13 @@ class TestScores:
         chances = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
         np.testing.assert_allclose(of_scores(logits), of_scores(chances), atol=1e-9)
 
+    def test_many_rows_are_as_few(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        logits = np.random.default_rng(0).normal(size=(20, 5)).astype("float32")
+        whole = of_scores(logits)
+        monkeypatch.setattr("modelkeep.data.summaries.AT_ONCE", 15)
+        np.testing.assert_array_equal(of_scores(logits), whole)
+        assert of_scores(logits[:0]).shape == (0, 3)
+
     def test_ends(self) -> None:
         sure, unsure = of_scores(np.array([[1.0, 0, 0, 0], [0.25] * 4]))
         assert sure.tolist() == pytest.approx([0, 1, 0], abs=1e-9)

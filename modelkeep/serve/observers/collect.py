@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from modelkeep.data.features import CONFIDENCES
+from modelkeep.data.features import CONFIDENCES, picked
 from modelkeep.data.packed import size_of
 from modelkeep.data.profiles import ProfileLog
 from modelkeep.data.sampler import ALL, mark_of
@@ -38,7 +38,9 @@ WAITING, WAITING_BYTES = 20_000, 8 * 1024**2
 """What offer() lets wait; more is dropped and counted."""
 REQUEST_BYTES = 1 * 1024**2
 """Of one request's inputs, and of its answers: of a batch with more, rows chosen by chance stand for all."""
-HURRY_BYTES = 2 * 1024**2
+LARGE = 64 * 1024
+"""Bytes of a request, of whose inputs only the values that are looked at wait."""
+HURRY_BYTES = 1 * 1024**2
 RATE = 500.0
 """Requests a second of each version and track that are looked at, where more come: enough for every verdict."""
 TICK = 0.5
@@ -46,7 +48,7 @@ SHARE, SAVED = 0.01, 5.0
 """Of one core, that the thread takes at most on average; and the seconds whose share may be saved up."""
 LEAST = 16
 """Requests that are looked at in each tick, whatever they cost."""
-STEP, STEP_BYTES = 512, 2 * 1024**2
+STEP, STEP_BYTES = 512, 1 * 1024**2
 """What is read at a time: little enough to stay in the cache, and not to hold the interpreter for long."""
 IDLE = 3600.0
 """Seconds without a request, after which a version is forgotten."""
@@ -122,6 +124,8 @@ class Collector:
         size = REQUEST + size_of(inputs) + size_of(outputs)
         if size > REQUEST_BYTES and target.signature.batched:
             inputs, outputs = within(inputs, REQUEST_BYTES), within(outputs, REQUEST_BYTES)
+        if size > LARGE:
+            inputs = picked(inputs, target.signature.inputs)
             size = REQUEST + size_of(inputs) + size_of(outputs)
         self._offered += size
         self._waiting.append((target, track, request.id, inputs, outputs, size))
