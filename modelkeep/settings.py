@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -26,6 +27,8 @@ ABOVE_ZERO = frozenset(
 """Numbers without which no request would be answered; all others begin at 0."""
 OF_DEVELOPERS = ("MODELKEEP_DATA", "MODELKEEP_TEST_TENSORFLOW")
 """Variables of benchmarks and tests, which are no settings of the product."""
+BETWEEN_NAMES = re.compile(r",(?![^\[]*\])")
+"""A comma, but not that of x[0,1]."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,8 @@ class Settings:
     update read is kept of ``capture_rate`` requests a second at most on each track, with inputs and outputs of a
     ``capture_share`` (of large ones fewer, see traffic.SPAN). ``sample`` is a folder for parquet files of a
     ``sample_share`` of the requests, with the fields of ``sample_mask`` masked (data.masks); none is kept where it is
-    empty. ``collect`` is whether features of requests and answers are counted for monitor.
+    empty. ``collect`` is whether features of requests and answers are counted for monitor; ``ignore`` names those that
+    may move, parted by commas.
     """
 
     home: Path = Path(".modelkeep")
@@ -74,6 +78,7 @@ class Settings:
     slo: float = 0.0
     min_accuracy: float = 0.0
     silence: float = 0.0
+    ignore: str = ""
     capture_share: float = 1.0
     capture_rate: float = 250.0
     capture_rows: int = 50_000
@@ -95,9 +100,11 @@ class Settings:
         return self.home.absolute() / "sample.key"
 
     @property
-    def promised(self) -> dict[str, float]:
+    def promised(self) -> dict[str, Any]:
         """What monitor holds every version to."""
-        return {name: value for name in ("slo", "min_accuracy", "silence") if (value := getattr(self, name))}
+        ignored = tuple(name.strip() for name in BETWEEN_NAMES.split(self.ignore) if name.strip())
+        given = {name: getattr(self, name) for name in ("slo", "min_accuracy", "silence")} | {"ignore": ignored}
+        return {name: value for name, value in given.items() if value}
 
     @property
     def keys_file(self) -> Path:

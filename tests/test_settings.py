@@ -99,6 +99,12 @@ def test_numbers_at_their_ends_are_taken(tmp_path: Path) -> None:
     assert settings.read(tmp_path, {}).capture_share == 1.0
 
 
+def test_names_that_may_move_are_parted_by_commas_that_are_none_of_theirs(tmp_path: Path) -> None:
+    found = settings.read(tmp_path, {"MODELKEEP_IGNORE": " time, x[0,1],id,", "MODELKEEP_SLO": "0.9"})
+    assert found.promised == {"slo": 0.9, "ignore": ("time", "x[0,1]", "id")}
+    assert settings.read(tmp_path, {}).promised == {}
+
+
 def test_a_path_of_another_kind_is_named(tmp_path: Path) -> None:
     (tmp_path / "modelkeep.toml").write_text("home = 3")
     with pytest.raises(BadSettings, match="sets 'home' to 3, which is not of kind Path"):

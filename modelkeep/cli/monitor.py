@@ -53,6 +53,7 @@ class Monitor(click.Command):
 @click.option("--slo", type=SHARE, help="The promised share of requests that do not fail, such as 99.9%.")
 @click.option("--silence", type=SOME_TIME, help="The longest time without a request that is no finding.")
 @click.option("--slice", "slices", multiple=True, metavar="COLUMN", help="Hold accuracy in each value of it too.")
+@click.option("--ignore", multiple=True, metavar="COLUMN", help="It may move: a time, an id.")
 @click.option("--watch", type=DURATION, metavar="TIME", help="Look again so often, until something is found.")
 @click.option("--webhook", metavar="URL", help="POST each new finding there, as JSON.")
 @click.option("--alertmanager", metavar="URL", help="Tell findings to this Alertmanager, for five minutes a look.")

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
 @click.option("--slo", type=SHARE, help="Promise: the share of requests that do not fail, such as 99.9%.")
 @click.option("--min-accuracy", type=SHARE, help="Promise: the share of answers that are right.")
 @click.option("--silence", type=SOME_TIME, help="The longest time without a request that is no finding (default any).")
+@click.option("--ignore", multiple=True, metavar="COLUMN", help="It may move without a finding: a time, an id.")
 @click.option("--console/--no-console", "console", default=True, help="A page to look at, at /console (default: yes).")
 @click.option("--name", help="For a bare file: the model's name in the URL (default: the file's).")
 def serve(
@@ -84,6 +85,7 @@ def serve(
     slo: float | None,
     min_accuracy: float | None,
     silence: float | None,
+    ignore: tuple[str, ...],
     name: str | None,
     console: bool,
     **given: Any,
@@ -103,7 +105,7 @@ def serve(
     changes |= {"sample": sample and str(sample), "sample_share": sample_share, "sample_bytes": sample_bytes}
     changes |= {"sample_age": sample_age, "sample_mask": sample_mask}
     changes |= {"monitor_every": monitor, "webhook": webhook, "alertmanager": alertmanager}
-    changes |= {"slo": slo, "min_accuracy": min_accuracy, "silence": silence}
+    changes |= {"slo": slo, "min_accuracy": min_accuracy, "silence": silence, "ignore": ",".join(ignore) or None}
     changes |= {"tls_cert": tls_cert and str(tls_cert), "tls_key": tls_key and str(tls_key)}
     changes = {key: value for key, value in changes.items() if value is not None}
 
@@ -128,7 +130,7 @@ def serve(
         raise click.UsageError(f"{idle} is of the sample that --sample DIR keeps, and none is kept")
     if len(what) == 1 and _is_bare(what[0], settings):
         kept = _given(capture=capture, monitor=monitor, webhook=webhook, alertmanager=alertmanager)
-        if idle := kept or _given(slo=slo, min_accuracy=min_accuracy, silence=silence):
+        if idle := kept or _given(slo=slo, min_accuracy=min_accuracy, silence=silence, ignore=ignore or None):
             raise click.UsageError(
                 f"{idle} is for a registered model: of a bare file nothing is kept or watched; first: modelkeep add "
                 f"NAME {what[0]}"

@@ -26,7 +26,7 @@ from modelkeep.quantities import counted
 from modelkeep.types import Finding
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from modelkeep.data.features import Edges
     from modelkeep.types import Array
@@ -88,14 +88,19 @@ class Drift:
         tests: int = 0,
         of: str = "captured",
         classes: Sequence[str] = (),
+        ignored: Collection[str] = (),
     ) -> None:
         """``reference`` [rows, features], cut at the ``fixed`` edges where there are such, or the bins it fell into;
         ``tests`` is how many features share the false alarms, if more than these; ``of`` says which requests come;
-        ``classes`` are the names of the classes, where they have some."""
+        ``classes`` are the names of the classes, where they have some; ``ignored`` are features that may move, not all.
+        """
         self.subject, self.names, self.tolerance, self.of = subject, tuple(names), tolerance, of
         self.bins = reference if isinstance(reference, Bins) else Bins.of(reference, fixed)
+        self._judged = np.array([name not in ignored for name in names])
+        self.features = int(self._judged.sum())
+        """How many are judged."""
         steps = max(tolerance.false_alarm_every / CHUNK, 1.0)
-        self.detector = Detector(len(names), log(max(tests, len(names)) * steps))
+        self.detector = Detector(len(names), log(max(tests, self.features) * steps))
         self._every = tolerance.told or tolerance.false_alarm_every
         self._classes = [at for at, name in enumerate(names) if subject == "answers" and name == CLASS]
         self._named = tuple(classes)
@@ -168,7 +173,7 @@ class Drift:
 
     def finding(self) -> Finding | None:
         """Drift, with the features that moved, before and after; None while the evidence is too small."""
-        moved = np.flatnonzero(self.detector.raised)
+        moved = np.flatnonzero(self._raised)
         if not moved.size:
             return None
         start = self._moved_at()
@@ -186,7 +191,7 @@ class Drift:
             "tolerance": self.tolerance.share,
             "false_alarm_every": self._every,
             "reference_rows": self.bins.n,
-            "features": len(self.names),
+            "features": self.features,
             "moved": len(moved),
             "log_evidence": float(self.detector.log_evidence[worst].max()),
             "log_threshold": self.detector.needed,
@@ -195,9 +200,9 @@ class Drift:
         return Finding("drift", self.subject, why, evidence, since)
 
     def _which(self, moved: int, most: str) -> str:
-        if len(self.names) == 1:
+        if self.features == 1:
             return f"{most}, the one feature of the {self.subject}, moved"
-        return f"{moved} of {len(self.names)} features of the {self.subject} moved, most of all {most}"
+        return f"{moved} of {self.features} features of the {self.subject} moved, most of all {most}"
 
     def _what_moved(self, feature: int, start: int, n: int) -> str:
         before, after = self.bins.shares[feature], self._live(start)[feature]
@@ -246,14 +251,20 @@ class Drift:
 
     def before_and_after(self, count: int) -> list[dict[str, Any]]:
         """Bins of the reference rows and of the requests, for so many features: those that moved, then the farthest."""
-        raised, start = self.detector.raised, self._moved_at()
+        raised, start = self._raised, self._moved_at()
         distance = self.distance(start)
-        order = np.lexsort((-distance, ~raised))[:count]
+        order = np.lexsort((-distance, ~raised, ~self._judged))[: min(count, self.features)]
         return [self._describe(int(at), start, float(distance[at])) | {"raised": bool(raised[at])} for at in order]
+
+    @property
+    def _raised(self) -> Array:
+        """[features] of bool: those that moved, and are judged."""
+        raised: Array = self.detector.raised & self._judged
+        return raised
 
     def _moved_at(self) -> int:
         """The step that features moved at; the first one where none has."""
-        raised = self.detector.raised
+        raised = self._raised
         return int(np.median(self.detector.since[raised])) if raised.any() else 0
 
     def numbers(self) -> dict[str, Any]:
@@ -262,17 +273,17 @@ class Drift:
         Where features moved, ``since_n`` requests came since then, and are compared; else all of them.
         """
         if not self.n:
-            return {"n": 0, "features": len(self.names)}
+            return {"n": 0, "features": self.features}
         most = self.before_and_after(TOLD)
         return {
             "n": self.n,
             "of": self.of,
             "since_n": self.n - self._kept[self._at(self._moved_at())].before,
-            "features": len(self.names),
+            "features": self.features,
             "most_moved": most,
             "moved": most[0]["moved"],
             "tolerance": self.tolerance.share,
-            "log_evidence": float(self.detector.log_evidence.max()),
+            "log_evidence": float(self.detector.log_evidence[self._judged].max()),
             "log_threshold": self.detector.needed,
         }
 

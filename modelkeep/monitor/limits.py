@@ -12,7 +12,8 @@ class Limits:
     """``tolerance`` is the share of requests that may move, and what accuracy may lose against that on the reference
     rows where no ``min_accuracy`` was promised; ``max_error`` is the mean absolute error of answers that are numbers.
     ``p99`` and ``silence`` are seconds, ``slo`` the share of requests that must not fail, ``slices`` columns of the
-    inputs in each of whose values accuracy is held too. Raises BadSettings.
+    inputs in each of whose values accuracy is held too, ``ignore`` those of inputs and answers that may move: a time,
+    an id. Raises BadSettings.
     """
 
     tolerance: float = 0.1
@@ -23,6 +24,7 @@ class Limits:
     slo: float | None = None
     silence: float | None = None
     slices: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("tolerance", "min_accuracy", "slo"):

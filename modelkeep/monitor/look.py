@@ -18,7 +18,7 @@ from modelkeep.monitor.captured import Captured, calibration
 from modelkeep.monitor.estimated import TELLING
 from modelkeep.monitor.judged import Judged
 from modelkeep.monitor.limits import Limits
-from modelkeep.monitor.profiled import Profiled
+from modelkeep.monitor.profiled import Profiled, features
 from modelkeep.monitor.truth import Truth
 from modelkeep.monitor.vital import Vital
 from modelkeep.quantities import counted
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from modelkeep.model.baseline import Baseline
     from modelkeep.monitor.drift import Drift
     from modelkeep.monitor.health import Health
+
+NAMED = 20
+"""Features in a sentence."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,8 @@ class Run:
         sure = calibration(judged)
         self.profiled, self.captured = Profiled(judged), Captured(judged, sure)
         self.truth, self.vital = Truth(judged, sure), Vital(judged)
-        self._lacking = "" if self.captured.drifts else baseline.lacking(judged.model)
+        self._features = features(judged)
+        self._lacking = "" if self.captured.drifts else self._why_none()
         self._lock = threading.Lock()
         self._whole = False
 
@@ -166,10 +170,16 @@ class Run:
         calibrated = self.truth.calibrated
         return bool(since) and (calibrated is None or calibrated.since(since[0]) < TELLING)
 
+    def _why_none(self) -> str:
+        return "all features are ignored" if self._features else baseline.lacking(self.judged.model)
+
     def _notes(self) -> list[str]:
         notes = self._unwatched()
         if not self.drifts:
             notes.append(f"drift is not judged: {self._lacking}")
+        elif unknown := [name for name in self.judged.limits.ignore if name not in self._features]:
+            there = ", ".join(self._features[:NAMED]) + (", …" if len(self._features) > NAMED else "")
+            notes.append(f"no feature is called {', '.join(unknown)}, which was to be ignored; there is {there}")
         if self.truth.idle_promise:
             notes.append(
                 "the promised mean error judges nothing: the answers are classes, or scores of them (min_accuracy is "

@@ -99,6 +99,13 @@ class _Run:
             drift.add_counts(chunk.counts, chunk.n, chunk.at, chunk.until)
 
 
+def features(judged: Judged) -> list[str]:
+    """Of inputs and answers, by name; none where they have no reference."""
+    known = judged.known
+    subjects = () if known is None else [known.subject(name) for name in ("inputs", "answers")]
+    return [name for one in subjects if one is not None for name in one.columns.names]
+
+
 def drifts(judged: Judged, of: str = "captured") -> dict[str, Drift]:
     """New detectors for the subjects that have a reference; each has an equal part of the false alarms, for the few
     features of the answers would else have next to none."""
@@ -107,6 +114,7 @@ def drifts(judged: Judged, of: str = "captured") -> dict[str, Drift]:
         return {}
     subjects = {name: one for name in ("inputs", "answers") if (one := known.subject(name)) is not None}
     limits = judged.limits
+    counts = {name: sum(each not in limits.ignore for each in one.columns.names) for name, one in subjects.items()}
     tolerance = Tolerance(limits.tolerance, judged.every, told=limits.false_alarm_every)
     return {
         name: Drift(
@@ -115,10 +123,11 @@ def drifts(judged: Judged, of: str = "captured") -> dict[str, Drift]:
             one.columns.names,
             one.columns.edges,
             tolerance,
-            tests=len(subjects) * len(one.columns.names),
+            tests=len(subjects) * counts[name],
             of=of,
             classes=judged.model.labels,
+            ignored=limits.ignore,
         )
         for name, one in subjects.items()
-        if one.columns.names
+        if counts[name]
     }

@@ -30,6 +30,7 @@ class Watching:
     slo: float | None = None
     silence: float | None = None
     slices: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.every > 0:

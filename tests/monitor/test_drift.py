@@ -128,6 +128,24 @@ class TestNotice:
         assert told["after"][told["bins"].index("NaN")] > 0.3
         assert told["before"][told["bins"].index("NaN")] == 0
 
+    def test_what_may_move_is_no_finding_and_hides_none(self) -> None:
+        """A time moves all the while."""
+        rng = np.random.default_rng(9)
+        names, reference = ["time", "age"], rng.normal(size=(1000, 2))
+        rows = rng.normal((9.0, 0.0), size=(600, 2))
+        drift = Drift("inputs", reference, names, [None, None], Tolerance(), ignored=["time"])
+        assert look_often(drift, rows) == (0, None)
+        assert drift.numbers()["features"] == 1
+        assert [one["feature"] for one in drift.numbers()["most_moved"]] == ["age"]
+        assert drift.numbers()["log_evidence"] < 1
+        assert drift.detector.raised.tolist() == [True, False]
+        _, found = look_often(drift, rows + np.array([0.0, 3.0]))
+        assert found is not None
+        assert found.why.startswith("age, the one feature of the inputs, moved")
+        assert found.since is not None
+        assert found.since >= 0
+        assert [one["feature"] for one in found.evidence["most_moved"]] == ["age"]
+
     def test_a_new_category_is_noticed(self) -> None:
         rng = np.random.default_rng(8)
         rows = rng.choice([0.0, 1.0, 7.0], size=(300, 1), p=[0.3, 0.3, 0.4])

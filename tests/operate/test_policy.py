@@ -39,9 +39,10 @@ def test_sections_are_read(tmp_path: Path) -> None:
 
 def test_all_that_monitor_holds_a_version_to_may_be_said(tmp_path: Path) -> None:
     """Each limit of monitor has its key, under the same name."""
-    text = 'slo = 0.999\nsilence = 600\nmax_error = 3.5\nmin_accuracy = 0.9\nslices = ["hum"]'
+    text = 'slo = 0.999\nsilence = 600\nmax_error = 3.5\nmin_accuracy = 0.9\nslices = ["hum"]\nignore = ["time"]'
     given = read(written(tmp_path, f'model = "bike"\n[watch]\n{text}')).watch.limits()
-    assert given == {"slo": 0.999, "silence": 600, "max_error": 3.5, "min_accuracy": 0.9, "slices": ("hum",)}
+    numbers = {"slo": 0.999, "silence": 600, "max_error": 3.5, "min_accuracy": 0.9}
+    assert given == {**numbers, "slices": ("hum",), "ignore": ("time",)}
     assert {field.name for field in fields(Limits)} == {field.name for field in fields(Watching)} - {"every"}
 
 

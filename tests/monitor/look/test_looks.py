@@ -65,6 +65,30 @@ def test_a_larger_tolerance_bears_more(
     assert check(version, model, home, tolerance=0.9).findings == ()
 
 
+def test_what_is_ignored_may_move_and_a_name_that_nothing_has_is_said(
+    version: Version, model: Model, home: Path, send: Send, held_out: Callable[[int], Any], changed: Any
+) -> None:
+    send(changed(held_out(400)[0]))
+    known = check(version, model, home)
+    moved = [one["feature"] for one in known.numbers["answers"]["most_moved"]]
+    assert ("drift", "answers") in kinds(known)
+    checked = check(version, model, home, ignore=(*moved, "clock"))
+    assert ("drift", "inputs") in kinds(checked)
+    assert "answers" not in checked.numbers
+    assert any(
+        note.startswith("no feature is called clock, which was to be ignored; there is") for note in checked.notes
+    )
+    everything = check(version, model, home, ignore=(*moved, *_features(version, model, home)))
+    assert "drift is not judged: all features are ignored" in everything.notes
+    assert "drift" not in {kind for kind, _ in kinds(everything)}
+
+
+def _features(version: Version, model: Model, home: Path) -> list[str]:
+    known = baseline.find(model, home, version.digest)
+    assert known is not None
+    return known.inputs.columns.names
+
+
 def test_looking_often_or_once_comes_to_the_same(
     version: Version, model: Model, home: Path, send: Send, held_out: Callable[[int], Any], changed: Any
 ) -> None:
