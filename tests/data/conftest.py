@@ -1,4 +1,4 @@
-"""A sample of the traffic, for the tests of what it keeps and of what its files hold."""
+"""Requests, and a sample of the traffic, for the tests of what is kept and of what its files hold."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from modelkeep.data import sample
 from modelkeep.data.sample import Sample
-from modelkeep.data.traffic import Exchange
+from modelkeep.data.traffic import Exchange, TrafficLog
 
 Open = Callable[..., Sample]
 
@@ -44,7 +44,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "sample"
 
 
-def fill(one: Sample, exchanges: list[Exchange]) -> None:
+def fill(one: Sample | TrafficLog, exchanges: list[Exchange]) -> None:
     """Offer them, and wait until their files are there."""
     for given in exchanges:
         one.offer(given)

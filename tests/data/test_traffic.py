@@ -17,13 +17,7 @@ import pytest
 from modelkeep.data import labels, traffic
 from modelkeep.data.traffic import Exchange, TrafficLog
 from modelkeep.errors import BadData
-
-
-def exchange(at: int, **other: Any) -> Exchange:
-    """The ``at``-th of some requests to digits@1."""
-    plain: dict[str, Any] = {"id": f"r{at}", "at": 1000.0 + at, "model": "digits", "version": 1, "track": "live"}
-    arrays = {"inputs": {"x": np.full((1, 4), at, "float32")}, "outputs": {"y": np.array([at])}}
-    return Exchange(**{**plain, "outcome": "ok", "seconds": 0.01, **arrays, **other})
+from tests.data.conftest import exchange, fill
 
 
 @pytest.fixture
@@ -42,12 +36,6 @@ def opened(path: Path) -> Iterator[Callable[..., TrafficLog]]:
     yield open_
     for log in logs:
         log.close()
-
-
-def fill(log: TrafficLog, exchanges: list[Exchange]) -> None:
-    for one in exchanges:
-        log.offer(one)
-    assert log.flush()
 
 
 @contextmanager
